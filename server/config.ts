@@ -1,0 +1,232 @@
+// Every setting: its name, type, default, unit and help. The only reader of process.env.
+// A wrong, unknown or unreadable setting stops the start with one sentence; a secret is never printed.
+import { readFileSync } from "node:fs";
+import { z } from "zod";
+import { ConfigInvalid, messageOf } from "./errors.ts";
+
+interface Setting<Schema extends z.ZodType = z.ZodType> {
+  readonly env: string;
+  readonly schema: Schema;
+  readonly help: string;
+  /** A secret is never shown; it may also come from a file named by `<env>_FILE`. */
+  readonly secret?: true;
+}
+
+const integer = (min: number, max: number): z.ZodCoercedNumber =>
+  z.coerce
+    .number(`must be a whole number from ${min} to ${max}`)
+    .int(`must be a whole number from ${min} to ${max}`)
+    .min(min, `must be at least ${min}`)
+    .max(max, `must be at most ${max}`);
+const flag = z.enum(["on", "off"], "must be on or off").transform((value) => value === "on");
+const address = (scheme: RegExp, form: string): z.ZodString =>
+  z.string().regex(scheme, `must look like ${form}`);
+const postgres = address(/^postgres(ql)?:\/\//, "postgresql://user:password@host:5432/database");
+const setting = <Schema extends z.ZodType>(one: Setting<Schema>): Setting<Schema> => one;
+
+export const settings = {
+  databaseUrl: setting({
+    env: "DATABASE_URL",
+    secret: true,
+    schema: postgres.optional(),
+    help: "PostgreSQL 15 or newer. Unset: an embedded PostgreSQL is started in HOLDFAST_DATA_DIR.",
+  }),
+  databaseDirectUrl: setting({
+    env: "DATABASE_DIRECT_URL",
+    secret: true,
+    schema: postgres.optional(),
+    help: "The same database without a transaction pooler between; carries session locks. Unset: DATABASE_URL.",
+  }),
+  host: setting({
+    env: "HOLDFAST_HOST",
+    schema: z.string().min(1).default("127.0.0.1"),
+    help: "Address the server listens on. There is no authentication yet: keep it on loopback or behind your own gateway.",
+  }),
+  port: setting({
+    env: "PORT",
+    schema: integer(0, 65_535).default(8123),
+    help: "Port the server listens on; 0 picks a free one.",
+  }),
+  graphs: setting({
+    env: "HOLDFAST_CONFIG",
+    schema: z.string().min(1).default("./langgraph.json"),
+    help: "The langgraph.json that names the graphs to serve.",
+  }),
+  dataDir: setting({
+    env: "HOLDFAST_DATA_DIR",
+    schema: z.string().min(1).default(".holdfast"),
+    help: "Where the embedded PostgreSQL keeps its data.",
+  }),
+  openaiApiKey: setting({
+    env: "OPENAI_API_KEY",
+    secret: true,
+    schema: z.string().min(1).optional(),
+    help: "Key of the model provider. Unset, with OPENAI_BASE_URL unset too: the offline model answers.",
+  }),
+  openaiBaseUrl: setting({
+    env: "OPENAI_BASE_URL",
+    schema: address(/^https?:\/\//, "https://api.openai.com/v1").optional(),
+    help: "Any OpenAI-compatible endpoint. Unset: the provider's own.",
+  }),
+  model: setting({
+    env: "HOLDFAST_MODEL",
+    schema: z.string().min(1).default("gpt-4.1-mini"),
+    help: "Model the reference graph asks.",
+  }),
+  modelTimeoutMs: setting({
+    env: "HOLDFAST_MODEL_TIMEOUT_MS",
+    schema: integer(100, 3_600_000).default(60_000),
+    help: "Longest silence of the model in milliseconds, before the first token or between two.",
+  }),
+  maxPromptTokens: setting({
+    env: "HOLDFAST_MAX_PROMPT_TOKENS",
+    schema: integer(1, 10_000_000).default(16_000),
+    help: "Ceiling of one model call's prompt in tokens, counted exactly; a larger prompt is refused before it is sent.",
+  }),
+  maxOutputTokens: setting({
+    env: "HOLDFAST_MAX_OUTPUT_TOKENS",
+    schema: integer(1, 1_000_000).default(1024),
+    help: "Ceiling of one model call's answer in tokens.",
+  }),
+  collection: setting({
+    env: "HOLDFAST_COLLECTION",
+    schema: z.string().min(1).max(200).default("docs"),
+    help: "Collection of documents the reference graph searches.",
+  }),
+  passages: setting({
+    env: "HOLDFAST_PASSAGES",
+    schema: integer(1, 100).default(6),
+    help: "How many passages the reference graph retrieves for a question.",
+  }),
+  messages: setting({
+    env: "HOLDFAST_MESSAGES",
+    schema: z.enum(["delta", "plain"], "must be delta or plain").default("delta"),
+    help: "How the reference graph keeps its messages: delta stores what each step adds, plain the whole list each time.",
+  }),
+  maxBodyBytes: setting({
+    env: "HOLDFAST_MAX_BODY_BYTES",
+    schema: integer(1024, 1_000_000_000).default(4_194_304),
+    help: "Largest request body in bytes.",
+  }),
+  corsOrigins: setting({
+    env: "HOLDFAST_CORS_ORIGINS",
+    schema: z
+      .string()
+      .default("*")
+      .transform((list) => list.split(",").map((origin) => origin.trim())),
+    help: "Origins a browser may call from, separated by commas; * is any.",
+  }),
+  poolSize: setting({
+    env: "HOLDFAST_POOL_SIZE",
+    schema: integer(2, 500).default(10),
+    help: "Most connections to PostgreSQL that one process keeps in its pool.",
+  }),
+  connectTimeoutMs: setting({
+    env: "HOLDFAST_CONNECT_TIMEOUT_MS",
+    schema: integer(100, 600_000).default(5000),
+    help: "Longest wait for a connection to PostgreSQL in milliseconds.",
+  }),
+  statementTimeoutMs: setting({
+    env: "HOLDFAST_STATEMENT_TIMEOUT_MS",
+    schema: integer(100, 3_600_000).default(30_000),
+    help: "Longest time one SQL statement may take in milliseconds.",
+  }),
+  preparedStatements: setting({
+    env: "HOLDFAST_PREPARED_STATEMENTS",
+    schema: flag.prefault("on"),
+    help: "Named prepared statements; off for transaction poolers that cannot keep them.",
+  }),
+  heartbeatMs: setting({
+    env: "HOLDFAST_HEARTBEAT_MS",
+    schema: integer(100, 60_000).default(5000),
+    help: "Time between two keep-alive lines on an open stream in milliseconds.",
+  }),
+  drainMs: setting({
+    env: "HOLDFAST_DRAIN_MS",
+    schema: integer(0, 3_600_000).default(25_000),
+    help: "How long a stopping server waits for its runs in milliseconds before it interrupts them.",
+  }),
+  logLevel: setting({
+    env: "HOLDFAST_LOG_LEVEL",
+    schema: z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error").default("info"),
+    help: "Least severe log line that is written.",
+  }),
+};
+
+export type Config = { readonly [Key in keyof typeof settings]: z.output<(typeof settings)[Key]["schema"]> };
+type Environment = Readonly<Record<string, string | undefined>>;
+
+const schema = z.object(
+  Object.fromEntries(Object.entries(settings).map(([key, { schema: one }]) => [key, one])),
+);
+
+/**
+ * Reads and checks every setting.
+ * @param env where to read; `undefined` and empty values count as unset
+ * @param over values that win, by environment name (from the command line)
+ * @throws ConfigInvalid naming the first setting that is unknown, unreadable or wrong
+ */
+export function readConfig(env: Environment = process.env, over: Environment = {}): Config {
+  const given = { ...env, ...withoutUnset(over) };
+  refuseUnknown(given);
+  const values = Object.entries(settings).map(([key, one]) => [key, valueOf(one, given)]);
+  const result = schema.safeParse(Object.fromEntries(values));
+  // The schema is built from the same table as the type, key by key.
+  if (result.success) return result.data as unknown as Config;
+  const [issue] = result.error.issues;
+  const wrong = Object.entries(settings).find(([key]) => key === issue?.path[0])?.[1];
+  throw new ConfigInvalid(`${wrong?.env ?? "A setting"} ${issue?.message ?? "is wrong"}.`);
+}
+
+/** Points every OpenAI client of this process at `baseUrl`: a graph then needs to know nothing about it. */
+export function useModelEndpoint(baseUrl: string, apiKey: string): void {
+  process.env["OPENAI_BASE_URL"] = baseUrl;
+  process.env["OPENAI_API_KEY"] = apiKey;
+}
+
+/** Adds what an env file or `env` map of langgraph.json holds; what is set already wins. */
+export function addToEnvironment(values: Environment): void {
+  for (const [name, value] of Object.entries(values)) process.env[name] ??= value;
+}
+
+function valueOf(one: Setting, env: Environment): string | undefined {
+  const value = env[one.env] || undefined;
+  const file = env[`${one.env}_FILE`] || undefined;
+  if (!one.secret || !file) return value;
+  if (value) throw new ConfigInvalid(`${one.env} and ${one.env}_FILE are both set; keep one.`);
+  try {
+    return readFileSync(file, "utf8").trim();
+  } catch (error) {
+    throw new ConfigInvalid(`${one.env}_FILE names a file that cannot be read: ${messageOf(error)}.`);
+  }
+}
+
+function refuseUnknown(env: Environment): void {
+  const known = Object.values(settings).flatMap(({ env: name, secret }) =>
+    secret ? [name, `${name}_FILE`] : [name],
+  );
+  for (const name of Object.keys(env)) {
+    if (!name.startsWith("HOLDFAST_") || known.includes(name)) continue;
+    const nearest = known.toSorted((a, b) => distance(a, name) - distance(b, name))[0];
+    throw new ConfigInvalid(`${name} is not a setting; did you mean ${nearest}?`);
+  }
+}
+
+function withoutUnset(env: Environment): Environment {
+  return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined));
+}
+
+/** Levenshtein distance, to name the nearest setting. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (const [i, left] of a.split("").entries()) {
+    const next = [i + 1];
+    for (const [j, right] of b.split("").entries()) {
+      next.push(
+        Math.min((row[j] ?? 0) + (left === right ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1),
+      );
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}

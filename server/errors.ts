@@ -1,0 +1,184 @@
+// Every failure a caller can meet: a stable code, an HTTP status, and whether trying again can help.
+// Messages say what, which and what to do; they never hold user text.
+
+export abstract class AppError extends Error {
+  abstract readonly code: string;
+  abstract readonly status: number;
+  readonly retryable: boolean = false;
+  override get name(): string {
+    return this.constructor.name;
+  }
+}
+
+/** A setting is missing, unknown or wrong. The message is one sentence that names it. */
+export class ConfigInvalid extends AppError {
+  readonly code = "config_invalid";
+  readonly status = 500;
+}
+
+/** Postgres cannot be reached, is shutting down, or did not answer in time. */
+export class DatabaseUnavailable extends AppError {
+  readonly code = "database_unavailable";
+  readonly status = 503;
+  override readonly retryable = true;
+}
+
+/** The schema is newer, altered or foreign: this server must not touch it. */
+export class SchemaUnknown extends AppError {
+  readonly code = "schema_unknown";
+  readonly status = 500;
+}
+
+/** A port, a directory or a lock is held by somebody else. */
+export class ResourceTaken extends AppError {
+  readonly code = "resource_taken";
+  readonly status = 500;
+}
+
+export class AssistantNotFound extends AppError {
+  readonly code = "assistant_not_found";
+  readonly status = 404;
+}
+
+/** langgraph.json names a graph that cannot be loaded. */
+export class GraphUnloadable extends AppError {
+  readonly code = "graph_unloadable";
+  readonly status = 500;
+}
+
+export class ThreadNotFound extends AppError {
+  readonly code = "thread_not_found";
+  readonly status = 404;
+  constructor(threadId: string) {
+    super(`Thread with ID ${threadId} not found`);
+  }
+}
+
+export class ThreadExists extends AppError {
+  readonly code = "thread_exists";
+  readonly status = 409;
+  constructor() {
+    super("Thread already exists");
+  }
+}
+
+/** A run is pending or running on the thread; the wording is the one official clients match. */
+export class ThreadBusy extends AppError {
+  readonly code = "thread_busy";
+  readonly status: 409 | 422;
+  override readonly retryable = true;
+  private constructor(status: 409 | 422, message: string) {
+    super(message);
+    this.status = status;
+  }
+  static forRun(): ThreadBusy {
+    return new ThreadBusy(
+      422,
+      "Thread is already running a task. Wait for it to finish or choose a different multitask strategy.",
+    );
+  }
+  static forUpdate(): ThreadBusy {
+    return new ThreadBusy(409, "Thread is busy");
+  }
+}
+
+/** The thread has never been run or updated, so there is no graph to read its state with. */
+export class ThreadWithoutGraph extends AppError {
+  readonly code = "thread_without_graph";
+  readonly status = 400;
+  constructor(threadId: string) {
+    super(`Thread ${threadId} has no graph yet: run an assistant on it before updating its state.`);
+  }
+}
+
+export class RunNotFound extends AppError {
+  readonly code = "run_not_found";
+  readonly status = 404;
+  constructor() {
+    super("Run not found");
+  }
+}
+
+export class CheckpointNotFound extends AppError {
+  readonly code = "checkpoint_not_found";
+  readonly status = 404;
+  constructor(checkpointId: string) {
+    super(`Checkpoint ${checkpointId} not found in this thread. Use an id from the thread's history.`);
+  }
+}
+
+/** This process may no longer write for the run or thread: it was deleted, or another owner has it. */
+export class LeaseLost extends AppError {
+  readonly code = "lease_lost";
+  readonly status = 409;
+}
+
+/** The body, query or path is not what the route takes. `issues` is in zod's form. */
+export class InputInvalid extends AppError {
+  readonly code = "input_invalid";
+  readonly status = 400;
+  readonly issues: readonly unknown[];
+  constructor(message: string, issues: readonly unknown[] = []) {
+    super(message);
+    this.issues = issues;
+  }
+}
+
+/** Input that would be stored but could never be read back safely. */
+export class InputPoisoned extends AppError {
+  readonly code = "poisoned_input";
+  readonly status = 422;
+}
+
+export class BodyTooLarge extends AppError {
+  readonly code = "body_too_large";
+  readonly status = 413;
+  constructor(maxBytes: number) {
+    super(`The request body is larger than ${maxBytes} bytes (HOLDFAST_MAX_BODY_BYTES). Send less.`);
+  }
+}
+
+/** A value in graph state has a type that cannot be stored without loss. */
+export class ValueUnserialisable extends AppError {
+  readonly code = "value_unserialisable";
+  readonly status = 500;
+}
+
+/** A stored value cannot be read: foreign, damaged, or written by a newer version. */
+export class ValueUnreadable extends AppError {
+  readonly code = "value_unreadable";
+  readonly status = 500;
+}
+
+/** A call would go over a ceiling. Nothing was sent to the provider. */
+export class BudgetExceeded extends AppError {
+  readonly code = "budget_exceeded";
+  readonly status = 422;
+}
+
+/** The model provider refused or failed: wrong key, rate limit, 5xx, a cut or silent stream. */
+export class ModelFailed extends AppError {
+  readonly code = "model_failed";
+  readonly status = 502;
+  override readonly retryable: boolean;
+  constructor(message: string, options: { retryable: boolean; cause?: unknown }) {
+    super(message, { cause: options.cause });
+    this.retryable = options.retryable;
+  }
+}
+
+/** A document cannot be read for the index; the others are not affected. */
+export class DocumentUnreadable extends AppError {
+  readonly code = "document_unreadable";
+  readonly status = 422;
+}
+
+export class CollectionNotFound extends AppError {
+  readonly code = "collection_not_found";
+  readonly status = 404;
+}
+
+/** The message of anything thrown, for logs and answers. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

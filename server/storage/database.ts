@@ -1,0 +1,23 @@
+// The small interface through which everything else sees Postgres.
+
+/** One statement. Its text begins with a tag such as `/* findThread *\/`, which becomes its prepared name. */
+export interface Queryable {
+  /** Runs one statement and returns its rows. Throws DatabaseUnavailable when Postgres cannot answer. */
+  query<Row>(text: string, values?: readonly unknown[]): Promise<Row[]>;
+}
+
+/** A connection of its own: for LISTEN and session advisory locks. */
+export interface Session extends Queryable {
+  /** Resolves when the connection is gone, however it went. */
+  readonly closed: Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface Database extends Queryable {
+  /** begin … commit; any error rolls back and is thrown on. */
+  transaction<T>(work: (transaction: Queryable) => Promise<T>): Promise<T>;
+  /** Opens a session outside the pool, on the direct address. */
+  session(): Promise<Session>;
+  /** Waits for running statements, then closes every connection. */
+  close(): Promise<void>;
+}

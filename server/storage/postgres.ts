@@ -1,0 +1,126 @@
+// Database over a pg pool. Every wait is bounded: connecting, waiting for a free connection, each statement.
+import { Client, DatabaseError, Pool, types } from "pg";
+import type { ClientBase } from "pg";
+import { AppError, DatabaseUnavailable, messageOf } from "../errors.ts";
+import type { Database, Queryable, Session } from "./database.ts";
+
+export interface PostgresOptions {
+  readonly url: string;
+  /** Address for sessions; must not be a transaction pooler. */
+  readonly directUrl?: string | undefined;
+  readonly poolSize: number;
+  readonly connectTimeoutMs: number;
+  readonly statementTimeoutMs: number;
+  readonly preparedStatements: boolean;
+}
+
+export const UNIQUE_VIOLATION = "23505";
+export const UNDEFINED_TABLE = "42P01";
+
+// Numbers of our own tables stay far below 2^53.
+types.setTypeParser(types.builtins.INT8, Number);
+
+const TAG = /^\/\* (\w+) \*\//;
+const GONE = /^(08|57P0|53300|57014)/;
+const names = new Map<string, string | undefined>();
+
+export function openPostgres(options: PostgresOptions): Database {
+  const connection = (url: string): object => ({
+    connectionString: url,
+    application_name: "holdfast",
+    connectionTimeoutMillis: options.connectTimeoutMs,
+    statement_timeout: options.statementTimeoutMs,
+    query_timeout: options.statementTimeoutMs + 5000,
+    idle_in_transaction_session_timeout: options.statementTimeoutMs,
+    keepAlive: true,
+  });
+  const pool = new Pool({ ...connection(options.url), max: options.poolSize });
+  pool.on("error", () => {
+    // An idle connection died; the pool drops it and the next query opens another.
+  });
+  const on = (client: Pool | ClientBase): Queryable => ({
+    query: <Row>(text: string, values: readonly unknown[] = []) =>
+      run<Row>(client, options.preparedStatements ? nameOf(text) : undefined, text, values),
+  });
+
+  return {
+    ...on(pool),
+    transaction: (work) => transact(pool, on, work),
+    session: () => openSession(new Client(connection(options.directUrl ?? options.url)), on),
+    close: () => pool.end(),
+  };
+}
+
+async function run<Row>(
+  client: Pool | ClientBase,
+  name: string | undefined,
+  text: string,
+  values: readonly unknown[],
+): Promise<Row[]> {
+  try {
+    const result = await client.query({ text, values: [...values], ...(name ? { name } : {}) });
+    // The caller names the columns of its own statement; tests run every statement for real.
+    return result.rows as Row[];
+  } catch (error) {
+    throw translate(error);
+  }
+}
+
+async function transact<T>(
+  pool: Pool,
+  on: (client: ClientBase) => Queryable,
+  work: (transaction: Queryable) => Promise<T>,
+): Promise<T> {
+  const client = await pool.connect().catch((error: unknown) => {
+    throw translate(error);
+  });
+  let broken: Error | undefined;
+  try {
+    await run(client, undefined, "begin", []);
+    const result = await work(on(client));
+    await run(client, undefined, "commit", []);
+    return result;
+  } catch (error) {
+    await client.query("rollback").catch((failure: unknown) => {
+      broken = failure instanceof Error ? failure : new Error(String(failure));
+    });
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+async function openSession(client: Client, on: (client: ClientBase) => Queryable): Promise<Session> {
+  const closed = new Promise<void>((resolve) => {
+    client.once("end", () => resolve());
+    client.on("error", () => resolve());
+  });
+  try {
+    await client.connect();
+  } catch (error) {
+    throw translate(error);
+  }
+  return { ...on(client), closed, close: () => client.end() };
+}
+
+function nameOf(text: string): string | undefined {
+  if (!names.has(text)) names.set(text, TAG.exec(text)?.[1]);
+  return names.get(text);
+}
+
+/** Postgres errors with an SQLSTATE of our own concern stay as they are; lost connections become one error. */
+function translate(error: unknown): unknown {
+  if (error instanceof AppError) return error;
+  if (error instanceof DatabaseError && !GONE.test(error.code ?? "")) return error;
+  const reason = messageOf(error) || codeOf(error);
+  return new DatabaseUnavailable(`PostgreSQL did not answer: ${reason}. Check that it runs.`, {
+    cause: error,
+  });
+}
+
+/** The SQLSTATE or Node code of an error, looking through its causes. */
+export function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if ("code" in error && typeof error.code === "string" && !(error instanceof AppError)) return error.code;
+  return codeOf(error.cause);
+}
