@@ -2,9 +2,9 @@
 set local lock_timeout = '10s';
 set local statement_timeout = '10min';
 
+-- A live instance holds the session advisory lock hashtextextended(worker_id::text, 7).
 create table holdfast.instances (
   worker_id uuid primary key,
-  lock_key bigint not null unique,
   started_at timestamptz not null default now()
 );
 

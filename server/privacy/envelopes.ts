@@ -1,0 +1,111 @@
+// Chat messages to and from their stored envelope {lc:1, type:"constructor", id, kwargs}.
+// The list of classes is closed: nothing read from a row can name a constructor that is not in it.
+import {
+  AIMessage,
+  AIMessageChunk,
+  ChatMessage,
+  ChatMessageChunk,
+  FunctionMessage,
+  FunctionMessageChunk,
+  HumanMessage,
+  HumanMessageChunk,
+  RemoveMessage,
+  SystemMessage,
+  SystemMessageChunk,
+  ToolMessage,
+  ToolMessageChunk,
+} from "@langchain/core/messages";
+
+export type Fields = Record<string, unknown>;
+type MessageClass = new (kwargs: never) => object;
+
+const CLASSES = new Map<string, MessageClass>([
+  ["HumanMessage", HumanMessage],
+  ["AIMessage", AIMessage],
+  ["SystemMessage", SystemMessage],
+  ["ToolMessage", ToolMessage],
+  ["RemoveMessage", RemoveMessage],
+  ["ChatMessage", ChatMessage],
+  ["FunctionMessage", FunctionMessage],
+  ["HumanMessageChunk", HumanMessageChunk],
+  ["AIMessageChunk", AIMessageChunk],
+  ["SystemMessageChunk", SystemMessageChunk],
+  ["ToolMessageChunk", ToolMessageChunk],
+  ["ChatMessageChunk", ChatMessageChunk],
+  ["FunctionMessageChunk", FunctionMessageChunk],
+]);
+
+// For a user's subclass: the class of the message's own type.
+const CLASS_OF_TYPE = new Map([
+  ["human", "HumanMessage"],
+  ["ai", "AIMessage"],
+  ["system", "SystemMessage"],
+  ["tool", "ToolMessage"],
+  ["remove", "RemoveMessage"],
+  ["generic", "ChatMessage"],
+  ["function", "FunctionMessage"],
+]);
+
+// Constructors fill these in by themselves; leaving the empty ones out halves a short message.
+const EMPTY_BY_DEFAULT = new Set([
+  "additional_kwargs",
+  "response_metadata",
+  "tool_calls",
+  "invalid_tool_calls",
+  "tool_call_chunks",
+]);
+
+interface Message {
+  readonly lc_kwargs: Fields;
+  readonly lc_id: readonly string[];
+  readonly type: string;
+}
+
+/** Whether `value` is a chat message, of our copy of LangChain or of another. */
+export function isMessage(value: object): value is Message {
+  return (
+    "lc_serializable" in value &&
+    "lc_namespace" in value &&
+    Array.isArray(value.lc_namespace) &&
+    value.lc_namespace[0] === "langchain_core" &&
+    value.lc_namespace[1] === "messages"
+  );
+}
+
+/** The class name under which a message is stored, and the fields that rebuild it. */
+export function fieldsOf(message: Message): { name: string; fields: Fields } {
+  const own = message.lc_id.at(-1) ?? "";
+  const name = CLASSES.has(own) ? own : (CLASS_OF_TYPE.get(message.type) ?? "");
+  const fields: Fields = {};
+  for (const key of Object.keys(message.lc_kwargs)) {
+    const value: unknown = key in message ? Reflect.get(message, key) : message.lc_kwargs[key];
+    if (value !== undefined && key !== "contentBlocks") fields[key] = value;
+  }
+  // An empty tool_calls beside raw ones says "do not parse them": it must stay.
+  const keepsToolCalls = hasKey(fields["additional_kwargs"], "tool_calls");
+  for (const key of EMPTY_BY_DEFAULT) {
+    if (isEmpty(fields[key]) && !(keepsToolCalls && key === "tool_calls")) delete fields[key];
+  }
+  return { name, fields };
+}
+
+/** The message of an envelope, or undefined when its class is not in the list or refuses its fields. */
+export function messageFrom(id: readonly unknown[], kwargs: Fields): object | undefined {
+  if (id.length !== 3 || id[0] !== "langchain_core" || id[1] !== "messages") return undefined;
+  const found = CLASSES.get(String(id[2]));
+  if (!found) return undefined;
+  try {
+    // Each listed class takes its own fields as one object.
+    return new found(kwargs as never);
+  } catch {
+    return undefined; // damaged fields: the envelope stays data, so the thread stays readable
+  }
+}
+
+function hasKey(value: unknown, key: string): boolean {
+  return typeof value === "object" && value !== null && key in value;
+}
+
+function isEmpty(value: unknown): boolean {
+  return typeof value === "object" && value !== null && Object.keys(value).length === 0;
+}

@@ -1,0 +1,284 @@
+// Our saver: LangGraph checkpoints in the stock PostgresSaver's tables, one statement per call.
+// Versions are unique, so branches of a thread never share a blob; writes come back in live order;
+// a write to a deleted thread is refused and reported, so that its run stops at once.
+import { randomBytes } from "node:crypto";
+import {
+  BaseCheckpointSaver,
+  TASKS,
+  WRITES_IDX_MAP,
+  compareWritesSortKeys,
+  maxChannelVersion,
+  writesSortKey,
+} from "@langchain/langgraph-checkpoint";
+import type {
+  ChannelVersions,
+  Checkpoint,
+  CheckpointListOptions,
+  CheckpointMetadata,
+  CheckpointPendingWrite,
+  CheckpointTuple,
+  DeltaChannelHistory,
+  PendingWrite,
+} from "@langchain/langgraph-checkpoint";
+import type { RunnableConfig } from "@langchain/core/runnables";
+import { InputInvalid, LeaseLost } from "../errors.ts";
+import { dump, load } from "../privacy/serde.ts";
+import {
+  deleteThreadRows,
+  findCheckpointRows,
+  insertCheckpoint,
+  insertWrites,
+  listCheckpointRows,
+  listPendingSendRows,
+} from "./checkpoint-rows.ts";
+import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
+import type { Database } from "./database.ts";
+import { listDeltaHistory } from "./deltas.ts";
+
+const PAGE = 100;
+const COUNTER_DIGITS = 12;
+// What of a run's metadata its checkpoints keep; with run_id LangGraph knows a resumed run from a new one.
+const KEPT_METADATA = ["run_id", "graph_id", "assistant_id"];
+
+export class Checkpoints extends BaseCheckpointSaver<string> {
+  readonly #database: Database;
+  readonly #onLost: (error: LeaseLost) => void;
+
+  /** @param onLost called before a refused write throws: whoever drives the graph must stop it */
+  constructor(database: Database, onLost: (error: LeaseLost) => void = () => {}) {
+    super();
+    this.#database = database;
+    this.#onLost = onLost;
+  }
+
+  /** `v<counter>.<random>`: sorts after every integer of the stock saver, and no sibling branch repeats it. */
+  override getNextVersion(current: string | number | undefined): string {
+    const counter = Number.parseInt(String(current ?? 0).replace(/^v/, ""), 10) + 1;
+    return `v${String(counter).padStart(COUNTER_DIGITS, "0")}.${randomBytes(6).toString("hex")}`;
+  }
+
+  override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
+    if (config.configurable?.["thread_id"] === undefined) return undefined;
+    const { threadId, namespace, checkpointId } = keyOf(config);
+    const rows = await findCheckpointRows(this.#database, { threadId, namespace, checkpointId });
+    const [tuple] = await this.#tuples(rows);
+    return tuple;
+  }
+
+  override async *list(
+    config: RunnableConfig,
+    options: CheckpointListOptions = {},
+  ): AsyncGenerator<CheckpointTuple> {
+    let left = options.limit ?? Number.POSITIVE_INFINITY;
+    let after: CheckpointKey | undefined;
+    while (left > 0) {
+      const limit = Math.min(left, PAGE);
+      const rows = await listCheckpointRows(this.#database, {
+        threadId: config.configurable?.["thread_id"],
+        namespace: config.configurable?.["checkpoint_ns"],
+        checkpointId: config.configurable?.["checkpoint_id"],
+        metadata: options.filter,
+        before: options.before?.configurable?.["checkpoint_id"],
+        after,
+        limit,
+      });
+      const tuples = await this.#tuples(rows);
+      yield* tuples;
+      const last = tuples.at(-1);
+      if (!last || tuples.length < limit) return;
+      const { threadId, namespace } = keyOf(last.config);
+      after = { threadId, namespace, checkpointId: last.checkpoint.id };
+      left -= tuples.length;
+    }
+  }
+
+  override async put(
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    newVersions: ChannelVersions,
+  ): Promise<RunnableConfig> {
+    const { threadId, namespace, checkpointId: parentId } = keyOf(config);
+    const { channel_values: current, ...rest } = checkpoint;
+    const values = Object.entries(newVersions)
+      .filter(([channel]) => channel in current)
+      .map(([channel, version]) => valueOf(channel, current[channel], { version: String(version) }));
+    const key = { threadId, namespace, checkpointId: checkpoint.id };
+    const isFenced = await insertCheckpoint(this.#database, key, {
+      parentId,
+      checkpoint: rest,
+      metadata: metadataText(config, metadata),
+      values,
+    });
+    if (!isFenced) this.#lose(threadId);
+    return configOf(key);
+  }
+
+  override async putWrites(
+    config: RunnableConfig,
+    writes: PendingWrite[],
+    taskId: string,
+    taskPath = "",
+  ): Promise<void> {
+    const { threadId, namespace, checkpointId } = keyOf(config);
+    if (checkpointId === undefined) throw new InputInvalid("putWrites needs configurable.checkpoint_id.");
+    const isFenced = await insertWrites(
+      this.#database,
+      { threadId, namespace, checkpointId },
+      {
+        id: taskId,
+        path: taskPath,
+        // Errors, interrupts and resumes may change; a task's results never do.
+        mayReplace: writes.every(([channel]) => channel in WRITES_IDX_MAP),
+        writes: writes.map(([channel, value], index) =>
+          valueOf(channel, value, { idx: WRITES_IDX_MAP[channel] ?? index }),
+        ),
+      },
+    );
+    if (!isFenced) this.#lose(threadId);
+  }
+
+  /** Deletes the thread itself too, so that late writes of a run still going are refused. */
+  override async deleteThread(threadId: string): Promise<void> {
+    await this.#database.transaction((transaction) => deleteThreadRows(transaction, threadId));
+  }
+
+  override getDeltaChannelHistory(options: {
+    config: RunnableConfig;
+    channels: string[];
+  }): Promise<Record<string, DeltaChannelHistory>> {
+    return listDeltaHistory(this.#database, keyOf(options.config), options.channels);
+  }
+
+  #lose(threadId: string): never {
+    const error = new LeaseLost(`Thread ${threadId} was deleted: nothing more is written to it.`);
+    this.#onLost(error);
+    throw error;
+  }
+
+  async #tuples(rows: readonly CheckpointRow[]): Promise<CheckpointTuple[]> {
+    const blobs = new Map<string, CheckpointRow>();
+    const writes = new Map<string, CheckpointRow[]>();
+    for (const row of rows) {
+      if (row.kind === "blob") blobs.set(blobKey(row, row.channel, row.version), row);
+      if (row.kind === "write") {
+        const key = writeKey(row);
+        const list = writes.get(key);
+        if (list) list.push(row);
+        else writes.set(key, [row]);
+      }
+    }
+    const tuples = rows
+      .filter(({ kind }) => kind === "checkpoint")
+      .toSorted(newestFirst)
+      .map((row) => tupleOf(row, blobs, writes.get(writeKey(row)) ?? []));
+    await this.#addPendingSends(
+      tuples.filter(({ checkpoint, parentConfig }) => checkpoint.v < 4 && parentConfig),
+    );
+    return tuples;
+  }
+
+  /** Checkpoints before version 4 kept a superstep's sends among the writes of their parent. */
+  async #addPendingSends(old: readonly CheckpointTuple[]): Promise<void> {
+    const groups = Map.groupBy(old, ({ config }) =>
+      JSON.stringify([keyOf(config).threadId, keyOf(config).namespace]),
+    );
+    for (const tuples of groups.values()) {
+      const [first] = tuples;
+      if (!first) continue;
+      const parentOf = (tuple: CheckpointTuple): string => keyOf(tuple.parentConfig ?? {}).checkpointId ?? "";
+      const sends = await listPendingSendRows(this.#database, {
+        ...keyOf(first.config),
+        checkpointIds: tuples.map(parentOf),
+        channel: TASKS,
+      });
+      for (const tuple of tuples) {
+        const mine = sends.filter((row) => row.checkpoint_id === parentOf(tuple));
+        if (mine.length === 0) continue;
+        const { channel_values: values, channel_versions: versions } = tuple.checkpoint;
+        values[TASKS] = mine.map(({ type, blob }) => load(type, blob));
+        const all = Object.values(versions);
+        versions[TASKS] = all.length > 0 ? maxChannelVersion(...all) : this.getNextVersion(undefined);
+      }
+    }
+  }
+}
+
+function tupleOf(
+  row: CheckpointRow,
+  blobs: ReadonlyMap<string, CheckpointRow>,
+  writes: CheckpointRow[],
+): CheckpointTuple {
+  // The rows of this kind hold the checkpoint as put() stored it, without its values.
+  const checkpoint = row.checkpoint as unknown as Checkpoint;
+  const versions = checkpoint.channel_versions ?? {};
+  const values: Record<string, unknown> = {};
+  for (const [channel, version] of Object.entries(versions)) {
+    const blob = blobs.get(blobKey(row, channel, String(version)));
+    if (blob) values[channel] = load(blob.type, blob.blob);
+  }
+  const key = {
+    threadId: row.thread_id,
+    namespace: row.checkpoint_ns,
+    checkpointId: row.checkpoint_id ?? "",
+  };
+  return {
+    config: configOf(key),
+    checkpoint: {
+      ...checkpoint,
+      channel_versions: versions,
+      versions_seen: checkpoint.versions_seen ?? {},
+      channel_values: values,
+    },
+    metadata: row.metadata as CheckpointMetadata, // stored by put(), in this shape
+    ...(row.parent_checkpoint_id
+      ? { parentConfig: configOf({ ...key, checkpointId: row.parent_checkpoint_id }) }
+      : {}),
+    pendingWrites: writes.toSorted(liveOrder).map(pendingWrite),
+  };
+}
+
+function pendingWrite({ task_id: taskId, channel, type, blob }: CheckpointRow): CheckpointPendingWrite {
+  return [taskId, channel, load(type, blob)];
+}
+
+function keyOf(config: RunnableConfig): {
+  threadId: string;
+  namespace: string;
+  checkpointId: string | undefined;
+} {
+  const { thread_id: threadId, checkpoint_ns: namespace, checkpoint_id: id } = config.configurable ?? {};
+  if (typeof threadId !== "string")
+    throw new InputInvalid("A checkpoint needs configurable.thread_id, a string.");
+  return { threadId, namespace: namespace ?? "", checkpointId: id || undefined };
+}
+
+const configOf = (key: CheckpointKey): RunnableConfig => ({
+  configurable: { thread_id: key.threadId, checkpoint_ns: key.namespace, checkpoint_id: key.checkpointId },
+});
+
+function valueOf<Place extends object>(channel: string, value: unknown, place: Place): Value & Place {
+  const [type, bytes] = dump(value);
+  return { channel, type, bytes, ...place };
+}
+
+// jsonb takes neither NUL nor lone surrogates.
+function metadataText(config: RunnableConfig, metadata: CheckpointMetadata): string {
+  const kept = KEPT_METADATA.filter((key) => config.metadata?.[key] !== undefined);
+  const all = { ...metadata, ...Object.fromEntries(kept.map((key) => [key, config.metadata?.[key]])) };
+  return JSON.stringify(all, (_, value: unknown) =>
+    typeof value === "string" ? value.toWellFormed().replaceAll("\0", "") : value,
+  );
+}
+
+const blobKey = (row: CheckpointRow, channel: string, version: string): string =>
+  JSON.stringify([row.thread_id, row.checkpoint_ns, channel, version]);
+const writeKey = (row: CheckpointRow): string =>
+  JSON.stringify([row.thread_id, row.checkpoint_ns, row.checkpoint_id]);
+const orderKey = (row: CheckpointRow): string => `${row.checkpoint_id} ${row.thread_id} ${row.checkpoint_ns}`;
+const newestFirst = (a: CheckpointRow, b: CheckpointRow): number => (orderKey(a) < orderKey(b) ? 1 : -1);
+const liveOrder = (a: CheckpointRow, b: CheckpointRow): number =>
+  compareWritesSortKeys(
+    writesSortKey(a.task_path, a.task_id, a.idx),
+    writesSortKey(b.task_path, b.task_id, b.idx),
+  );

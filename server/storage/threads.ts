@@ -1,0 +1,63 @@
+// Rows of holdfast.threads. What a thread holds lives in its checkpoints; here is what is true of it as a whole.
+import type { Queryable } from "./database.ts";
+
+export interface ThreadRow {
+  readonly thread_id: string;
+  readonly status: "idle" | "busy" | "interrupted" | "error";
+  readonly metadata: Record<string, unknown>;
+  readonly config: Record<string, unknown>;
+  readonly error: { error: string; message: string } | null;
+  readonly created_at: Date;
+  readonly updated_at: Date;
+  readonly state_updated_at: Date;
+}
+
+const insertThreadRow = `/* insertThread */
+insert into holdfast.threads (thread_id, metadata) values ($1, $2)
+on conflict (thread_id) do nothing
+returning thread_id, status, metadata, config, error, created_at, updated_at, state_updated_at`;
+
+const findThreadRow = `/* findThread */
+select thread_id, status, metadata, config, error, created_at, updated_at, state_updated_at
+  from holdfast.threads where thread_id = $1`;
+
+const lockThreadRow = `/* lockThread */
+select t.metadata, exists (
+         select from holdfast.runs r where r.thread_id = t.thread_id and r.state in ('ready', 'running')) as is_busy
+  from holdfast.threads t where t.thread_id = $1 for no key update of t`;
+
+const touchThreadState = `/* touchThreadState */
+update holdfast.threads set status = $2, error = null, updated_at = now(), state_updated_at = now() where thread_id = $1`;
+
+/** The new thread, or undefined when the id is taken. */
+export async function insertThread(
+  on: Queryable,
+  threadId: string,
+  metadata: object,
+): Promise<ThreadRow | undefined> {
+  const [row] = await on.query<ThreadRow>(insertThreadRow, [threadId, metadata]);
+  return row;
+}
+
+export async function findThread(on: Queryable, threadId: string): Promise<ThreadRow | undefined> {
+  const [row] = await on.query<ThreadRow>(findThreadRow, [threadId]);
+  return row;
+}
+
+/** Keeps runs from starting until the transaction ends, and says whether one is live. */
+export async function lockThread(
+  on: Queryable,
+  threadId: string,
+): Promise<{ metadata: Record<string, unknown>; is_busy: boolean } | undefined> {
+  const [row] = await on.query<{ metadata: Record<string, unknown>; is_busy: boolean }>(lockThreadRow, [threadId]);
+  return row;
+}
+
+/** Notes that the state was changed by hand. */
+export async function updateThreadState(
+  on: Queryable,
+  threadId: string,
+  status: "idle" | "interrupted",
+): Promise<void> {
+  await on.query(touchThreadState, [threadId, status]);
+}

@@ -1,0 +1,25 @@
+// One JSON line per fact, to standard error. A line holds ids, codes and figures, never what a user wrote.
+import { pino } from "pino";
+
+export interface Log {
+  debug(event: string, facts?: object): void;
+  info(event: string, facts?: object): void;
+  warn(event: string, facts?: object): void;
+  error(event: string, facts?: object): void;
+}
+
+/** Event names are noun.past-verb, such as run.finished. */
+export function openLog(level: "debug" | "info" | "warn" | "error"): Log {
+  const logger = pino(
+    { level, base: null, messageKey: "event", timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: named } },
+    pino.destination({ dest: 2, sync: true }),
+  );
+  return {
+    debug: (event, facts = {}) => logger.debug(facts, event),
+    info: (event, facts = {}) => logger.info(facts, event),
+    warn: (event, facts = {}) => logger.warn(facts, event),
+    error: (event, facts = {}) => logger.error(facts, event),
+  };
+}
+
+const named = (label: string): object => ({ level: label });
