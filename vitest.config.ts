@@ -2,6 +2,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
+    globals: true, // the validation suite of LangGraph finds describe and it there
     include: ["test/**/*.test.ts"],
     globalSetup: "test/support/setup.ts",
     testTimeout: 20_000,

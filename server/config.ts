@@ -178,10 +178,10 @@ export function readConfig(env: Environment = process.env, over: Environment = {
   throw new ConfigInvalid(`${wrong?.env ?? "A setting"} ${issue?.message ?? "is wrong"}.`);
 }
 
-/** Points every OpenAI client of this process at `baseUrl`: a graph then needs to know nothing about it. */
-export function useModelEndpoint(baseUrl: string, apiKey: string): void {
-  process.env["OPENAI_BASE_URL"] = baseUrl;
-  process.env["OPENAI_API_KEY"] = apiKey;
+/** Points every OpenAI client of this process at an endpoint: a graph then needs to know nothing about it. */
+export function useModelEndpoint(endpoint: { baseUrl?: string | undefined; apiKey: string }): void {
+  if (endpoint.baseUrl) process.env["OPENAI_BASE_URL"] = endpoint.baseUrl;
+  process.env["OPENAI_API_KEY"] = endpoint.apiKey;
 }
 
 /** Adds what an env file or `env` map of langgraph.json holds; what is set already wins. */

@@ -10,6 +10,7 @@ export type Typed = readonly [type: string, bytes: Uint8Array];
 
 // Deeper nesting is an attack or a cycle; both would end in a stack overflow at some later read.
 const MAX_DEPTH = 400;
+const OWN = { enumerable: true, writable: true, configurable: true };
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -93,7 +94,7 @@ function encodePlain(value: object, path: string, depth: number): unknown {
   if ("toJSON" in value && typeof value.toJSON === "function") {
     return encode(value.toJSON(), path, depth);
   }
-  const fields = encodeFields({ ...value }, path, depth);
+  const fields = encodeFields(value as Fields, path, depth); // own enumerable keys only
   if (!looksLikeEnvelope(fields)) return fields;
   return { lc: 2, type: "data", entries: Object.entries(fields) };
 }
@@ -104,8 +105,10 @@ function encodeFields(fields: Fields, path: string, depth: number): Fields {
   for (const key of Object.keys(fields)) {
     const value = fields[key];
     if (typeof value === "function" || typeof value === "symbol") continue;
-    if (key === "__proto__") throw refusal("a key named __proto__", path);
-    encoded[key] = encode(value, `${path}.${key}`, depth);
+    const part = encode(value, `${path}.${key}`, depth);
+    // Assigning to __proto__ would set the prototype and lose the value.
+    if (key === "__proto__") Object.defineProperty(encoded, key, { value: part, ...OWN });
+    else encoded[key] = part;
   }
   return encoded;
 }

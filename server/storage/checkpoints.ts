@@ -1,7 +1,6 @@
 // Our saver: LangGraph checkpoints in the stock PostgresSaver's tables, one statement per call.
 // Versions are unique, so branches of a thread never share a blob; writes come back in live order;
 // a write to a deleted thread is refused and reported, so that its run stops at once.
-import { randomBytes } from "node:crypto";
 import {
   BaseCheckpointSaver,
   TASKS,
@@ -36,11 +35,10 @@ import type { Database } from "./database.ts";
 import { listDeltaHistory } from "./deltas.ts";
 
 const PAGE = 100;
-const COUNTER_DIGITS = 12;
 // What of a run's metadata its checkpoints keep; with run_id LangGraph knows a resumed run from a new one.
 const KEPT_METADATA = ["run_id", "graph_id", "assistant_id"];
 
-export class Checkpoints extends BaseCheckpointSaver<string> {
+export class Checkpoints extends BaseCheckpointSaver {
   readonly #database: Database;
   readonly #onLost: (error: LeaseLost) => void;
 
@@ -51,10 +49,13 @@ export class Checkpoints extends BaseCheckpointSaver<string> {
     this.#onLost = onLost;
   }
 
-  /** `v<counter>.<random>`: sorts after every integer of the stock saver, and no sibling branch repeats it. */
-  override getNextVersion(current: string | number | undefined): string {
-    const counter = Number.parseInt(String(current ?? 0).replace(/^v/, ""), 10) + 1;
-    return `v${String(counter).padStart(COUNTER_DIGITS, "0")}.${randomBytes(6).toString("hex")}`;
+  /**
+   * A counter and a random fraction: sorts like the stock saver's integers and goes on from them, and no sibling
+   * branch repeats it. (LangGraph compares versions with `>`: a string beside an adopted integer would be neither
+   * newer nor older, and the input of the next run would be ignored.)
+   */
+  override getNextVersion(current: number | undefined): number {
+    return Math.floor(current ?? 0) + 1 + Math.random();
   }
 
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {

@@ -1,6 +1,5 @@
 // LangGraph's own contract suite for savers, run on ours.
 import { deltaChannelHistoryTests, validate } from "@langchain/langgraph-checkpoint-validation";
-import type { BaseCheckpointSaver } from "@langchain/langgraph-checkpoint";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { CheckpointsOfAnyThread } from "../support/checkpoints.ts";
@@ -13,8 +12,7 @@ const initializer = {
     scratch = await testDatabase();
   },
   afterAll: () => scratch.close(),
-  // The suite is typed for integer versions; it only ever passes versions through.
-  createCheckpointer: () => new CheckpointsOfAnyThread(scratch.database) as unknown as BaseCheckpointSaver,
+  createCheckpointer: () => new CheckpointsOfAnyThread(scratch.database),
   destroyCheckpointer: async () => {
     await scratch.database.query(
       "truncate public.checkpoints, public.checkpoint_blobs, public.checkpoint_writes, holdfast.threads cascade",

@@ -1,11 +1,17 @@
 // Our saver as the contract suites want it: they write to threads nobody created, so each first put makes its row.
 import type { RunnableConfig } from "@langchain/core/runnables";
-import type { ChannelVersions, Checkpoint, CheckpointMetadata } from "@langchain/langgraph-checkpoint";
+import type {
+  ChannelVersions,
+  Checkpoint,
+  CheckpointMetadata,
+} from "@langchain/langgraph-checkpoint";
 import { Checkpoints } from "../../server/storage/checkpoints.ts";
 import type { Database } from "../../server/storage/database.ts";
 
 export async function createThreadRow(database: Database, threadId: string): Promise<void> {
-  await database.query("insert into holdfast.threads (thread_id) values ($1) on conflict do nothing", [threadId]);
+  await database.query("insert into holdfast.threads (thread_id) values ($1) on conflict do nothing", [
+    threadId,
+  ]);
 }
 
 /** The threads that a server would have created before a graph writes to them. */

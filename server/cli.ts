@@ -1,0 +1,125 @@
+#!/usr/bin/env node
+// The commands: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a problem was found, 130 interrupted.
+import { resolve } from "node:path";
+import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { indexDocuments, indexSamples } from "./commands/index-documents.ts";
+import { doctor } from "./commands/doctor.ts";
+import { migrateDatabase } from "./commands/migrate.ts";
+import { addToEnvironment, readConfig } from "./config.ts";
+import type { Config } from "./config.ts";
+import { AppError, messageOf } from "./errors.ts";
+import { serveUntilStopped } from "./main.ts";
+import { readGraphsFile } from "./runs/graphs.ts";
+import type { GraphsFile } from "./runs/graphs.ts";
+
+interface Shared {
+  readonly config?: string;
+  readonly host?: string;
+  readonly port?: string;
+}
+
+const EXIT_CODES = `
+Exit codes: 0 done · 1 failed · 2 wrong usage · 3 a problem was found · 130 interrupted
+Settings come from the environment; docs/configuration.md lists them all.`;
+
+const say = (text: string): void => console.log(text);
+
+function program(): Command {
+  const cli = new Command("holdfast")
+    .description("The durable LangGraph.js server: Postgres is the only thing to operate.")
+    .addHelpText("after", EXIT_CODES)
+    .exitOverride();
+  serving(
+    cli
+      .command("dev")
+      .description("serve for development: embedded PostgreSQL, sample documents, offline model"),
+  ).action((options: Shared) => dev(options));
+  serving(cli.command("serve").description("serve the graphs of langgraph.json on DATABASE_URL")).action(
+    (options: Shared) => serve(options),
+  );
+  cli
+    .command("migrate")
+    .description("bring the database's schema up to date")
+    .option("--check", "change nothing; exit with 3 when something is pending")
+    .option("--json", "print one JSON object")
+    .action(async (options: { check?: true; json?: true }) => {
+      process.exitCode = await migrateDatabase(readConfig(), { ...options, say });
+    });
+  cli
+    .command("index")
+    .description("index documents (.md .txt .html .pdf .jsonl) so that graphs can search them")
+    .argument("<path...>", "files or folders")
+    .option("--collection <name>", "collection to index into (HOLDFAST_COLLECTION)")
+    .option("--json", "print one JSON object")
+    .action(async (paths: string[], options: { collection?: string; json?: true }) => {
+      process.exitCode = await indexDocuments(readConfig(), { ...options, paths, say });
+    });
+  cli
+    .command("doctor")
+    .description("check settings, database, graphs, documents and model")
+    .option("--config <file>", "langgraph.json to check")
+    .option("--json", "print one JSON object")
+    .action(async (options: Shared & { json?: true }) => {
+      process.exitCode = await doctor(readConfig(process.env, overrides(options)), { ...options, say });
+    });
+  return cli;
+}
+
+function serving(command: Command): Command {
+  return command
+    .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
+    .option("--host <address>", "address to listen on (HOLDFAST_HOST)")
+    .option("--port <number>", "port to listen on (PORT)", (text) => {
+      if (/^\d{1,5}$/.test(text)) return text;
+      throw new InvalidArgumentError("It must be a number.");
+    });
+}
+
+async function dev(options: Shared): Promise<never> {
+  const { config, graphs } = await configure(options);
+  say(`Holdfast: graphs of ${graphs.path}`);
+  const prepare = indexSamples(config, { graphsPath: graphs.path, say });
+  return serveUntilStopped({ config, graphs, say, mayModelBeOffline: true, prepare }, ({ url, graphIds }) => {
+    say(`\nReady on ${url} with graph ${graphIds.join(", ")}. Try:\n`);
+    say(exampleFor(url, graphIds[0] ?? ""));
+  });
+}
+
+async function serve(options: Shared): Promise<never> {
+  const { config, graphs } = await configure(options);
+  return serveUntilStopped({ config, graphs, say, mayModelBeOffline: false }, ({ url, graphIds }) => {
+    say(`Ready on ${url} with graph ${graphIds.join(", ")}.`);
+  });
+}
+
+/** Settings, with what the command line and langgraph.json's env add. */
+async function configure(options: Shared): Promise<{ config: Config; graphs: GraphsFile }> {
+  const over = overrides(options);
+  const graphs = await readGraphsFile(readConfig(process.env, over).graphs);
+  addToEnvironment(graphs.env);
+  return { config: readConfig(process.env, over), graphs };
+}
+
+function overrides({ config, host, port }: Shared): Record<string, string | undefined> {
+  return { HOLDFAST_CONFIG: config && resolve(config), HOLDFAST_HOST: host, PORT: port };
+}
+
+function exampleFor(url: string, graphId: string): string {
+  const body = {
+    assistant_id: graphId,
+    input: { messages: [{ role: "user", content: "What does Holdfast keep in Postgres?" }] },
+    stream_mode: ["messages-tuple"],
+    if_not_exists: "create",
+  };
+  return `curl -N ${url}/threads/$(uuidgen)/runs/stream -H 'content-type: application/json' -d '${JSON.stringify(body)}'\n`;
+}
+
+try {
+  await program().parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else {
+    console.error(error instanceof AppError ? `holdfast: ${error.message}` : `holdfast: ${messageOf(error)}`);
+    process.exitCode = 1;
+  }
+}

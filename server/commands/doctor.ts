@@ -1,0 +1,93 @@
+// holdfast doctor: looks at each thing a server needs and says what to do about what is wrong. Changes nothing.
+import { deadline } from "../clock.ts";
+import type { Config } from "../config.ts";
+import { messageOf } from "../errors.ts";
+import { listCollections } from "../storage/collections.ts";
+import { loadGraphs, readGraphsFile } from "../runs/graphs.ts";
+import type { Database } from "../storage/database.ts";
+import { checkSchema } from "../storage/migrate.ts";
+import { openDatabase } from "../storage/open.ts";
+import { defaultScope } from "../storage/scope.ts";
+
+interface Finding {
+  readonly check: string;
+  readonly isFine: boolean;
+  readonly detail: string;
+}
+
+const MODEL_MS = 5000;
+
+/** @returns the exit code: 0 when all is well, 3 when a problem was found */
+export async function doctor(
+  config: Config,
+  options: { json?: boolean; say: (text: string) => void },
+): Promise<number> {
+  const findings = [
+    await find("node", () => `Node ${process.versions.node}`),
+    await find("graphs", async () => {
+      const graphs = await loadGraphs(await readGraphsFile(config.graphs));
+      return [...graphs.keys()].join(", ");
+    }),
+    ...(await findInDatabase(config)),
+    await find("model", () => askModel(config)),
+  ];
+  const problems = findings.filter(({ isFine }) => !isFine);
+  if (options.json) options.say(JSON.stringify({ ok: problems.length === 0, findings }));
+  else
+    for (const { check, isFine, detail } of findings)
+      options.say(`${isFine ? "ok     " : "PROBLEM"} ${check}: ${detail}`);
+  return problems.length > 0 ? 3 : 0;
+}
+
+async function findInDatabase(config: Config): Promise<Finding[]> {
+  try {
+    const { database, close } = await openDatabase(config);
+    try {
+      return [
+        await find("database", () => describe(database)),
+        await find("schema", async () => {
+          const { pending, current } = await checkSchema(database);
+          if (pending.length > 0) throw new Error(`pending: ${pending.join(", ")}; run holdfast migrate`);
+          return current;
+        }),
+        await find("documents", async () => {
+          const collections = await listCollections(database, defaultScope);
+          const one = collections.find(({ name }) => name === config.collection);
+          if (!one)
+            throw new Error(`collection ${config.collection} does not exist; run holdfast index <path>`);
+          return `${one.documents} in ${one.name}`;
+        }),
+      ];
+    } finally {
+      await close();
+    }
+  } catch (error) {
+    return [{ check: "database", isFine: false, detail: messageOf(error) }];
+  }
+}
+
+async function find(check: string, look: () => string | Promise<string>): Promise<Finding> {
+  try {
+    return { check, isFine: true, detail: await look() };
+  } catch (error) {
+    return { check, isFine: false, detail: messageOf(error) };
+  }
+}
+
+async function describe(database: Database): Promise<string> {
+  const [row] = await database.query<{ server_version: string }>("show server_version");
+  return `PostgreSQL ${row?.server_version}`;
+}
+
+async function askModel({ openaiApiKey, openaiBaseUrl }: Config): Promise<string> {
+  if (!openaiApiKey && !openaiBaseUrl)
+    return "none configured: holdfast dev answers offline, holdfast serve needs OPENAI_API_KEY";
+  const base = (openaiBaseUrl ?? "https://api.openai.com/v1").replace(/\/$/, "");
+  const response = await fetch(`${base}/models`, {
+    headers: { authorization: `Bearer ${openaiApiKey ?? "none"}` },
+    signal: deadline(MODEL_MS),
+  });
+  if (response.status === 401) throw new Error(`${base} refuses the key in OPENAI_API_KEY (401)`);
+  if (!response.ok) throw new Error(`${base} answers ${response.status}`);
+  return `${base} answers`;
+}

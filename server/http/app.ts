@@ -1,0 +1,74 @@
+// Builds the app: order of middleware, routes, and the one place where an error becomes an answer.
+// Errors are plain text with the message alone, because official clients match it; the stable code is a header.
+import { Hono } from "hono";
+import type { Context } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { cors } from "hono/cors";
+import { AppError, BodyTooLarge, InputInvalid, messageOf } from "../errors.ts";
+import type { Engine } from "../runs/engine.ts";
+import { assistantRoutes } from "./assistants.ts";
+import { healthRoutes } from "./health.ts";
+import { runRoutes } from "./runs.ts";
+import { threadRoutes } from "./threads.ts";
+
+export interface AppOptions {
+  readonly maxBodyBytes: number;
+  readonly corsOrigins: readonly string[];
+  readonly heartbeatMs: number;
+  readonly version: string;
+  readonly langgraphVersion: string;
+}
+
+const EXPOSED = [
+  "Content-Location",
+  "Location",
+  "X-Pagination-Total",
+  "X-Pagination-Next",
+  "X-Holdfast-Code",
+];
+
+export function buildApp(engine: Engine, options: AppOptions): Hono {
+  const app = new Hono();
+  app.use(async (context, next) => {
+    await next();
+    // A page on the web may then talk to a server on this machine, as Studio does.
+    if (context.req.header("access-control-request-private-network") === "true") {
+      context.res.headers.set("Access-Control-Allow-Private-Network", "true");
+    }
+  });
+  app.use(
+    cors({
+      origin: options.corsOrigins.includes("*") ? "*" : [...options.corsOrigins],
+      allowMethods: ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"],
+      exposeHeaders: EXPOSED,
+      maxAge: 600,
+    }),
+  );
+  const onError = (): never => {
+    throw new BodyTooLarge(options.maxBodyBytes);
+  };
+  app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
+  app.route("/", healthRoutes(options));
+  app.route("/", assistantRoutes(engine));
+  app.route("/", threadRoutes(engine));
+  app.route("/", runRoutes(engine, options));
+  app.notFound((context) => context.text(`No route ${context.req.method} ${context.req.path}`, 404));
+  app.onError((error, context) => answer(engine, error, context));
+  return app;
+}
+
+function answer(engine: Engine, error: Error, context: Context): Response {
+  if (error instanceof InputInvalid && error.issues.length > 0) {
+    context.header("X-Holdfast-Code", error.code);
+    return context.json({ success: false, error: { issues: error.issues, name: "ZodError" } }, 400);
+  }
+  const route = `${context.req.method} ${context.req.path}`;
+  if (error instanceof AppError) {
+    if (error.status >= 500)
+      engine.log.error("request.failed", { route, code: error.code, reason: error.message });
+    const headers = { "content-type": "text/plain; charset=UTF-8", "X-Holdfast-Code": error.code };
+    return new Response(error.message, { status: error.status, headers });
+  }
+  engine.log.error("request.failed", { route, reason: messageOf(error), stack: error.stack });
+  return context.text("Internal server error", 500, { "X-Holdfast-Code": "internal" });
+}

@@ -1,0 +1,116 @@
+// What the routes take. Unknown keys are ignored and null counts as unset, as the official clients expect.
+import { z } from "zod";
+import { InputInvalid } from "../errors.ts";
+import { isUuid } from "../ids.ts";
+
+const fields = z.record(z.string(), z.unknown());
+const mode = z.union([z.string(), z.array(z.string())]);
+const breakpoints = z.union([z.literal("*"), z.array(z.string())]);
+const uuid = z.string().refine(isUuid, "must be a UUID");
+const flag = z
+  .union([z.boolean(), z.string()])
+  .transform((value) => value === true || /^(true|1|yes)$/i.test(String(value)));
+
+export const threadCreate = z.object({
+  thread_id: uuid.nullish(),
+  metadata: fields.nullish(),
+  if_exists: z.enum(["raise", "do_nothing"]).nullish(),
+  supersteps: z
+    .array(z.unknown())
+    .max(0, "is not supported: write state with POST /threads/:id/state")
+    .nullish(),
+});
+
+export const runCreate = z.object({
+  assistant_id: z.string().min(1),
+  input: z.unknown(),
+  command: z.object({ resume: z.unknown(), update: z.unknown(), goto: z.unknown() }).nullish(),
+  config: fields.nullish(),
+  context: fields.nullish(),
+  metadata: fields.nullish(),
+  stream_mode: mode.nullish().transform((value) => [value ?? "values"].flat()),
+  stream_subgraphs: flag.nullish().transform((value) => value ?? false),
+  interrupt_before: breakpoints.nullish(),
+  interrupt_after: breakpoints.nullish(),
+  checkpoint: fields.nullish(),
+  checkpoint_id: uuid.nullish(),
+  on_disconnect: z.enum(["cancel", "continue"]).nullish(),
+  multitask_strategy: z
+    .enum(["reject", "enqueue", "interrupt", "rollback"])
+    .nullish()
+    .transform((value) => value ?? "reject"),
+  if_not_exists: z
+    .enum(["create", "reject"])
+    .nullish()
+    .transform((value) => value ?? "reject"),
+  durability: z
+    .enum(["sync", "async", "exit"])
+    .nullish()
+    .transform((value) => value ?? "sync"),
+});
+
+export const stateUpdate = z.object({
+  values: z.unknown(),
+  as_node: z.string().nullish(),
+  checkpoint: fields.nullish(),
+  checkpoint_id: uuid.nullish(),
+});
+
+export const stateQuery = z.object({ subgraphs: flag.optional() });
+
+export const stateAtCheckpoint = z.object({ checkpoint: fields, subgraphs: flag.nullish() });
+
+const before = z.union([z.string(), fields]).nullish();
+export const history = z.object({
+  limit: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(1000)
+    .nullish()
+    .transform((value) => value ?? 10),
+  before: before.transform((value) =>
+    typeof value === "object" && value !== null ? checkpointIdOf(value) : value,
+  ),
+  metadata: fields.nullish(),
+  checkpoint: fields.nullish(),
+});
+
+export const assistantSearch = z.object({
+  graph_id: z.string().nullish(),
+  name: z.string().nullish(),
+  metadata: fields.nullish(),
+  limit: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(1000)
+    .nullish()
+    .transform((value) => value ?? 10),
+  offset: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .nullish()
+    .transform((value) => value ?? 0),
+});
+
+/** @throws InputInvalid with zod's issues */
+export function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new InputInvalid("The request is not what this route takes.", result.error.issues);
+}
+
+/** @throws InputInvalid naming the kind of id */
+export function checkId(kind: "thread" | "run" | "checkpoint", id: string): string {
+  if (isUuid(id)) return id;
+  throw new InputInvalid(`Invalid ${kind} ID: a ${kind} is named by a UUID.`);
+}
+
+function checkpointIdOf(value: Record<string, unknown>): string | undefined {
+  const configurable = value["configurable"];
+  const holder = typeof configurable === "object" && configurable !== null ? configurable : value;
+  const id: unknown = Reflect.get(holder, "checkpoint_id");
+  return typeof id === "string" ? id : undefined;
+}

@@ -1,0 +1,72 @@
+// A run's events as server-sent events. A stream ends cleanly only when its run is over; whatever else
+// happens, the connection is broken off, and the client comes back with Last-Event-ID.
+// Frames are read when the client takes them: for a slow one, the log is the buffer.
+import { now, sleep } from "../clock.ts";
+import type { Followed } from "../runs/follow.ts";
+
+const encoder = new TextEncoder();
+// One line without a blank one after it: anything more shows as an event in older official clients.
+const HEARTBEAT = ": heartbeat\n";
+
+export interface StreamOptions {
+  readonly heartbeatMs: number;
+  /** Aborted when the client is gone; ends the reading of events. */
+  readonly gone: AbortController;
+  /** Called once if the client leaves before the run is over. */
+  readonly onLeave: () => void;
+}
+
+/** The response to a request for a run's stream. `location` is where the client may resume. */
+export function sseResponse(
+  events: AsyncGenerator<Followed>,
+  headers: Record<string, string>,
+  options: StreamOptions,
+): Response {
+  return new Response(bytesOf(events, { ...options, render: frame, keepAlive: HEARTBEAT }), {
+    headers: {
+      "content-type": "text/event-stream",
+      "cache-control": "no-cache, no-transform",
+      "x-accel-buffering": "no",
+      ...headers,
+    },
+  });
+}
+
+/** Bytes of what a source yields, with a sign of life in every interval. */
+export function bytesOf<Item>(
+  source: AsyncGenerator<Item>,
+  options: StreamOptions & { render: (item: Item) => string; keepAlive: string },
+): ReadableStream<Uint8Array> {
+  const { heartbeatMs, gone, render, keepAlive } = options;
+  let pending: Promise<IteratorResult<Item>> | undefined;
+  let beatAt = now() + heartbeatMs;
+  let isOver = false;
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      pending ??= source.next();
+      const result = await Promise.race([pending, sleep(Math.max(0, beatAt - now()), gone.signal)]);
+      if (gone.signal.aborted) return;
+      const isDue = now() >= beatAt;
+      if (isDue) beatAt = now() + heartbeatMs;
+      const text = isDue ? keepAlive : "";
+      if (!result) {
+        controller.enqueue(encoder.encode(text));
+        return;
+      }
+      pending = undefined;
+      if (!result.done) {
+        controller.enqueue(encoder.encode(text + render(result.value)));
+        return;
+      }
+      isOver = true;
+      controller.close();
+    },
+    async cancel() {
+      gone.abort();
+      if (!isOver) options.onLeave();
+      await source.return(undefined);
+    },
+  });
+}
+
+const frame = ({ seq, event, data }: Followed): string => `event: ${event}\ndata: ${data}\nid: ${seq}\n\n`;

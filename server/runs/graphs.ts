@@ -1,0 +1,119 @@
+// The graphs named in langgraph.json: loaded once at start, each ready to run with a checkpointer lent per call.
+// A graph may be compiled, a builder, a factory, or a promise of one of these.
+import { readFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import type { RunnableConfig } from "@langchain/core/runnables";
+import type { StateSnapshot } from "@langchain/langgraph";
+import { z } from "zod";
+import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
+
+/** What the engine needs of a compiled graph: structural, because a project may bring its own LangGraph. */
+export interface Graph {
+  stream(input: unknown, options: object): Promise<AsyncIterable<unknown>>;
+  streamEvents(input: unknown, options: object): AsyncIterable<StreamedEvent>;
+  getState(config: RunnableConfig, options?: { subgraphs?: boolean }): Promise<StateSnapshot>;
+  getStateHistory(config: RunnableConfig, options?: object): AsyncIterable<StateSnapshot>;
+  updateState(config: RunnableConfig, values: unknown, asNode?: string): Promise<RunnableConfig>;
+  getGraphAsync(options: object): Promise<{ toJSON(): object }>;
+}
+
+export interface StreamedEvent {
+  readonly event: string;
+  readonly run_id: string;
+  readonly data: { readonly chunk?: unknown };
+}
+
+export interface GraphsFile {
+  /** The absolute path of the file that was read. */
+  readonly path: string;
+  /** Graph id to `./file.ts:export`. */
+  readonly graphs: Readonly<Record<string, string>>;
+  /** Variables for the graphs, from an env file or given in place. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+const fileSchema = z.object({
+  graphs: z.record(z.string().min(1), z.string().regex(/.+:\w+$/, "must look like ./graph.ts:graph")),
+  env: z.union([z.string(), z.record(z.string(), z.string())]).optional(),
+});
+
+/**
+ * Reads a langgraph.json.
+ * @throws ConfigInvalid naming the file and what is wrong in it
+ */
+export async function readGraphsFile(path: string): Promise<GraphsFile> {
+  const absolute = resolve(path);
+  const text = await readFile(absolute, "utf8").catch((error: unknown) => {
+    throw new ConfigInvalid(
+      `HOLDFAST_CONFIG (--config) names ${path}, which cannot be read: ${messageOf(error)}.`,
+    );
+  });
+  const result = fileSchema.safeParse(parse(text, path));
+  if (!result.success) {
+    const [issue] = result.error.issues;
+    throw new ConfigInvalid(`${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "is wrong"}.`);
+  }
+  const { graphs, env } = result.data;
+  if (Object.keys(graphs).length === 0) throw new ConfigInvalid(`${path} names no graph.`);
+  return {
+    path: absolute,
+    graphs,
+    env: typeof env === "string" ? await readEnv(absolute, env) : (env ?? {}),
+  };
+}
+
+/**
+ * Loads every graph of the file.
+ * @throws GraphUnloadable naming the graph, its file and the reason
+ */
+export async function loadGraphs(file: GraphsFile): Promise<ReadonlyMap<string, Graph>> {
+  const entries = await Promise.all(
+    Object.entries(file.graphs).map(
+      async ([id, spec]) => [id, await loadGraph(file.path, id, spec)] as const,
+    ),
+  );
+  return new Map(entries);
+}
+
+async function loadGraph(base: string, id: string, spec: string): Promise<Graph> {
+  const [, path = "", name = ""] = /^(.+):(\w+)$/.exec(spec) ?? [];
+  const url = pathToFileURL(resolve(dirname(base), path)).href;
+  try {
+    const module: Record<string, unknown> = await import(url);
+    if (!(name in module))
+      throw new Error(`it exports ${Object.keys(module).join(", ") || "nothing"}, not ${name}`);
+    return compile(await module[name]);
+  } catch (error) {
+    throw new GraphUnloadable(`Graph ${id} (${spec}) cannot be loaded: ${messageOf(error)}.`, {
+      cause: error,
+    });
+  }
+}
+
+async function compile(value: unknown): Promise<Graph> {
+  if (typeof value === "function") return compile(await value({ configurable: {} }));
+  if (typeof value !== "object" || value === null) throw new Error("it is neither a graph nor makes one");
+  if ("compile" in value && typeof value.compile === "function") return compile(await value.compile());
+  if (!("streamEvents" in value && "getState" in value)) throw new Error("it is not a compiled graph");
+  // Its two telling methods were just seen.
+  return value as unknown as Graph;
+}
+
+async function readEnv(base: string, path: string): Promise<Record<string, string>> {
+  const { parseEnv } = await import("node:util");
+  const text = await readFile(resolve(dirname(base), path), "utf8").catch((error: unknown) => {
+    throw new ConfigInvalid(`${base}: env names ${path}, which cannot be read: ${messageOf(error)}.`);
+  });
+  return Object.fromEntries(
+    Object.entries(parseEnv(text)).filter((entry): entry is [string, string] => !!entry[1]),
+  );
+}
+
+function parse(text: string, path: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new ConfigInvalid(`${path} is not valid JSON: ${messageOf(error)}.`);
+  }
+}

@@ -1,0 +1,48 @@
+// Ends the runs of processes that are gone, so that their threads can be used again.
+// Level-triggered: it looks again for as long as the server lives, and misses nothing it slept through.
+import { sleep } from "../clock.ts";
+import { messageOf } from "../errors.ts";
+import { deleteInstances, lockDeadInstances } from "../storage/instances.ts";
+import { failOrphanRuns } from "../storage/runs.ts";
+import type { RunError } from "../storage/runs.ts";
+import type { Engine } from "./engine.ts";
+
+const EVERY_MS = 2000;
+const LOST: RunError = {
+  error: "InstanceLost",
+  message:
+    "The server that executed this run stopped before it ended. The thread kept its last checkpoint; send the input again.",
+};
+
+export function startReaper(engine: Engine): { stop(): Promise<void> } {
+  const stopping = new AbortController();
+  const loop = async (): Promise<void> => {
+    while (!stopping.signal.aborted) {
+      await reap(engine).catch((error: unknown) =>
+        engine.log.warn("reaper.failed", { reason: messageOf(error) }),
+      );
+      await sleep(EVERY_MS, stopping.signal);
+    }
+  };
+  const looping = loop();
+  return {
+    stop: async () => {
+      stopping.abort();
+      await looping;
+    },
+  };
+}
+
+/** Ends the runs of dead instances, and those of this one that it no longer executes. Returns their ids. */
+export async function reap(engine: Engine): Promise<string[]> {
+  const lost = await engine.database.transaction(async (transaction) => {
+    const dead = await lockDeadInstances(transaction);
+    const orphans = { workerIds: [...dead, engine.workerId], except: engine.live.ids() };
+    const runIds = await failOrphanRuns(transaction, orphans, LOST);
+    await deleteInstances(transaction, dead);
+    return runIds;
+  });
+  for (const runId of lost) engine.log.warn("run.lost", { run_id: runId });
+  engine.live.wake(lost);
+  return lost;
+}

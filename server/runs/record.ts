@@ -1,0 +1,99 @@
+// The write side of the event log. An event is shown to nobody before it is committed.
+// One flush is under way at a time and takes all events of all runs that have gathered meanwhile,
+// so that an idle server writes each token at once and a busy one writes large batches.
+import { now, sleep } from "../clock.ts";
+import { messageOf } from "../errors.ts";
+import type { Database } from "../storage/database.ts";
+import { insertEvents } from "../storage/events.ts";
+import type { RunEvent } from "../storage/events.ts";
+import type { Log } from "../telemetry/log.ts";
+
+// Above this the graphs wait: the database is slower than the models.
+const MAX_PENDING_BYTES = 32 * 1024 * 1024;
+const MAX_BATCH = 2000;
+// A run outlives a short loss of the database; a longer one ends it.
+const GIVE_UP_MS = 15_000;
+const RETRY_MS = 250;
+
+/** Events of one run, numbered from 0. */
+export interface Recording {
+  /** Resolves when there is room for more. Throws once the log could not be written: the run must stop. */
+  append(event: string, json: string): Promise<void>;
+  /** Resolves when every event so far is committed; throws if that failed. */
+  flushed(): Promise<void>;
+}
+
+export class Recorder {
+  readonly #database: Database;
+  readonly #log: Log;
+  readonly #onCommitted: (runIds: Set<string>) => void;
+  readonly #failures = new Map<string, unknown>();
+  #pending: RunEvent[] = [];
+  #pendingBytes = 0;
+  #flushing: Promise<void> | undefined;
+
+  /** @param onCommitted told which runs have new events */
+  constructor(database: Database, log: Log, onCommitted: (runIds: Set<string>) => void) {
+    this.#database = database;
+    this.#log = log;
+    this.#onCommitted = onCommitted;
+  }
+
+  open(runId: string): Recording & { close(): void } {
+    let seq = 0;
+    return {
+      append: async (event, data) => {
+        this.#throwIfFailed(runId);
+        this.#pending.push({ runId, seq, event, data });
+        seq += 1;
+        this.#pendingBytes += data.length;
+        this.#flushing ??= this.#flush();
+        while (this.#pendingBytes > MAX_PENDING_BYTES && this.#flushing) await this.#flushing;
+      },
+      flushed: async () => {
+        while (this.#flushing) await this.#flushing;
+        this.#throwIfFailed(runId);
+      },
+      close: () => this.#failures.delete(runId),
+    };
+  }
+
+  async #flush(): Promise<void> {
+    // Let the events of this tick gather first.
+    await Promise.resolve();
+    while (this.#pending.length > 0) {
+      const batch = this.#pending.splice(0, MAX_BATCH);
+      const runIds = new Set(batch.map(({ runId }) => runId));
+      try {
+        await this.#insert(batch);
+      } catch (error) {
+        this.#log.error("events.lost", { runs: runIds.size, events: batch.length, reason: messageOf(error) });
+        for (const runId of runIds) this.#failures.set(runId, error);
+        this.#pending = this.#pending.filter(({ runId }) => !runIds.has(runId));
+      }
+      this.#pendingBytes = this.#pending.reduce((sum, { data }) => sum + data.length, 0);
+      this.#onCommitted(runIds);
+    }
+    this.#flushing = undefined;
+  }
+
+  /** Sends a batch until it is committed: sending it twice is harmless, losing it is not. */
+  async #insert(batch: readonly RunEvent[]): Promise<void> {
+    const giveUpAt = now() + GIVE_UP_MS;
+    for (;;) {
+      try {
+        await insertEvents(this.#database, batch);
+        return;
+      } catch (error) {
+        const mayRetry = error instanceof Error && "retryable" in error && error.retryable === true;
+        if (!mayRetry || now() > giveUpAt) throw error;
+        await sleep(RETRY_MS);
+      }
+    }
+  }
+
+  #throwIfFailed(runId: string): void {
+    const failure = this.#failures.get(runId);
+    if (failure !== undefined) throw failure;
+  }
+}

@@ -1,0 +1,58 @@
+// JSON schemas of a graph, for Studio and for clients. A graph that declares none answers null.
+import {
+  getConfigTypeSchema,
+  getInputTypeSchema,
+  getOutputTypeSchema,
+  getStateTypeSchema,
+} from "@langchain/langgraph/zod/schema";
+import type { Graph } from "./graphs.ts";
+
+export interface GraphSchemas {
+  readonly input_schema: object | null;
+  readonly output_schema: object | null;
+  readonly state_schema: object | null;
+  readonly config_schema: object | null;
+  readonly context_schema: object | null;
+}
+
+interface StateSchemaLike {
+  getJsonSchema(): object;
+  getInputJsonSchema(): object;
+}
+
+export function schemasOf(graph: Graph): GraphSchemas {
+  const config = attempt(() => getConfigTypeSchema(graph));
+  const declared = stateSchemaOf(graph);
+  const state = declared ? attempt(() => declared.getJsonSchema()) : attempt(() => getStateTypeSchema(graph));
+  const input = declared ? attempt(() => declared.getInputJsonSchema()) : undefined;
+  return {
+    input_schema: input ?? attempt(() => getInputTypeSchema(graph)),
+    output_schema: attempt(() => getOutputTypeSchema(graph)) ?? state,
+    state_schema: state,
+    config_schema: config,
+    context_schema: config,
+  };
+}
+
+/** The StateSchema object that a graph was built with, if it was. */
+function stateSchemaOf(graph: Graph): StateSchemaLike | undefined {
+  const builder: unknown = Reflect.get(graph, "builder");
+  if (typeof builder !== "object" || builder === null) return undefined;
+  const schema: unknown = Reflect.get(builder, "_schemaRuntimeDefinition");
+  const isStateSchema =
+    typeof schema === "object" &&
+    schema !== null &&
+    "getJsonSchema" in schema &&
+    "getInputJsonSchema" in schema;
+  // Both methods were just seen; StateSchema declares them without arguments.
+  return isStateSchema ? (schema as StateSchemaLike) : undefined;
+}
+
+// A schema of a kind that has no JSON form is no reason to fail: the client then shows plain fields.
+function attempt(make: () => object | undefined): object | null {
+  try {
+    return make() ?? null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,174 @@
+// The state of a thread: read, listed and changed through its graph and our checkpointer.
+// A change holds the thread's row, so that no run can start in the middle of it.
+import type { RunnableConfig } from "@langchain/core/runnables";
+import type { StateSnapshot } from "@langchain/langgraph";
+import {
+  CheckpointNotFound,
+  GraphUnloadable,
+  ThreadBusy,
+  ThreadNotFound,
+  ThreadWithoutGraph,
+} from "../errors.ts";
+import { Checkpoints } from "../storage/checkpoints.ts";
+import { findThread, lockThread, updateThreadState } from "../storage/threads.ts";
+import type { ThreadRow } from "../storage/threads.ts";
+import type { Engine } from "./engine.ts";
+import type { Graph } from "./graphs.ts";
+import { toWire } from "./wire-json.ts";
+
+type Fields = Record<string, unknown>;
+
+/** A thread's state as clients read it. */
+export interface ThreadState {
+  readonly values: unknown;
+  readonly next: readonly string[];
+  readonly tasks: readonly Fields[];
+  readonly interrupts: readonly unknown[];
+  readonly metadata: unknown;
+  readonly created_at: string | null;
+  readonly checkpoint: Fields | null;
+  readonly parent_checkpoint: Fields | null;
+}
+
+export interface HistoryQuery {
+  readonly limit: number;
+  readonly before?: string | undefined;
+  readonly metadata?: Fields | undefined;
+  readonly checkpoint?: Fields | undefined;
+}
+
+const EMPTY: ThreadState = {
+  values: {},
+  next: [],
+  tasks: [],
+  interrupts: [],
+  metadata: {},
+  created_at: null,
+  checkpoint: null,
+  parent_checkpoint: null,
+};
+
+export async function getThread(engine: Engine, threadId: string): Promise<ThreadRow> {
+  const thread = await findThread(engine.database, threadId);
+  if (!thread) throw new ThreadNotFound(threadId);
+  return thread;
+}
+
+/**
+ * The state at a checkpoint, or the newest; empty while the thread has never been run.
+ * @throws ThreadNotFound, CheckpointNotFound
+ */
+export async function getState(
+  engine: Engine,
+  threadId: string,
+  at: { checkpoint?: Fields | undefined; subgraphs: boolean },
+): Promise<ThreadState> {
+  const graph = graphOf(engine, await getThread(engine, threadId));
+  if (!graph) return EMPTY;
+  const config = configOf(engine, threadId, at.checkpoint);
+  const snapshot = await graph.getState(config, { subgraphs: at.subgraphs });
+  const asked = at.checkpoint?.["checkpoint_id"];
+  if (typeof asked === "string" && snapshot.createdAt === undefined) throw new CheckpointNotFound(asked);
+  return stateOf(snapshot);
+}
+
+/** States of a thread, newest first; none while it has never been run. */
+export async function listHistory(
+  engine: Engine,
+  threadId: string,
+  query: HistoryQuery,
+): Promise<ThreadState[]> {
+  const graph = graphOf(engine, await getThread(engine, threadId));
+  if (!graph) return [];
+  const states: ThreadState[] = [];
+  const history = graph.getStateHistory(configOf(engine, threadId, query.checkpoint), {
+    limit: query.limit,
+    ...(query.before ? { before: { configurable: { checkpoint_id: query.before } } } : {}),
+    ...(query.metadata ? { filter: query.metadata } : {}),
+  });
+  for await (const snapshot of history) states.push(stateOf(snapshot));
+  return states;
+}
+
+/**
+ * Writes values to a thread as if a node had, from its newest checkpoint or from an older one, which forks.
+ * @returns the new checkpoint
+ * @throws ThreadNotFound, ThreadWithoutGraph, ThreadBusy while a run is live
+ */
+export async function updateState(
+  engine: Engine,
+  threadId: string,
+  update: { values: unknown; asNode?: string | undefined; checkpoint?: Fields | undefined },
+): Promise<Fields> {
+  return engine.database.transaction(async (transaction) => {
+    const locked = await lockThread(transaction, threadId);
+    if (!locked) throw new ThreadNotFound(threadId);
+    if (locked.is_busy) throw ThreadBusy.forUpdate();
+    const graph = graphOf(engine, locked);
+    if (!graph) throw new ThreadWithoutGraph(threadId);
+    const config = configOf(engine, threadId, update.checkpoint);
+    const made = await graph.updateState(config, update.values, update.asNode);
+    const { next } = await graph.getState(configOf(engine, threadId, undefined));
+    await updateThreadState(transaction, threadId, next.length > 0 ? "interrupted" : "idle");
+    return checkpointOf(made) ?? {};
+  });
+}
+
+function graphOf(engine: Engine, thread: { metadata: Fields }): Graph | undefined {
+  const graphId = thread.metadata["graph_id"];
+  if (typeof graphId !== "string") return undefined;
+  const graph = engine.graphs.get(graphId);
+  if (graph) return graph;
+  throw new GraphUnloadable(`Graph ${graphId} of this thread is not served here; add it to langgraph.json.`);
+}
+
+function configOf(engine: Engine, threadId: string, checkpoint: Fields | undefined): RunnableConfig {
+  const checkpointer = new Checkpoints(engine.database);
+  const base = { checkpoint_ns: "", ...checkpoint, thread_id: threadId };
+  return { configurable: { ...base, __pregel_checkpointer: checkpointer } };
+}
+
+function stateOf(snapshot: StateSnapshot): ThreadState {
+  const tasks = snapshot.tasks.map((task) => ({
+    id: task.id,
+    name: task.name,
+    path: task.path ?? null,
+    error: task.error === undefined || task.error === null ? null : errorText(task.error),
+    interrupts: toWire(task.interrupts ?? []),
+    checkpoint: isSnapshot(task.state) ? null : checkpointOf(task.state),
+    state: isSnapshot(task.state) ? stateOf(task.state) : null,
+    result: toWire(task.result ?? null),
+  }));
+  return {
+    values: toWire(snapshot.values ?? {}),
+    next: snapshot.next,
+    tasks,
+    interrupts: tasks.flatMap(({ interrupts }) => (Array.isArray(interrupts) ? interrupts : [])),
+    metadata: toWire(snapshot.metadata ?? {}),
+    created_at: snapshot.createdAt ?? null,
+    checkpoint: snapshot.createdAt === undefined ? null : checkpointOf(snapshot.config),
+    parent_checkpoint: checkpointOf(snapshot.parentConfig),
+  };
+}
+
+function checkpointOf(config: RunnableConfig | undefined): Fields | null {
+  const { thread_id, checkpoint_id, checkpoint_ns, checkpoint_map } = config?.configurable ?? {};
+  if (thread_id === undefined) return null;
+  const map = checkpoint_map === undefined ? {} : { checkpoint_map };
+  return {
+    thread_id,
+    checkpoint_ns: checkpoint_ns ?? "",
+    ...(checkpoint_id ? { checkpoint_id } : {}),
+    ...map,
+  };
+}
+
+function isSnapshot(state: RunnableConfig | StateSnapshot | undefined): state is StateSnapshot {
+  return state !== undefined && "values" in state;
+}
+
+function errorText(error: unknown): string {
+  if (typeof error === "string") return error;
+  if (typeof error === "object" && error !== null && "message" in error) return String(error.message);
+  return JSON.stringify(toWire(error));
+}

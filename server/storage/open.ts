@@ -1,0 +1,47 @@
+// Opens the database that the configuration names: a given PostgreSQL, or the embedded one.
+import { isAbsolute, resolve } from "node:path";
+import type { Config } from "../config.ts";
+import type { Database } from "./database.ts";
+import { startEmbedded } from "./embedded.ts";
+import { openPostgres } from "./postgres.ts";
+
+export interface OpenDatabase {
+  readonly database: Database;
+  readonly isEmbedded: boolean;
+  /** Closes every connection, and stops the embedded server if this process started it. */
+  close(): Promise<void>;
+}
+
+type DatabaseConfig = Pick<
+  Config,
+  | "databaseUrl"
+  | "databaseDirectUrl"
+  | "dataDir"
+  | "poolSize"
+  | "connectTimeoutMs"
+  | "statementTimeoutMs"
+  | "preparedStatements"
+>;
+
+/** @param say told of each slow step, in words for a person */
+export async function openDatabase(
+  config: DatabaseConfig,
+  say: (text: string) => void = () => {},
+): Promise<OpenDatabase> {
+  if (config.databaseUrl) {
+    const database = openPostgres({
+      ...config,
+      url: config.databaseUrl,
+      directUrl: config.databaseDirectUrl,
+    });
+    return { database, isEmbedded: false, close: () => database.close() };
+  }
+  const dataDir = isAbsolute(config.dataDir) ? config.dataDir : resolve(config.dataDir);
+  const embedded = await startEmbedded({ dataDir, onProgress: say });
+  const database = openPostgres({ ...config, url: embedded.url });
+  const close = async (): Promise<void> => {
+    await database.close();
+    await embedded.stop();
+  };
+  return { database, isEmbedded: true, close };
+}

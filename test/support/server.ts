@@ -1,0 +1,42 @@
+// A real server on a free port, over the file's own database, with the fixture graphs or others.
+import { Client } from "@langchain/langgraph-sdk";
+import { readConfig } from "../../server/config.ts";
+import { startServer } from "../../server/main.ts";
+import type { RunningServer } from "../../server/main.ts";
+import { readGraphsFile } from "../../server/runs/graphs.ts";
+
+export interface TestServer extends RunningServer {
+  /** The official client, pointed at this server. */
+  readonly client: Client;
+}
+
+export async function startTestServer(
+  databaseUrl: string,
+  settings: Record<string, string> = {},
+): Promise<TestServer> {
+  const config = readConfig({
+    DATABASE_URL: databaseUrl,
+    PORT: "0",
+    HOLDFAST_CONFIG: "test/fixtures/langgraph.json",
+    HOLDFAST_LOG_LEVEL: "error",
+    HOLDFAST_DRAIN_MS: "0",
+    ...settings,
+  });
+  const graphs = await readGraphsFile(config.graphs);
+  const server = await startServer({ config, graphs, mayModelBeOffline: false, say: () => {} });
+  const client = new Client({ apiUrl: server.url, callerOptions: { maxRetries: 0 } });
+  return { ...server, client };
+}
+
+export interface Frame {
+  readonly id?: string | undefined;
+  readonly event: string;
+  readonly data: unknown;
+}
+
+/** Reads an official-client stream to its end. */
+export async function collect(stream: AsyncIterable<Frame>): Promise<Frame[]> {
+  const frames: Frame[] = [];
+  for await (const frame of stream) frames.push(frame);
+  return frames;
+}
