@@ -10,7 +10,6 @@ import type { Config } from "./config.ts";
 import { ResourceTaken, messageOf } from "./errors.ts";
 import { buildApp } from "./http/app.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
-import { startOfflineModel } from "./models/offline/server.ts";
 import { search } from "./retrieval/search.ts";
 import type { Engine } from "./runs/engine.ts";
 import { RunCancelled } from "./runs/execute.ts";
@@ -95,7 +94,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   parts.defer(() => reaper.stop());
 
   const app = buildApp(engine, { ...config, ...versions() });
-  const { server, url } = await listen(config, (request) => app.fetch(request));
+  const { server, url } = await listen(config, (request, bindings) => app.fetch(request, bindings));
   parts.defer(() => drain(engine, server, config.drainMs));
   log.info("server.started", { url, graphs: graphIds, worker_id: engine.workerId });
   return { url, graphIds, stop: () => parts.disposeAsync() };
@@ -132,6 +131,7 @@ async function connectModel(
     useModelEndpoint({ baseUrl, apiKey: openaiApiKey ?? "none" });
     say(`Model: ${config.model} at ${baseUrl ?? "the provider's own endpoint"}`);
   } else if (mayModelBeOffline) {
+    const { startOfflineModel } = await import("./models/offline/server.ts"); // never loaded in production
     const offline = await startOfflineModel({});
     parts.defer(() => offline.stop());
     useModelEndpoint({ baseUrl: offline.url, apiKey: "offline" });
@@ -143,7 +143,7 @@ async function connectModel(
 
 function listen(
   { host, port }: Config,
-  fetch: (request: Request) => Response | Promise<Response>,
+  fetch: (request: Request, bindings: object) => Response | Promise<Response>,
 ): Promise<{ server: Server; url: string }> {
   return new Promise((resolve, reject) => {
     // Without TLS or HTTP/2 options this is a plain http.Server.

@@ -69,6 +69,10 @@ function answer(engine: Engine, error: Error, context: Context): Response {
     const headers = { "content-type": "text/plain; charset=UTF-8", "X-Holdfast-Code": error.code };
     return new Response(error.message, { status: error.status, headers });
   }
+  if (context.req.raw.signal.aborted) {
+    engine.log.debug("request.abandoned", { route });
+    return context.body(null, 400); // nobody is there to read it
+  }
   engine.log.error("request.failed", { route, reason: messageOf(error), stack: error.stack });
   return context.text("Internal server error", 500, { "X-Holdfast-Code": "internal" });
 }

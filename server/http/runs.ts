@@ -1,7 +1,8 @@
 // Routes of runs on a thread: stream, wait, read, and resume a stream.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import { InputInvalid } from "../errors.ts";
+import type { ServerResponse } from "node:http";
+import { InputInvalid, messageOf } from "../errors.ts";
 import { createRun, getRun } from "../runs/create.ts";
 import type { AcceptedRun } from "../runs/create.ts";
 import type { Engine } from "../runs/engine.ts";
@@ -14,23 +15,32 @@ import { readBody, refuseUnstorable } from "./ingress.ts";
 import { check, checkId, runCreate } from "./schemas.ts";
 import { bytesOf, sseResponse } from "./sse.ts";
 
-export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hono {
-  const app = new Hono();
+/** What the Node server gives with a request. */
+interface Bindings {
+  readonly Bindings: { readonly outgoing: ServerResponse };
+}
+
+export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hono<Bindings> {
+  const app = new Hono<Bindings>();
 
   app.post("/threads/:thread/runs/stream", async (context) => {
     const { run, cancelsOnLeave } = await start(engine, context);
-    return stream(run, { after: -1, cancelsOnLeave });
+    return stream(run, { after: -1, cancelsOnLeave, context });
   });
 
   app.get("/threads/:thread/runs/:run/stream", async (context) => {
     const run = await find(engine, context);
-    return stream(run, { after: cursorOf(context.req.header("last-event-id")), cancelsOnLeave: false });
+    return stream(run, {
+      after: cursorOf(context.req.header("last-event-id")),
+      cancelsOnLeave: false,
+      context,
+    });
   });
 
   app.post("/threads/:thread/runs/wait", async (context) => {
     const { run, cancelsOnLeave } = await start(engine, context);
-    const { gone, events, onLeave } = reading(run, { after: -1, cancelsOnLeave });
-    const body = bytesOf(lastValues(events), { ...options, gone, onLeave, render: String, keepAlive: "\n" });
+    const { events, ...held } = reading(run, { after: -1, cancelsOnLeave, context });
+    const body = bytesOf(lastValues(events), { ...options, ...held, render: String, keepAlive: "\n" });
     return new Response(body, { headers: { "content-type": "application/json", ...locations(run) } });
   });
 
@@ -40,20 +50,25 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
   interface Reading {
     readonly after: number;
     readonly cancelsOnLeave: boolean;
+    readonly context: Context<Bindings>;
   }
 
-  function reading(run: Place, { after, cancelsOnLeave }: Reading) {
+  function reading(run: Place, { after, cancelsOnLeave, context }: Reading) {
     const gone = new AbortController();
     const events = follow(engine, run.run_id, { after, signal: gone.signal });
     const onLeave = (): void => {
       if (cancelsOnLeave) engine.live.cancel(run.run_id, new RunCancelled("The client left."));
     };
-    return { gone, events, onLeave };
+    const breakOff = (reason: unknown): void => {
+      engine.log.warn("stream.broken", { run_id: run.run_id, reason: messageOf(reason) });
+      context.env.outgoing.destroy();
+    };
+    return { gone, events, onLeave, breakOff };
   }
 
   function stream(run: Place, from: Reading): Response {
-    const { gone, events, onLeave } = reading(run, from);
-    return sseResponse(events, locations(run), { ...options, gone, onLeave });
+    const { events, ...held } = reading(run, from);
+    return sseResponse(events, locations(run), { ...options, ...held });
   }
 
   return app;
@@ -61,7 +76,7 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
 
 async function start(
   engine: Engine,
-  context: Context,
+  context: Context<Bindings>,
 ): Promise<{ run: AcceptedRun; cancelsOnLeave: boolean }> {
   const threadId = checkId("thread", context.req.param("thread") ?? "");
   const request = check(runCreate, await readBody(context));
@@ -71,7 +86,7 @@ async function start(
   return { run, cancelsOnLeave: request.on_disconnect === "cancel" };
 }
 
-function find(engine: Engine, context: Context): Promise<RunRow> {
+function find(engine: Engine, context: Context<Bindings>): Promise<RunRow> {
   const threadId = checkId("thread", context.req.param("thread") ?? "");
   return getRun(engine, threadId, checkId("run", context.req.param("run") ?? ""));
 }

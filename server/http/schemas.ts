@@ -23,8 +23,10 @@ export const threadCreate = z.object({
 
 export const runCreate = z.object({
   assistant_id: z.string().min(1),
-  input: z.unknown(),
-  command: z.object({ resume: z.unknown(), update: z.unknown(), goto: z.unknown() }).nullish(),
+  input: z.unknown().optional(),
+  command: z
+    .object({ resume: z.unknown().optional(), update: z.unknown().optional(), goto: z.unknown().optional() })
+    .nullish(),
   config: fields.nullish(),
   context: fields.nullish(),
   metadata: fields.nullish(),
@@ -50,7 +52,7 @@ export const runCreate = z.object({
 });
 
 export const stateUpdate = z.object({
-  values: z.unknown(),
+  values: z.unknown().optional(),
   as_node: z.string().nullish(),
   checkpoint: fields.nullish(),
   checkpoint_id: uuid.nullish(),

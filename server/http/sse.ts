@@ -14,6 +14,8 @@ export interface StreamOptions {
   readonly gone: AbortController;
   /** Called once if the client leaves before the run is over. */
   readonly onLeave: () => void;
+  /** Cuts the connection, so that the client notices that the stream is not complete. */
+  readonly breakOff: (reason: unknown) => void;
 }
 
 /** The response to a request for a run's stream. `location` is where the client may resume. */
@@ -41,25 +43,30 @@ export function bytesOf<Item>(
   let pending: Promise<IteratorResult<Item>> | undefined;
   let beatAt = now() + heartbeatMs;
   let isOver = false;
+  /** What to send next, after at most one interval; undefined once the source is at its end. */
+  const read = async (): Promise<string | undefined> => {
+    pending ??= source.next();
+    const result = await Promise.race([pending, sleep(Math.max(0, beatAt - now()), gone.signal)]);
+    const isDue = now() >= beatAt;
+    if (isDue) beatAt = now() + heartbeatMs;
+    if (result) pending = undefined;
+    if (result?.done) return undefined;
+    return (isDue ? keepAlive : "") + (result ? render(result.value) : "");
+  };
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
-      pending ??= source.next();
-      const result = await Promise.race([pending, sleep(Math.max(0, beatAt - now()), gone.signal)]);
-      if (gone.signal.aborted) return;
-      const isDue = now() >= beatAt;
-      if (isDue) beatAt = now() + heartbeatMs;
-      const text = isDue ? keepAlive : "";
-      if (!result) {
-        controller.enqueue(encoder.encode(text));
-        return;
+      try {
+        const text = await read();
+        if (gone.signal.aborted) return;
+        if (text !== undefined) controller.enqueue(encoder.encode(text));
+        else {
+          isOver = true;
+          controller.close();
+        }
+      } catch (error) {
+        options.breakOff(error);
+        controller.close();
       }
-      pending = undefined;
-      if (!result.done) {
-        controller.enqueue(encoder.encode(text + render(result.value)));
-        return;
-      }
-      isOver = true;
-      controller.close();
     },
     async cancel() {
       gone.abort();

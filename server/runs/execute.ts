@@ -35,7 +35,8 @@ export class RunCancelled extends Error {
 export function execute(engine: Engine, run: AcceptedRun): void {
   const controller = new AbortController();
   const done = drive(engine, run, controller).catch((error: unknown) => {
-    engine.log.error("run.abandoned", { run_id: run.run_id, reason: messageOf(error) });
+    const level = error instanceof LeaseLost ? "warn" : "error";
+    engine.log[level]("run.abandoned", { run_id: run.run_id, reason: messageOf(error) });
   });
   engine.live.add({ runId: run.run_id, controller, done });
 }

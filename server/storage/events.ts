@@ -18,10 +18,14 @@ export interface EventRow {
   readonly data: string;
 }
 
-// A batch whose commit was not confirmed is sent again: what is there already is the same event.
+// A batch whose commit was not confirmed is sent again: what is there already is the same event. A run that was
+// deleted drops out; its foreign key would otherwise fail the events of all other runs in the batch.
 const insertEventRows = `/* insertEvents */
 insert into holdfast.run_events (run_id, seq, event, data)
-select * from unnest($1::uuid[], $2::int[], $3::text[], $4::text[])
+select e.run_id, e.seq, e.event, e.data
+  from unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) as e (run_id, seq, event, data)
+  join holdfast.runs r using (run_id)
+   for key share of r
 on conflict (run_id, seq) do nothing`;
 
 // State and events in one snapshot: a run seen as ended has shown all its events.
@@ -42,5 +46,8 @@ export async function insertEvents(on: Queryable, events: readonly RunEvent[]): 
 }
 
 /** Events after `after`, oldest first, each with the run's state; no row at all when the run does not exist. */
-export const listEvents = (on: Queryable, runId: string, page: { after: number; limit: number }): Promise<EventRow[]> =>
-  on.query(listEventRows, [runId, page.after, page.limit]);
+export const listEvents = (
+  on: Queryable,
+  runId: string,
+  page: { after: number; limit: number },
+): Promise<EventRow[]> => on.query(listEventRows, [runId, page.after, page.limit]);

@@ -1,0 +1,15 @@
+// npm run bench -- <name> [options]: the numbers of the README, each by one command.
+import process from "node:process";
+
+const benches: Record<string, () => Promise<(args: string[]) => Promise<void>>> = {
+  checkpoints: async () => (await import("./checkpoints.ts")).checkpoints,
+  retrieval: async () => (await import("./retrieval.ts")).retrieval,
+};
+
+const [name = "", ...args] = process.argv.slice(2);
+const load = benches[name];
+if (load) await (await load())(args);
+else {
+  console.error(`Usage: npm run bench -- <${Object.keys(benches).join("|")}> [--json]`);
+  process.exitCode = 2;
+}

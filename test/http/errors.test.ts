@@ -1,0 +1,163 @@
+// Bad input gets a clear error with the right status, and nothing of it is kept.
+import { randomUUID } from "node:crypto";
+import { connect } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { testDatabase } from "../support/database.ts";
+import type { TestDatabase } from "../support/database.ts";
+import { startTestServer } from "../support/server.ts";
+import type { TestServer } from "../support/server.ts";
+
+let scratch: TestDatabase;
+let server: TestServer;
+let threadId: string;
+beforeAll(async () => {
+  scratch = await testDatabase();
+  server = await startTestServer(scratch.url, { HOLDFAST_MAX_BODY_BYTES: "100000" });
+  threadId = (await server.client.threads.create()).thread_id;
+});
+afterAll(async () => {
+  await server.stop();
+  await scratch.close();
+});
+
+const post = (path: string, body: string, headers: Record<string, string> = {}): Promise<Response> =>
+  fetch(server.url + path, { method: "POST", body, headers });
+const wait = (body: object, thread = threadId): Promise<Response> =>
+  post(`/threads/${thread}/runs/wait`, JSON.stringify(body));
+const seen = async (response: Response): Promise<unknown[]> => [
+  response.status,
+  response.headers.get("x-holdfast-code"),
+  await response.text(),
+];
+const runs = async (): Promise<number> =>
+  (await scratch.database.query("select 1 from holdfast.runs")).length;
+
+test("malformed JSON is 400, says where, and repeats nothing of it", async () => {
+  const [status, code, text] = await seen(await post("/threads", '{"metadata": secret-word}'));
+  expect([status, code]).toEqual([400, "input_invalid"]);
+  expect(text).toMatch(/^The request body is not valid JSON/);
+  expect(text).not.toContain("secret-word");
+});
+
+test("a body of wrong types is 400 with zod's issues, each with its path", async () => {
+  const before = await runs();
+  const response = await wait({ assistant_id: 7, stream_mode: {}, multitask_strategy: "maybe" });
+  expect(response.status).toBe(400);
+  const body = (await response.json()) as {
+    success: boolean;
+    error: { name: string; issues: { path: string[] }[] };
+  };
+  expect(body).toMatchObject({ success: false, error: { name: "ZodError" } });
+  expect(body.error.issues.map(({ path }) => path[0])).toEqual([
+    "assistant_id",
+    "stream_mode",
+    "multitask_strategy",
+  ]);
+  expect(await runs()).toBe(before);
+});
+
+test("unknown keys and null for an unset field are no error", async () => {
+  const response = await wait({
+    assistant_id: "keeping",
+    input: { value: 1 },
+    config: null,
+    brand_new_option: { a: 1 },
+  });
+  expect(await response.json()).toMatchObject({ value: 1 });
+});
+
+test("a body above the limit is 413, whether its length is announced or not", async () => {
+  const body = JSON.stringify({ assistant_id: "keeping", input: { value: "a".repeat(200_000) } });
+  expect((await seen(await post(`/threads/${threadId}/runs/wait`, body))).slice(0, 2)).toEqual([
+    413,
+    "body_too_large",
+  ]);
+  const stream = new ReadableStream({
+    start(controller) {
+      controller.enqueue(Buffer.from(body));
+      controller.close();
+    },
+  });
+  const chunked = await fetch(`${server.url}/threads/${threadId}/runs/wait`, {
+    method: "POST",
+    body: stream,
+    duplex: "half",
+  } as RequestInit);
+  expect((await seen(chunked)).slice(0, 2)).toEqual([413, "body_too_large"]);
+});
+
+test("a body of endless nesting is refused, and the next request is served", async () => {
+  const deep = `{"assistant_id":"keeping","input":{"value":${"[".repeat(40_000)}${"]".repeat(40_000)}}}`;
+  expect((await seen(await post(`/threads/${threadId}/runs/wait`, deep))).slice(0, 2)).toEqual([
+    422,
+    "poisoned_input",
+  ]);
+  expect((await fetch(`${server.url}/ok`)).status).toBe(200);
+});
+
+test("metadata that PostgreSQL cannot hold is refused and named", async () => {
+  const [status, code, text] = await seen(await post("/threads", JSON.stringify({ metadata: { a: "x\0" } })));
+  expect([status, code]).toEqual([422, "poisoned_input"]);
+  expect(text).toMatch(/^metadata holds a NUL character/);
+});
+
+test("input with NUL and half a surrogate pair is kept as it is", async () => {
+  const value = "a\0b\ud800c";
+  expect(await (await wait({ assistant_id: "keeping", input: { value } })).json()).toMatchObject({ value });
+  expect((await server.client.threads.getState<{ value: string }>(threadId)).values.value).toBe(value);
+});
+
+test("an object that names a constructor is data: accepted, read back, and the thread stays usable", async () => {
+  const poison = { lc: 1, type: "constructor", id: ["nope", "X"], kwargs: {} };
+  const thread = (await server.client.threads.create()).thread_id;
+  expect(
+    await (await wait({ assistant_id: "keeping", input: { value: { poison } } }, thread)).json(),
+  ).toMatchObject({
+    value: { poison },
+  });
+  expect(await server.client.threads.getState(thread)).toMatchObject({ values: { value: { poison } } });
+  expect(await server.client.threads.getHistory(thread)).toHaveLength(3);
+  // Where messages are expected it is no message: the run fails, the thread goes on.
+  const asMessage = await wait({ assistant_id: "echo", input: { messages: [poison] } }, thread);
+  expect(await asMessage.json()).toHaveProperty("__error__");
+  const input = { messages: [{ role: "user", content: "hi" }] };
+  expect(await (await wait({ assistant_id: "echo", input }, thread)).json()).toMatchObject({
+    log: ["prepare", "answer"],
+  });
+});
+
+test("a run id of another thread, of nobody, or of no form is not found", async () => {
+  const other = await server.client.threads.create();
+  const { run_id: runId } = await lastRun();
+  expect((await fetch(`${server.url}/threads/${other.thread_id}/runs/${runId}`)).status).toBe(404);
+  expect(await seen(await fetch(`${server.url}/threads/${threadId}/runs/${randomUUID()}/stream`))).toEqual([
+    404,
+    "run_not_found",
+    "Run not found",
+  ]);
+  expect((await fetch(`${server.url}/threads/${threadId}/runs/7`)).status).toBe(400);
+  const cursor = { headers: { "last-event-id": "abc" } };
+  expect((await fetch(`${server.url}/threads/${threadId}/runs/${runId}/stream`, cursor)).status).toBe(400);
+});
+
+test("a route that does not exist is 404 and named", async () => {
+  expect(await seen(await fetch(`${server.url}/no/such`))).toEqual([404, null, "No route GET /no/such"]);
+});
+
+test("a client that hangs up in the middle of its body leaves nothing behind", async () => {
+  const before = await runs();
+  const { hostname, port } = new URL(server.url);
+  const socket = connect(Number(port), hostname);
+  socket.write(
+    `POST /threads/${threadId}/runs/wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n{"assistant_id":`,
+  );
+  await new Promise((resolve) => socket.once("connect", resolve));
+  socket.destroy();
+  expect((await fetch(`${server.url}/ok`)).status).toBe(200);
+  expect(await runs()).toBe(before);
+});
+
+async function lastRun(): Promise<{ run_id: string }> {
+  const [row] = await scratch.database.query<{ run_id: string }>("select run_id from holdfast.runs limit 1");
+  return row ?? { run_id: "" };
+}

@@ -1,0 +1,272 @@
+// Runs through the official client: streams, waits, resumed streams, interrupts, failures.
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { testDatabase } from "../support/database.ts";
+import type { TestDatabase } from "../support/database.ts";
+import { collect, startTestServer } from "../support/server.ts";
+import type { Frame, TestServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
+
+let scratch: TestDatabase;
+let server: TestServer;
+beforeAll(async () => {
+  scratch = await testDatabase();
+  server = await startTestServer(scratch.url);
+});
+afterAll(async () => {
+  await server.stop();
+  await scratch.close();
+});
+
+const newThread = async (): Promise<string> => (await server.client.threads.create()).thread_id;
+const input = { messages: [{ role: "user", content: "hello" }] };
+const events = (frames: Frame[]): string[] => [...new Set(frames.map(({ event }) => event))];
+const dataOf = (frames: Frame[], event: string): unknown[] =>
+  frames.filter((frame) => frame.event === event).map(({ data }) => data);
+
+async function stream(assistant: string, options: object): Promise<Frame[]> {
+  return collect(server.client.runs.stream(await newThread(), assistant, options as never));
+}
+
+test("ids are 0, 1, 2 … without a gap, metadata is first, and no frame is called end", async () => {
+  const frames = await stream("echo", {
+    input,
+    streamMode: ["values", "updates", "messages-tuple", "custom"],
+  });
+  expect(frames.map(({ id }) => id)).toEqual(frames.map((_, index) => String(index)));
+  expect(frames[0]).toMatchObject({ event: "metadata", data: { run_id: expect.any(String), attempt: 1 } });
+  expect(events(frames)).not.toContain("end");
+});
+
+test.each([
+  ["values", "values"],
+  ["updates", "updates"],
+  ["messages-tuple", "messages"],
+  ["custom", "custom"],
+  ["events", "events"],
+  ["tasks", "tasks"],
+  ["checkpoints", "checkpoints"],
+  ["debug", "debug"],
+])("mode %s yields exactly its own events", async (streamMode, event) => {
+  expect(events(await stream("echo", { input, streamMode }))).toEqual(["metadata", event]);
+});
+
+test("without a mode a run streams values, the last of which is the final state", async () => {
+  const frames = await stream("echo", { input });
+  expect(dataOf(frames, "values").at(-1)).toMatchObject({
+    log: ["prepare", "answer"],
+    messages: [
+      { type: "human", content: "hello" },
+      { type: "ai", content: "alpha beta" },
+    ],
+  });
+});
+
+test("messages come token by token, each with where it comes from", async () => {
+  const frames = await stream("echo", { input, streamMode: "messages-tuple" });
+  const tuples = dataOf(frames, "messages") as [{ content: string; type: string; id: string }, object][];
+  expect(tuples.length).toBeGreaterThan(5);
+  expect(tuples.map(([chunk]) => chunk.content).join("")).toBe("alpha beta");
+  expect(new Set(tuples.map(([chunk]) => chunk.id)).size).toBe(1);
+  expect(tuples[0]?.[1]).toMatchObject({ langgraph_node: "answer" });
+});
+
+test("custom data and events go out in the same run", async () => {
+  const frames = await stream("echo", { input, streamMode: ["custom", "events", "values"] });
+  expect(dataOf(frames, "custom")).toEqual([{ progress: "preparing" }]);
+  expect(dataOf(frames, "events").map((data) => (data as { event: string }).event)).toContain(
+    "on_chat_model_stream",
+  );
+  expect(dataOf(frames, "values").at(-1)).toMatchObject({ log: ["prepare", "answer"] });
+});
+
+test("wait answers the final values, and a follow-up on the thread goes on from them", async () => {
+  const threadId = await newThread();
+  await server.client.runs.wait(threadId, "echo", { input });
+  const values = (await server.client.runs.wait(threadId, "echo", { input })) as {
+    messages: unknown[];
+    log: string[];
+  };
+  expect([values.messages.length, values.log.length]).toEqual([4, 4]);
+});
+
+test("wait and stream take a graph as builder and as factory, by graph id and by assistant id", async () => {
+  const { assistant_id: assistantId } = await server.client.assistants.get("made");
+  for (const assistant of ["topical", "made", assistantId]) {
+    const values = await server.client.runs.wait(await newThread(), assistant, {
+      input: { ...input, topic: "tea" },
+    });
+    expect(values).toMatchObject({ topic: "tea+" });
+  }
+});
+
+test("an interrupt shows in updates and values, and a resume ends it", async () => {
+  const threadId = await newThread();
+  const frames = await collect(
+    server.client.runs.stream(threadId, "asking", { input: {}, streamMode: ["updates", "values"] }),
+  );
+  const interrupt = { __interrupt__: [{ id: expect.any(String), value: { question: "go on?" } }] };
+  expect(dataOf(frames, "updates")).toEqual([interrupt]);
+  expect(dataOf(frames, "values").at(-1)).toEqual(interrupt);
+  const thread = await server.client.threads.get(threadId);
+  expect([thread.status, Object.values(thread.interrupts).flat()]).toEqual([
+    "interrupted",
+    interrupt.__interrupt__,
+  ]);
+  const values = await server.client.runs.wait(threadId, "asking", { command: { resume: "yes" } });
+  expect(values).toMatchObject({ value: "yes" });
+  expect((await server.client.threads.get(threadId)).status).toBe("idle");
+});
+
+test("a breakpoint stops before its node, and null input goes on", async () => {
+  const threadId = await newThread();
+  await server.client.runs.wait(threadId, "echo", { input, interruptBefore: ["answer"] });
+  expect((await server.client.threads.getState(threadId)).next).toEqual(["answer"]);
+  const values = await server.client.runs.wait(threadId, "echo", { input: null });
+  expect(values).toMatchObject({ log: ["prepare", "answer"] });
+});
+
+test("a failing node ends the stream with its class and message, and the thread stays usable", async () => {
+  const threadId = await newThread();
+  const frames = await collect(server.client.runs.stream(threadId, "failing", { input: { value: 1 } }));
+  const error = { error: "RangeError", message: "the node failed on purpose" };
+  expect(frames.at(-1)).toMatchObject({ event: "error", data: error });
+  expect((await server.client.threads.get(threadId)).status).toBe("error");
+  const response = await fetch(`${server.url}/threads/${threadId}/runs/wait`, {
+    method: "POST",
+    body: JSON.stringify({ assistant_id: "failing", input: { value: 1 } }),
+  });
+  expect(await response.json()).toEqual({ __error__: error });
+  expect(await server.client.runs.wait(threadId, "keeping", { input: { value: 2 } })).toMatchObject({
+    value: 2,
+  });
+});
+
+test("a second run is refused while one is live, and state cannot be changed under it", async () => {
+  const threadId = await newThread();
+  const leave = new AbortController();
+  const live = server.client.runs.stream(threadId, "endless", {
+    input: {},
+    signal: leave.signal,
+    onDisconnect: "cancel",
+  });
+  await live.next();
+  const busy = /HTTP 422: Thread is already running a task/;
+  await expect(server.client.runs.wait(threadId, "endless", { input: {} })).rejects.toThrow(busy);
+  await expect(server.client.threads.updateState(threadId, { values: {} })).rejects.toThrow(
+    "HTTP 409: Thread is busy",
+  );
+  leave.abort();
+  await live.next().catch(() => undefined);
+  await until(
+    async () => (await server.client.threads.get(threadId)).status === "idle",
+    "the run to be cancelled",
+  );
+  expect(await server.client.runs.wait(threadId, "keeping", { input: { value: 1 } })).toMatchObject({
+    value: 1,
+  });
+});
+
+test("a client that comes back with Last-Event-ID gets exactly what it missed, and without one everything", async () => {
+  const threadId = await newThread();
+  let runId = "";
+  const all = await collect(
+    server.client.runs.stream(threadId, "echo", {
+      input,
+      streamMode: ["messages-tuple", "updates"],
+      onRunCreated: (run) => {
+        runId = run.run_id;
+      },
+    }),
+  );
+  const joined = await collect(server.client.runs.joinStream(threadId, runId, { lastEventId: "3" }));
+  expect(joined).toEqual(all.slice(4));
+  expect(await collect(server.client.runs.joinStream(threadId, runId, { lastEventId: "-1" }))).toEqual(all);
+  expect(await collect(server.client.runs.joinStream(threadId, runId))).toEqual(all);
+  expect(await server.client.runs.get(threadId, runId)).toMatchObject({
+    status: "success",
+    kwargs: { input },
+  });
+});
+
+test("two who follow a live run see the same frames as the one who started it", async () => {
+  const threadId = await newThread();
+  const first = server.client.runs.stream(threadId, "echo", { input, streamMode: "messages-tuple" });
+  const { value: metadata } = await first.next();
+  const runId = (metadata as { data: { run_id: string } }).data.run_id;
+  const [one, two, rest] = await Promise.all([
+    collect(server.client.runs.joinStream(threadId, runId)),
+    collect(server.client.runs.joinStream(threadId, runId)),
+    collect(first),
+  ]);
+  expect(one).toEqual(two);
+  expect(one.slice(1)).toEqual(rest);
+});
+
+test("a stream says where it can be resumed, and lets no proxy hold it back", async () => {
+  const threadId = await newThread();
+  const response = await fetch(`${server.url}/threads/${threadId}/runs/stream`, {
+    method: "POST",
+    headers: { origin: "https://studio.example" },
+    body: JSON.stringify({ assistant_id: "echo", input }),
+  });
+  const headers = Object.fromEntries(response.headers);
+  const [, runId] = /^id: 0$/m.test(await response.text()) ? [0, headers["location"]?.split("/")[4]] : [];
+  expect(headers).toMatchObject({
+    "content-type": "text/event-stream",
+    "x-accel-buffering": "no",
+    location: `/threads/${threadId}/runs/${runId}/stream`,
+    "content-location": `/threads/${threadId}/runs/${runId}`,
+    "access-control-allow-origin": "*",
+  });
+  expect(headers["access-control-expose-headers"]).toMatch(/Content-Location.*Location.*X-Pagination-Total/);
+});
+
+test("heartbeats are single lines between frames, and invisible to the official client", async () => {
+  const beating = await startTestServer(scratch.url, { HOLDFAST_HEARTBEAT_MS: "100" });
+  const leave = new AbortController();
+  try {
+    const threadId = await newThread();
+    const raw = await fetch(`${beating.url}/threads/${threadId}/runs/stream`, {
+      method: "POST",
+      body: JSON.stringify({ assistant_id: "endless", input: {}, on_disconnect: "cancel" }),
+      signal: leave.signal,
+    });
+    const runId = raw.headers.get("location")?.split("/")[4] ?? "";
+    const joined = beating.client.runs.joinStream(threadId, runId, { signal: leave.signal });
+    const frames = [await joined.next(), await joined.next()].map(({ value }) => (value as Frame).event);
+    const third = joined.next().catch(() => "closed");
+    const reader = raw.body?.getReader();
+    let text = "";
+    while (text.split(": heartbeat\n").length <= 5)
+      text += Buffer.from((await reader?.read())?.value ?? []).toString();
+    leave.abort();
+    expect(text).not.toContain(": heartbeat\n\n");
+    expect([...frames, await third]).toEqual(["metadata", "values", "closed"]);
+  } finally {
+    leave.abort();
+    await beating.stop();
+  }
+});
+
+test("a thread is made on the way when asked, and refused otherwise", async () => {
+  const threadId = randomUUID();
+  expect(await server.client.runs.wait(threadId, "echo", { input, ifNotExists: "create" })).toMatchObject({
+    log: ["prepare", "answer"],
+  });
+  expect((await server.client.threads.get(threadId)).metadata).toMatchObject({ graph_id: "echo" });
+});
+
+test("history and a conversation survive the server, and another server on the database serves them at once", async () => {
+  const threadId = await newThread();
+  const first = await startTestServer(scratch.url);
+  await first.client.runs.wait(threadId, "topical", { input: { ...input, topic: "tea" } });
+  await first.stop();
+  const second = await startTestServer(scratch.url);
+  try {
+    expect(await second.client.threads.getHistory(threadId)).toHaveLength(3);
+    expect(await second.client.runs.wait(threadId, "topical", { input })).toMatchObject({ topic: "tea++" });
+  } finally {
+    await second.stop();
+  }
+});

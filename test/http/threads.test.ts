@@ -1,0 +1,143 @@
+// Threads through the official client: create, read, state, history, change, delete.
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { testDatabase } from "../support/database.ts";
+import type { TestDatabase } from "../support/database.ts";
+import { startTestServer } from "../support/server.ts";
+import type { TestServer } from "../support/server.ts";
+
+let scratch: TestDatabase;
+let server: TestServer;
+beforeAll(async () => {
+  scratch = await testDatabase();
+  server = await startTestServer(scratch.url);
+});
+afterAll(async () => {
+  await server.stop();
+  await scratch.close();
+});
+
+const ask = (content: string) => ({ input: { messages: [{ role: "user", content }], topic: "tea" } });
+
+test("a thread is created with its metadata and read back", async () => {
+  const made = await server.client.threads.create({ metadata: { user: "u1" } });
+  const read = await server.client.threads.get(made.thread_id);
+  expect(read).toMatchObject({
+    thread_id: made.thread_id,
+    status: "idle",
+    metadata: { user: "u1" },
+    values: {},
+  });
+  expect(new Date(read.created_at).getTime()).toBeLessThanOrEqual(Date.now());
+});
+
+test("creating a thread twice is 409 unless do_nothing", async () => {
+  const threadId = randomUUID();
+  await server.client.threads.create({ threadId });
+  await expect(server.client.threads.create({ threadId })).rejects.toThrow("HTTP 409: Thread already exists");
+  const again = await server.client.threads.create({ threadId, ifExists: "do_nothing" });
+  expect(again.thread_id).toBe(threadId);
+});
+
+test("a missing thread is 404 with its id in the text", async () => {
+  const threadId = randomUUID();
+  const missing = `HTTP 404: Thread with ID ${threadId} not found`;
+  await expect(server.client.threads.get(threadId)).rejects.toThrow(missing);
+  await expect(server.client.threads.getState(threadId)).rejects.toThrow(missing);
+  await expect(server.client.threads.getHistory(threadId)).rejects.toThrow(missing);
+  await expect(server.client.threads.updateState(threadId, { values: {} })).rejects.toThrow(missing);
+  await expect(server.client.threads.delete(threadId)).rejects.toThrow(missing);
+  await expect(server.client.runs.wait(threadId, "echo", { input: {} })).rejects.toThrow(missing);
+});
+
+test("an id that is no UUID is 400", async () => {
+  await expect(server.client.threads.get("my-thread")).rejects.toThrow(/HTTP 400: Invalid thread ID/);
+});
+
+test("state of a thread without a graph is empty, not an error", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  const state = await server.client.threads.getState(threadId);
+  expect(state).toMatchObject({ values: {}, next: [], tasks: [], checkpoint: null, created_at: null });
+  expect(await server.client.threads.getHistory(threadId)).toEqual([]);
+  await expect(server.client.threads.updateState(threadId, { values: { count: 1 } })).rejects.toThrow(
+    /HTTP 400/,
+  );
+});
+
+test("history is newest first and before accepts an id or a config", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  await server.client.runs.wait(threadId, "topical", ask("one"));
+  const states = await server.client.threads.getHistory(threadId);
+  expect(states.map(({ next }) => next)).toEqual([[], ["answer"], ["__start__"]]);
+  expect(states.map(({ created_at: at }) => at)).toEqual(
+    states
+      .map(({ created_at: at }) => at)
+      .toSorted()
+      .toReversed(),
+  );
+  const newest = states[0]?.checkpoint.checkpoint_id ?? "";
+  const byConfig = await server.client.threads.getHistory(threadId, {
+    before: { configurable: { checkpoint_id: newest } },
+  });
+  expect(byConfig).toEqual(states.slice(1));
+  const response = await fetch(`${server.url}/threads/${threadId}/history?limit=1&before=${newest}`);
+  expect(await response.json()).toEqual(states.slice(1, 2));
+});
+
+test("state at a checkpoint is what it was then, and an unknown checkpoint is 404", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  await server.client.runs.wait(threadId, "topical", ask("one"));
+  await server.client.runs.wait(threadId, "topical", { input: ask("two").input });
+  const old = (await server.client.threads.getHistory<{ messages: unknown[] }>(threadId)).at(3);
+  const id = old?.checkpoint.checkpoint_id ?? "";
+  expect(await server.client.threads.getState(threadId, id)).toMatchObject({ values: old?.values });
+  expect(
+    await server.client.threads.getState(threadId, { checkpoint_id: id, thread_id: threadId } as never),
+  ).toMatchObject({
+    values: old?.values,
+  });
+  await expect(server.client.threads.getState(threadId, randomUUID())).rejects.toThrow(
+    /HTTP 404: Checkpoint/,
+  );
+});
+
+test("updating state at an old checkpoint makes a sibling branch and keeps both", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  await server.client.runs.wait(threadId, "topical", ask("one"));
+  const [end, editable] = await server.client.threads.getHistory<{ topic: string }>(threadId);
+  const { checkpoint } = (await server.client.threads.updateState(threadId, {
+    values: { topic: "coffee" },
+    checkpointId: editable?.checkpoint.checkpoint_id ?? "",
+  })) as unknown as { checkpoint: { checkpoint_id: string } };
+  await server.client.runs.wait(threadId, "topical", { input: null, checkpointId: checkpoint.checkpoint_id });
+  const now = await server.client.threads.getState<{ topic: string }>(threadId);
+  const before = await server.client.threads.getState<{ topic: string }>(
+    threadId,
+    end?.checkpoint.checkpoint_id ?? "",
+  );
+  expect([before.values.topic, now.values.topic]).toEqual(["tea+", "coffee+"]);
+});
+
+test("updating state as a node says what comes next", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  await server.client.runs.wait(threadId, "topical", ask("one"));
+  await server.client.threads.updateState(threadId, { values: { topic: "milk" }, asNode: "__start__" });
+  const thread = await server.client.threads.get(threadId);
+  expect([thread.status, (await server.client.threads.getState(threadId)).next]).toEqual([
+    "interrupted",
+    ["answer"],
+  ]);
+});
+
+test("a deleted thread is gone with all its rows", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  await server.client.runs.wait(threadId, "topical", ask("one"));
+  await server.client.threads.delete(threadId);
+  await expect(server.client.threads.get(threadId)).rejects.toThrow(/HTTP 404/);
+  const rows = await scratch.database.query(
+    `select thread_id from public.checkpoints where thread_id = $1
+     union all select thread_id from holdfast.runs where thread_id = $1`,
+    [threadId],
+  );
+  expect(rows).toEqual([]);
+});
