@@ -177,7 +177,9 @@ async function drain(engine: Engine, server: Server, drainMs: number): Promise<v
 
 function versions(): { version: string; langgraphVersion: string } {
   const require = createRequire(import.meta.url);
-  const own = require.resolve(import.meta.url.includes("/dist/") ? "../../package.json" : "../package.json");
-  const read = (path: string): string => String(JSON.parse(readFileSync(path, "utf8")).version);
-  return { version: read(own), langgraphVersion: read(require.resolve("@langchain/langgraph/package.json")) };
+  const own = import.meta.url.includes("/dist/") ? "../../package.json" : "../package.json";
+  const langgraph = require.resolve("@langchain/langgraph/package.json");
+  return { version: versionIn(require.resolve(own)), langgraphVersion: versionIn(langgraph) };
 }
+
+const versionIn = (path: string): string => String(JSON.parse(readFileSync(path, "utf8")).version);

@@ -12,7 +12,7 @@ import type { Followed } from "../runs/follow.ts";
 import type { RunState } from "../runs/run.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
-import { check, checkId, runCreate } from "./schemas.ts";
+import { check, checkId, joinQuery, runCreate } from "./schemas.ts";
 import { bytesOf, sseResponse } from "./sse.ts";
 
 /** What the Node server gives with a request. */
@@ -30,11 +30,8 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
 
   app.get("/threads/:thread/runs/:run/stream", async (context) => {
     const run = await find(engine, context);
-    return stream(run, {
-      after: cursorOf(context.req.header("last-event-id")),
-      cancelsOnLeave: false,
-      context,
-    });
+    const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());
+    return stream(run, { after: cursorOf(context.req.header("last-event-id")), cancelsOnLeave, context });
   });
 
   app.post("/threads/:thread/runs/wait", async (context) => {
@@ -68,7 +65,7 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
 
   function stream(run: Place, from: Reading): Response {
     const { events, ...held } = reading(run, from);
-    return sseResponse(events, locations(run), { ...options, ...held });
+    return sseResponse(events, locations(run, from.cancelsOnLeave), { ...options, ...held });
   }
 
   return app;
@@ -104,13 +101,17 @@ async function* lastValues(events: AsyncGenerator<Followed>): AsyncGenerator<str
   yield JSON.stringify(values);
 }
 
-const locations = ({
-  thread_id: thread,
-  run_id: run,
-}: Pick<RunRow, "run_id" | "thread_id">): Record<string, string> => ({
-  location: `/threads/${thread}/runs/${run}/stream`,
-  "content-location": `/threads/${thread}/runs/${run}`,
-});
+/** Where a run is, and where its stream goes on after a cut: there, leaving still cancels if it did before. */
+function locations(
+  { thread_id: thread, run_id: run }: Pick<RunRow, "run_id" | "thread_id">,
+  cancelsOnLeave = false,
+): Record<string, string> {
+  const path = `/threads/${thread}/runs/${run}`;
+  return {
+    "content-location": path,
+    location: `${path}/stream${cancelsOnLeave ? "?cancel_on_disconnect=1" : ""}`,
+  };
+}
 
 function cursorOf(header: string | undefined): number {
   if (header === undefined || header === "") return -1;

@@ -60,6 +60,8 @@ export const stateUpdate = z.object({
 
 export const stateQuery = z.object({ subgraphs: flag.optional() });
 
+export const joinQuery = z.object({ cancel_on_disconnect: flag.optional() });
+
 export const stateAtCheckpoint = z.object({ checkpoint: fields, subgraphs: flag.nullish() });
 
 const before = z.union([z.string(), fields]).nullish();

@@ -1,8 +1,9 @@
 // Drives a graph for an accepted run and decides how the run ends. Whatever happens in the graph, the run
 // reaches one end: its last event is committed first, then its state, fenced on its owner.
 import { Command } from "@langchain/langgraph";
-import { now, sleep } from "../clock.ts";
-import { AppError, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
+import { now } from "../clock.ts";
+import { GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
+import { persistently } from "../persist.ts";
 import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { finishRun } from "../storage/runs.ts";
@@ -18,7 +19,7 @@ import { toWireJson } from "./wire-json.ts";
 
 // How long the end of a run is worth another try while the database is away; then a reaper ends it.
 const FINISH_MS = 30_000;
-const RETRY_MS = 500;
+const PATIENCE_MS = 15_000;
 
 interface End {
   readonly state: RunState;
@@ -67,7 +68,8 @@ async function runToEnd(
     const graph = engine.graphs.get(run.graph_id);
     if (!graph) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
     await recording.append("metadata", toWireJson({ run_id: run.run_id, attempt: run.attempt }));
-    const checkpointer = new Checkpoints(engine.database, (error) => controller.abort(error));
+    const onLost = (error: LeaseLost): void => controller.abort(error);
+    const checkpointer = new Checkpoints(engine.database, { onLost, patienceMs: PATIENCE_MS });
     for await (const chunk of chunksOf(engine, run, { graph, checkpointer, signal: controller.signal })) {
       isInterrupted ||= isInterrupt(chunk);
       const event = chunk.mode === "events" ? eventFrame(chunk, run) : eventOf(chunk, run.kwargs.stream_mode);
@@ -89,17 +91,8 @@ function endOf(error: unknown): End {
 
 async function finish(engine: Engine, run: AcceptedRun, end: End): Promise<void> {
   const owner = { runId: run.run_id, workerId: engine.workerId, attempt: run.attempt };
-  const giveUpAt = now() + FINISH_MS;
-  for (;;) {
-    try {
-      if (await finishRun(engine.database, owner, end)) return;
-      throw new LeaseLost(`Run ${run.run_id} was ended or deleted by somebody else.`);
-    } catch (error) {
-      const mayRetry = error instanceof AppError && error.retryable;
-      if (!mayRetry || now() > giveUpAt) throw error;
-      await sleep(RETRY_MS);
-    }
-  }
+  const isOurs = await persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
+  if (!isOurs) throw new LeaseLost(`Run ${run.run_id} was ended or deleted by somebody else.`);
 }
 
 interface Drive {

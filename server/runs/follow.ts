@@ -2,6 +2,7 @@
 // Replay and live are one path, so a stream can begin at any event, on any instance, at any time.
 import { deadline } from "../clock.ts";
 import { RunNotFound } from "../errors.ts";
+import { persistently } from "../persist.ts";
 import type { Queryable } from "../storage/database.ts";
 import { listEvents } from "../storage/events.ts";
 import type { LiveRuns } from "./live.ts";
@@ -10,6 +11,8 @@ import { isTerminal } from "./run.ts";
 const PAGE = 500;
 // A hint may be lost, and runs of other instances give none.
 const POLL_MS = 500;
+// After this the stream is broken off, and its client comes back by itself.
+const GIVE_UP_MS = 15_000;
 
 export interface Followed {
   readonly seq: number;
@@ -30,7 +33,11 @@ export async function* follow(
   let { after } = options;
   while (!options.signal.aborted) {
     const hinted = source.live.next(runId, deadline(POLL_MS, options.signal));
-    const rows = await listEvents(source.database, runId, { after, limit: PAGE });
+    const page = { after, limit: PAGE };
+    const rows = await persistently(() => listEvents(source.database, runId, page), {
+      forMs: GIVE_UP_MS,
+      signal: options.signal,
+    });
     const [first] = rows;
     if (!first) throw new RunNotFound();
     for (const { seq, event, data } of rows) {

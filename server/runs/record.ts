@@ -1,8 +1,8 @@
 // The write side of the event log. An event is shown to nobody before it is committed.
 // One flush is under way at a time and takes all events of all runs that have gathered meanwhile,
 // so that an idle server writes each token at once and a busy one writes large batches.
-import { now, sleep } from "../clock.ts";
 import { messageOf } from "../errors.ts";
+import { persistently } from "../persist.ts";
 import type { Database } from "../storage/database.ts";
 import { insertEvents } from "../storage/events.ts";
 import type { RunEvent } from "../storage/events.ts";
@@ -13,7 +13,6 @@ const MAX_PENDING_BYTES = 32 * 1024 * 1024;
 const MAX_BATCH = 2000;
 // A run outlives a short loss of the database; a longer one ends it.
 const GIVE_UP_MS = 15_000;
-const RETRY_MS = 250;
 
 /** Events of one run, numbered from 0. */
 export interface Recording {
@@ -65,7 +64,7 @@ export class Recorder {
       const batch = this.#pending.splice(0, MAX_BATCH);
       const runIds = new Set(batch.map(({ runId }) => runId));
       try {
-        await this.#insert(batch);
+        await persistently(() => insertEvents(this.#database, batch), { forMs: GIVE_UP_MS });
       } catch (error) {
         this.#log.error("events.lost", { runs: runIds.size, events: batch.length, reason: messageOf(error) });
         for (const runId of runIds) this.#failures.set(runId, error);
@@ -75,21 +74,6 @@ export class Recorder {
       this.#onCommitted(runIds);
     }
     this.#flushing = undefined;
-  }
-
-  /** Sends a batch until it is committed: sending it twice is harmless, losing it is not. */
-  async #insert(batch: readonly RunEvent[]): Promise<void> {
-    const giveUpAt = now() + GIVE_UP_MS;
-    for (;;) {
-      try {
-        await insertEvents(this.#database, batch);
-        return;
-      } catch (error) {
-        const mayRetry = error instanceof Error && "retryable" in error && error.retryable === true;
-        if (!mayRetry || now() > giveUpAt) throw error;
-        await sleep(RETRY_MS);
-      }
-    }
   }
 
   #throwIfFailed(runId: string): void {

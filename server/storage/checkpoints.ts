@@ -21,6 +21,7 @@ import type {
 } from "@langchain/langgraph-checkpoint";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import { InputInvalid, LeaseLost } from "../errors.ts";
+import { persistently } from "../persist.ts";
 import { dump, load } from "../privacy/serde.ts";
 import {
   deleteThreadRows,
@@ -38,15 +39,23 @@ const PAGE = 100;
 // What of a run's metadata its checkpoints keep; with run_id LangGraph knows a resumed run from a new one.
 const KEPT_METADATA = ["run_id", "graph_id", "assistant_id"];
 
+export interface CheckpointsOptions {
+  /** Called before a refused write throws: whoever drives the graph must stop it. */
+  readonly onLost?: (error: LeaseLost) => void;
+  /** How long an absence of the database is borne, in milliseconds; 0 fails at once. */
+  readonly patienceMs?: number;
+}
+
 export class Checkpoints extends BaseCheckpointSaver {
   readonly #database: Database;
   readonly #onLost: (error: LeaseLost) => void;
+  readonly #patienceMs: number;
 
-  /** @param onLost called before a refused write throws: whoever drives the graph must stop it */
-  constructor(database: Database, onLost: (error: LeaseLost) => void = () => {}) {
+  constructor(database: Database, options: CheckpointsOptions = {}) {
     super();
     this.#database = database;
-    this.#onLost = onLost;
+    this.#onLost = options.onLost ?? (() => {});
+    this.#patienceMs = options.patienceMs ?? 0;
   }
 
   /**
@@ -61,7 +70,8 @@ export class Checkpoints extends BaseCheckpointSaver {
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     if (config.configurable?.["thread_id"] === undefined) return undefined;
     const { threadId, namespace, checkpointId } = keyOf(config);
-    const rows = await findCheckpointRows(this.#database, { threadId, namespace, checkpointId });
+    const key = { threadId, namespace, checkpointId };
+    const rows = await this.#persist(() => findCheckpointRows(this.#database, key));
     const [tuple] = await this.#tuples(rows);
     return tuple;
   }
@@ -105,12 +115,8 @@ export class Checkpoints extends BaseCheckpointSaver {
       .filter(([channel]) => channel in current)
       .map(([channel, version]) => valueOf(channel, current[channel], { version: String(version) }));
     const key = { threadId, namespace, checkpointId: checkpoint.id };
-    const isFenced = await insertCheckpoint(this.#database, key, {
-      parentId,
-      checkpoint: rest,
-      metadata: metadataText(config, metadata),
-      values,
-    });
+    const stored = { parentId, checkpoint: rest, metadata: metadataText(config, metadata), values };
+    const isFenced = await this.#persist(() => insertCheckpoint(this.#database, key, stored));
     if (!isFenced) this.#lose(threadId);
     return configOf(key);
   }
@@ -123,19 +129,17 @@ export class Checkpoints extends BaseCheckpointSaver {
   ): Promise<void> {
     const { threadId, namespace, checkpointId } = keyOf(config);
     if (checkpointId === undefined) throw new InputInvalid("putWrites needs configurable.checkpoint_id.");
-    const isFenced = await insertWrites(
-      this.#database,
-      { threadId, namespace, checkpointId },
-      {
-        id: taskId,
-        path: taskPath,
-        // Errors, interrupts and resumes may change; a task's results never do.
-        mayReplace: writes.every(([channel]) => channel in WRITES_IDX_MAP),
-        writes: writes.map(([channel, value], index) =>
-          valueOf(channel, value, { idx: WRITES_IDX_MAP[channel] ?? index }),
-        ),
-      },
-    );
+    const key = { threadId, namespace, checkpointId };
+    const task = {
+      id: taskId,
+      path: taskPath,
+      // Errors, interrupts and resumes may change; a task's results never do.
+      mayReplace: writes.every(([channel]) => channel in WRITES_IDX_MAP),
+      writes: writes.map(([channel, value], index) =>
+        valueOf(channel, value, { idx: WRITES_IDX_MAP[channel] ?? index }),
+      ),
+    };
+    const isFenced = await this.#persist(() => insertWrites(this.#database, key, task));
     if (!isFenced) this.#lose(threadId);
   }
 
@@ -148,7 +152,13 @@ export class Checkpoints extends BaseCheckpointSaver {
     config: RunnableConfig;
     channels: string[];
   }): Promise<Record<string, DeltaChannelHistory>> {
-    return listDeltaHistory(this.#database, keyOf(options.config), options.channels);
+    const key = keyOf(options.config);
+    return this.#persist(() => listDeltaHistory(this.#database, key, options.channels));
+  }
+
+  /** Every statement here may run twice: what it writes is the same the second time. */
+  #persist<T>(work: () => Promise<T>): Promise<T> {
+    return this.#patienceMs > 0 ? persistently(work, { forMs: this.#patienceMs }) : work();
   }
 
   #lose(threadId: string): never {

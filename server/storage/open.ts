@@ -9,7 +9,7 @@ export interface OpenDatabase {
   readonly database: Database;
   readonly isEmbedded: boolean;
   /** Closes every connection, and stops the embedded server if this process started it. */
-  close(): Promise<void>;
+  readonly close: () => Promise<void>;
 }
 
 type DatabaseConfig = Pick<

@@ -16,6 +16,9 @@ afterAll(async () => {
   await scratch.close();
 });
 
+const search = (body: object): Promise<Response> =>
+  fetch(`${server.url}/assistants/search`, { method: "POST", body: JSON.stringify(body) });
+
 test("a graph id is an assistant id everywhere, and is the same on every server", async () => {
   const byGraph = await server.client.assistants.get("echo");
   expect(byGraph).toMatchObject({
@@ -49,8 +52,6 @@ test("search pages visit every assistant exactly once", async () => {
 });
 
 test("pagination headers give the full count and the next offset only when there is more", async () => {
-  const search = (body: object): Promise<Response> =>
-    fetch(`${server.url}/assistants/search`, { method: "POST", body: JSON.stringify(body) });
   const first = await search({ limit: 3 });
   expect([first.headers.get("x-pagination-total"), first.headers.get("x-pagination-next")]).toEqual([
     "8",

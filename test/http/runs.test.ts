@@ -105,14 +105,12 @@ test("an interrupt shows in updates and values, and a resume ends it", async () 
   const frames = await collect(
     server.client.runs.stream(threadId, "asking", { input: {}, streamMode: ["updates", "values"] }),
   );
-  const interrupt = { __interrupt__: [{ id: expect.any(String), value: { question: "go on?" } }] };
+  const asked = [{ id: expect.any(String), value: { question: "go on?" } }];
+  const interrupt = { __interrupt__: asked };
   expect(dataOf(frames, "updates")).toEqual([interrupt]);
   expect(dataOf(frames, "values").at(-1)).toEqual(interrupt);
   const thread = await server.client.threads.get(threadId);
-  expect([thread.status, Object.values(thread.interrupts).flat()]).toEqual([
-    "interrupted",
-    interrupt.__interrupt__,
-  ]);
+  expect([thread.status, Object.values(thread.interrupts).flat()]).toEqual(["interrupted", asked]);
   const values = await server.client.runs.wait(threadId, "asking", { command: { resume: "yes" } });
   expect(values).toMatchObject({ value: "yes" });
   expect((await server.client.threads.get(threadId)).status).toBe("idle");
@@ -189,6 +187,21 @@ test("a client that comes back with Last-Event-ID gets exactly what it missed, a
   });
 });
 
+test("a client that asked to cancel when it leaves still does after it came back on another connection", async () => {
+  const threadId = await newThread();
+  const leave = new AbortController();
+  const body = JSON.stringify({ assistant_id: "endless", input: {}, on_disconnect: "cancel" });
+  const first = await fetch(`${server.url}/threads/${threadId}/runs/stream`, { method: "POST", body });
+  const again = await fetch(server.url + first.headers.get("location"), { signal: leave.signal });
+  expect(again.status).toBe(200);
+  leave.abort();
+  await until(
+    async () => (await server.client.threads.get(threadId)).status === "idle",
+    "the run to be cancelled",
+  );
+  await first.body?.cancel();
+});
+
 test("two who follow a live run see the same frames as the one who started it", async () => {
   const threadId = await newThread();
   const first = server.client.runs.stream(threadId, "echo", { input, streamMode: "messages-tuple" });
@@ -232,7 +245,7 @@ test("heartbeats are single lines between frames, and invisible to the official 
       body: JSON.stringify({ assistant_id: "endless", input: {}, on_disconnect: "cancel" }),
       signal: leave.signal,
     });
-    const runId = raw.headers.get("location")?.split("/")[4] ?? "";
+    const runId = raw.headers.get("content-location")?.split("/")[4] ?? "";
     const joined = beating.client.runs.joinStream(threadId, runId, { signal: leave.signal });
     const frames = [await joined.next(), await joined.next()].map(({ value }) => (value as Frame).event);
     const third = joined.next().catch(() => "closed");

@@ -83,7 +83,7 @@ test("a run that goes on after its thread was deleted writes nothing and is told
   const config = await newThread();
   const threadId = config.configurable.thread_id;
   const losses: LeaseLost[] = [];
-  const saver = new Checkpoints(scratch.database, (error) => losses.push(error));
+  const saver = new Checkpoints(scratch.database, { onLost: (error) => void losses.push(error) });
   const graph = compile(saver);
   await graph.invoke(ask("hello"), config);
   await saver.deleteThread(threadId);

@@ -1,0 +1,23 @@
+// A short absence of the database ends no run and breaks no stream: what must be written or read is tried again.
+// Only for statements that may run twice.
+import { now, sleep } from "./clock.ts";
+import { AppError } from "./errors.ts";
+
+const EVERY_MS = 250;
+
+/** Repeats `work` while it fails in a way that can pass, at most for `forMs`; then its last error is thrown. */
+export async function persistently<T>(
+  work: () => Promise<T>,
+  options: { forMs: number; signal?: AbortSignal },
+): Promise<T> {
+  const giveUpAt = now() + options.forMs;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      const mayPass = error instanceof AppError && error.retryable;
+      if (!mayPass || now() > giveUpAt || options.signal?.aborted) throw error;
+      await sleep(EVERY_MS, options.signal);
+    }
+  }
+}

@@ -1,0 +1,160 @@
+// The commands as a user runs them: what they print, what they exit with, what they leave behind.
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Client } from "@langchain/langgraph-sdk";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { emptyDatabase, testDatabase } from "./support/database.ts";
+import type { TestDatabase } from "./support/database.ts";
+import { holdfast, startHoldfast } from "./support/holdfast.ts";
+
+let scratch: TestDatabase;
+let folder: string;
+beforeAll(async () => {
+  scratch = await testDatabase();
+  folder = await mkdtemp(join(tmpdir(), "holdfast-cli-"));
+});
+afterAll(async () => {
+  await scratch.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const GRAPHS = ["--config", "test/fixtures/langgraph.json"];
+const urlOf = (out: string): string => /http:\/\/\S+/.exec(out)?.[0] ?? "";
+
+test("help names every command and the exit codes", async () => {
+  const { code, out } = await holdfast(["--help"]);
+  expect(code).toBe(0);
+  for (const word of ["dev", "serve", "migrate", "index", "doctor", "Exit codes"])
+    expect(out).toContain(word);
+});
+
+test.each([
+  [["no-such-command"]],
+  [["serve", "--no-such-option"]],
+  [["index"]],
+  [["serve", "--port", "many"]],
+])("wrong usage %j exits with 2 and says what is wrong", async (args) => {
+  const { code, err } = await holdfast(args);
+  expect(code).toBe(2);
+  expect(err).toMatch(/^error: /);
+});
+
+test.each([
+  [{ HOLDFAST_PROT: "1" }, "HOLDFAST_PROT is not a setting; did you mean"],
+  [{ PORT: "eighty" }, "PORT must be a whole number"],
+  [{ DATABASE_URL: "mysql://secret@host/db" }, "DATABASE_URL must look like postgresql://"],
+  [{ DATABASE_URL: "postgresql://root:secret@127.0.0.1:1/none" }, "PostgreSQL did not answer"],
+  [{ HOLDFAST_CONFIG: "./nowhere.json" }, "nowhere.json, which cannot be read"],
+])("a wrong setting %j stops the start with one sentence", async (env, sentence) => {
+  const { code, err } = await holdfast(["serve"], { DATABASE_URL: scratch.url, ...env });
+  expect(code).toBe(1);
+  expect(err).toContain(sentence);
+  expect(err.trim().split("\n")).toHaveLength(1);
+  expect(err).not.toContain("secret");
+});
+
+test("a graph that cannot be loaded is named with its file and the reason", async () => {
+  const config = join(folder, "langgraph.json");
+  await writeFile(config, JSON.stringify({ graphs: { mine: "./missing.ts:graph" } }));
+  const { code, err } = await holdfast(["serve", "--config", config], { DATABASE_URL: scratch.url });
+  expect([code, err]).toEqual([
+    1,
+    expect.stringContaining("Graph mine (./missing.ts:graph) cannot be loaded"),
+  ]);
+});
+
+test("a taken port is one sentence that names it", async () => {
+  const holder = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => holder.once("listening", resolve));
+  const port = String((holder.address() as AddressInfo).port);
+  const { code, err } = await holdfast(["serve", "--port", port, ...GRAPHS], { DATABASE_URL: scratch.url });
+  holder.close();
+  expect([code, err]).toEqual([1, expect.stringContaining(`Port ${port} on 127.0.0.1 is taken`)]);
+});
+
+test("migrate --check finds what is pending, migrate applies it, once", async () => {
+  const empty = await emptyDatabase();
+  const env = { DATABASE_URL: empty.url };
+  try {
+    expect(await holdfast(["migrate", "--check"], env)).toMatchObject({ code: 3 });
+    expect(await empty.database.query("select 1 from pg_namespace where nspname = 'holdfast'")).toEqual([]);
+    const { code, out } = await holdfast(["migrate", "--json"], env);
+    expect(code).toBe(0);
+    expect(JSON.parse(out).applied).toContain("0001_checkpoints");
+    expect(await holdfast(["migrate", "--check"], env)).toMatchObject({ code: 0 });
+  } finally {
+    await empty.close();
+  }
+});
+
+test("index reads what it can, names what it cannot, and then exits with 1", async () => {
+  await writeFile(join(folder, "good.md"), "# Herons\n\nHerons stand still for hours.");
+  await writeFile(join(folder, "bad.txt"), Buffer.from([0xff, 0xfe, 0x00, 0x41]));
+  const args = ["index", folder, "--collection", "birds", "--json"];
+  const { code, out } = await holdfast(args, { DATABASE_URL: scratch.url });
+  expect(code).toBe(1);
+  const result = JSON.parse(out);
+  expect(result).toMatchObject({ collection: "birds", indexed: 1 });
+  expect(result.failed[0]).toMatchObject({
+    source: expect.stringContaining("bad.txt"),
+    code: "document_unreadable",
+  });
+  await rm(join(folder, "bad.txt"));
+  const again = await holdfast(args, { DATABASE_URL: scratch.url });
+  expect([again.code, JSON.parse(again.out)]).toEqual([
+    0,
+    expect.objectContaining({ unchanged: 1, indexed: 0 }),
+  ]);
+});
+
+test("doctor exits with 3 and says what to do while documents are missing, and with 0 after", async () => {
+  const env = { DATABASE_URL: scratch.url, HOLDFAST_COLLECTION: "frogs" };
+  const ill = await holdfast(["doctor", ...GRAPHS], env);
+  expect([ill.code, ill.out]).toEqual([3, expect.stringMatching(/PROBLEM documents: .*holdfast index/)]);
+  await writeFile(join(folder, "frogs.md"), "# Frogs\n\nFrogs jump.");
+  await holdfast(["index", folder, "--collection", "frogs"], env);
+  const well = await holdfast(["doctor", "--json", ...GRAPHS], env);
+  expect([well.code, JSON.parse(well.out).ok]).toEqual([0, true]);
+});
+
+test("two servers share one database, and each ends in order on SIGTERM", async () => {
+  const args = ["serve", "--port", "0", ...GRAPHS];
+  const servers = [1, 2].map(() => startHoldfast(args, { DATABASE_URL: scratch.url }));
+  await Promise.all(servers.map((server) => server.says("Ready on")));
+  const [one, two] = servers.map((server) => new Client({ apiUrl: urlOf(server.out()) }));
+  const thread = await one?.threads.create();
+  await one?.runs.wait(thread?.thread_id ?? "", "topical", { input: { messages: "hi", topic: "tea" } });
+  expect(await two?.threads.getHistory(thread?.thread_id ?? "")).toHaveLength(3);
+  for (const server of servers) server.process.kill("SIGTERM");
+  const ends = await Promise.all(servers.map((server) => server.ended));
+  expect(ends.map(({ code, err }) => [code, err])).toEqual([
+    [0, ""],
+    [0, ""],
+  ]);
+});
+
+test("what a killed server was running is ended by the other one", async () => {
+  const args = ["serve", "--port", "0", ...GRAPHS];
+  const [victim, witness] = [1, 2].map(() => startHoldfast(args, { DATABASE_URL: scratch.url }));
+  await Promise.all([victim?.says("Ready on"), witness?.says("Ready on")]);
+  const [killed, alive] = [victim, witness].map(
+    (server) => new Client({ apiUrl: urlOf(server?.out() ?? "") }),
+  );
+  const thread = (await killed?.threads.create())?.thread_id ?? "";
+  let runId = "";
+  const stream = killed?.runs.stream(thread, "endless", {
+    input: {},
+    onRunCreated: (run) => void (runId = run.run_id),
+  });
+  await stream?.next();
+  victim?.process.kill("SIGKILL");
+  const frames = [];
+  for await (const frame of alive?.runs.joinStream(thread, runId) ?? []) frames.push(frame);
+  expect(frames.at(-1)).toMatchObject({ event: "error", data: { error: "InstanceLost" } });
+  await stream?.return(undefined).catch(() => undefined);
+  witness?.process.kill("SIGTERM");
+  await witness?.ended;
+});

@@ -1,0 +1,45 @@
+// The holdfast command as a user runs it: its own process, its own environment, its output and exit code.
+import { spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { until } from "./until.ts";
+
+export interface Finished {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+export interface Running {
+  readonly process: ChildProcess;
+  out(): string;
+  err(): string;
+  /** Resolves when standard output holds `text`; fails when the process ends before. */
+  says(text: string, withinMs?: number): Promise<void>;
+  readonly ended: Promise<Finished>;
+}
+
+/** Starts `holdfast <args>` with these settings and no others of ours. */
+export function startHoldfast(args: string[], env: Record<string, string> = {}): Running {
+  const { PATH = "", HOME = "" } = process.env;
+  const child = spawn("node", ["server/cli.ts", ...args], {
+    env: { PATH, HOME, HOLDFAST_LOG_LEVEL: "error", ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let [out, err, isOver] = ["", "", false];
+  child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
+  child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
+  const ended = new Promise<Finished>((resolve) => {
+    child.once("close", (code) => {
+      isOver = true;
+      resolve({ code, out, err });
+    });
+  });
+  const says = async (text: string, withinMs = 20_000): Promise<void> => {
+    await until(() => out.includes(text) || isOver, `holdfast to say ${text}`, withinMs);
+    if (!out.includes(text)) throw new Error(`holdfast ended without saying "${text}": ${out}${err}`);
+  };
+  return { process: child, out: () => out, err: () => err, says, ended };
+}
+
+export const holdfast = (args: string[], env: Record<string, string> = {}): Promise<Finished> =>
+  startHoldfast(args, env).ended;
