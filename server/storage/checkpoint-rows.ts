@@ -1,6 +1,7 @@
 // The SQL of checkpoints in the stock PostgresSaver's tables: one statement per read and per write.
 // Every write is fenced on its thread's row in the same statement: a deleted thread never comes back.
-// All values of a write travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
+// Parts are read by primary key in laterals with `limit 1` or `offset 0`: without statistics the planner would
+// rather join with all rows of the thread. All values of a write travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
 import type { Queryable } from "./database.ts";
 
 export interface CheckpointKey {
@@ -85,14 +86,18 @@ select 'checkpoint' as kind, thread_id, checkpoint_ns, checkpoint_id, parent_che
   from found
 union all
 select 'blob', b.thread_id, b.checkpoint_ns, null, null, null, null, b.channel, b.version, b.type, b.blob, null, null, null
-  from found f cross join jsonb_each_text(f.checkpoint -> 'channel_versions') v
-  join public.checkpoint_blobs b on b.thread_id = f.thread_id and b.checkpoint_ns = f.checkpoint_ns
-   and b.channel = v.key and b.version = v.value
+  from found f cross join jsonb_each_text(f.checkpoint -> 'channel_versions') v cross join lateral (
+    select thread_id, checkpoint_ns, channel, version, type, blob from public.checkpoint_blobs
+     where thread_id = f.thread_id and checkpoint_ns = f.checkpoint_ns and channel = v.key and version = v.value
+     limit 1) b
  where b.type <> 'empty'
 union all
 select 'write', w.thread_id, w.checkpoint_ns, w.checkpoint_id, null, null, null, w.channel, null, w.type, w.blob,
        w.task_path, w.task_id, w.idx
-  from found f join public.checkpoint_writes w using (thread_id, checkpoint_ns, checkpoint_id)`;
+  from found f cross join lateral (
+    select thread_id, checkpoint_ns, checkpoint_id, channel, type, blob, task_path, task_id, idx
+      from public.checkpoint_writes
+     where thread_id = f.thread_id and checkpoint_ns = f.checkpoint_ns and checkpoint_id = f.checkpoint_id offset 0) w`;
 
 const listCheckpoints = `/* listCheckpoints */
 with page as (
@@ -112,12 +117,18 @@ select 'checkpoint' as kind, thread_id, checkpoint_ns, checkpoint_id, parent_che
   from page
 union all
 select 'blob', b.thread_id, b.checkpoint_ns, null, null, null, null, b.channel, b.version, b.type, b.blob, null, null, null
-  from part join public.checkpoint_blobs b using (thread_id, checkpoint_ns, channel, version)
+  from part p cross join lateral (
+    select thread_id, checkpoint_ns, channel, version, type, blob from public.checkpoint_blobs
+     where thread_id = p.thread_id and checkpoint_ns = p.checkpoint_ns and channel = p.channel and version = p.version
+     limit 1) b
  where b.type <> 'empty'
 union all
 select 'write', w.thread_id, w.checkpoint_ns, w.checkpoint_id, null, null, null, w.channel, null, w.type, w.blob,
        w.task_path, w.task_id, w.idx
-  from page p join public.checkpoint_writes w using (thread_id, checkpoint_ns, checkpoint_id)`;
+  from page p cross join lateral (
+    select thread_id, checkpoint_ns, checkpoint_id, channel, type, blob, task_path, task_id, idx
+      from public.checkpoint_writes
+     where thread_id = p.thread_id and checkpoint_ns = p.checkpoint_ns and checkpoint_id = p.checkpoint_id offset 0) w`;
 
 const listPendingSends = `/* listPendingSends */
 select checkpoint_id, type, blob from public.checkpoint_writes

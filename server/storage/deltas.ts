@@ -17,6 +17,8 @@ interface DeltaRow {
   readonly idx: number;
 }
 
+// Every step is a look-up by primary key: `limit 1` and `offset 0` keep the planner from turning them into a join
+// over the whole thread, which it prefers while a table has no statistics (300 ancestors: 160 ms, so: 4 ms).
 const listDeltas = `/* listDeltas */
 with recursive ancestor as (
   select 0 as depth, parent_checkpoint_id, checkpoint_id, '{}'::jsonb as versions, '{}'::text[] as wanted, $4::text[] as missing
@@ -25,22 +27,29 @@ with recursive ancestor as (
      select checkpoint_id from public.checkpoints
       where thread_id = $1 and checkpoint_ns = $2 order by checkpoint_id desc limit 1))
   union all
-  select a.depth + 1, c.parent_checkpoint_id, c.checkpoint_id, c.checkpoint -> 'channel_versions', a.missing,
+  select a.depth + 1, c.parent_checkpoint_id, c.checkpoint_id, c.versions, a.missing,
          array(select m from unnest(a.missing) m
-                where not exists (
-                  select from public.checkpoint_blobs b
-                   where b.thread_id = $1 and b.checkpoint_ns = $2 and b.channel = m
-                     and b.version = c.checkpoint -> 'channel_versions' ->> m and b.type <> 'empty'))
-    from ancestor a join public.checkpoints c
-      on c.thread_id = $1 and c.checkpoint_ns = $2 and c.checkpoint_id = a.parent_checkpoint_id
+                where coalesce((
+                  select b.type from public.checkpoint_blobs b
+                   where b.thread_id = $1 and b.checkpoint_ns = $2 and b.channel = m and b.version = c.versions ->> m
+                   limit 1), 'empty') = 'empty')
+    from ancestor a cross join lateral (
+      select parent_checkpoint_id, checkpoint_id, checkpoint -> 'channel_versions' as versions
+        from public.checkpoints
+       where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = a.parent_checkpoint_id limit 1) c
    where cardinality(a.missing) > 0)
 select 'write' as kind, a.depth, w.channel, w.type, w.blob, w.task_path, w.task_id, w.idx
-  from ancestor a join public.checkpoint_writes w
-    on w.thread_id = $1 and w.checkpoint_ns = $2 and w.checkpoint_id = a.checkpoint_id and w.channel = any (a.wanted)
+  from ancestor a cross join lateral (
+    select channel, type, blob, task_path, task_id, idx from public.checkpoint_writes
+     where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = a.checkpoint_id and channel = any (a.wanted)
+    offset 0) w
 union all
 select 'seed', a.depth, b.channel, b.type, b.blob, null, null, null
-  from ancestor a cross join unnest(a.wanted) u join public.checkpoint_blobs b
-    on b.thread_id = $1 and b.checkpoint_ns = $2 and b.channel = u and b.version = a.versions ->> u and b.type <> 'empty'`;
+  from ancestor a cross join unnest(a.wanted) u cross join lateral (
+    select channel, type, blob from public.checkpoint_blobs
+     where thread_id = $1 and checkpoint_ns = $2 and channel = u and version = a.versions ->> u and type <> 'empty'
+     limit 1) b
+ where not u = any (a.missing)`;
 
 /** What each of `channels` has to replay to have the value it had at a checkpoint (the newest if no id is given). */
 export async function listDeltaHistory(
