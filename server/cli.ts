@@ -8,6 +8,7 @@ import { migrateDatabase } from "./commands/migrate.ts";
 import { addToEnvironment, readConfig } from "./config.ts";
 import type { Config } from "./config.ts";
 import { AppError, messageOf } from "./errors.ts";
+import { uuidv7 } from "./ids.ts";
 import { serveUntilStopped } from "./main.ts";
 import { readGraphsFile } from "./runs/graphs.ts";
 import type { GraphsFile } from "./runs/graphs.ts";
@@ -111,7 +112,7 @@ function exampleFor(url: string, graphId: string): string {
     stream_mode: ["messages-tuple"],
     if_not_exists: "create",
   };
-  return `curl -N ${url}/threads/$(uuidgen)/runs/stream -H 'content-type: application/json' -d '${JSON.stringify(body)}'\n`;
+  return `curl -N ${url}/threads/${uuidv7()}/runs/stream -H 'content-type: application/json' -d '${JSON.stringify(body)}'\n`;
 }
 
 try {

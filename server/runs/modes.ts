@@ -3,7 +3,7 @@
 import { toWireJson } from "./wire-json.ts";
 
 /** Modes a client may ask for, and what each is for LangGraph. */
-export const GRAPH_MODES = {
+const GRAPH_MODES = {
   values: "values",
   updates: "updates",
   "messages-tuple": "messages",
@@ -13,7 +13,6 @@ export const GRAPH_MODES = {
   debug: "debug",
 } as const;
 
-export type ClientMode = keyof typeof GRAPH_MODES | "events";
 type GraphMode = (typeof GRAPH_MODES)[keyof typeof GRAPH_MODES];
 
 /** One piece of a graph's stream: where in the graph, which mode, what. */

@@ -49,7 +49,9 @@ export async function lockThread(
   on: Queryable,
   threadId: string,
 ): Promise<{ metadata: Record<string, unknown>; is_busy: boolean } | undefined> {
-  const [row] = await on.query<{ metadata: Record<string, unknown>; is_busy: boolean }>(lockThreadRow, [threadId]);
+  const [row] = await on.query<{ metadata: Record<string, unknown>; is_busy: boolean }>(lockThreadRow, [
+    threadId,
+  ]);
   return row;
 }
 

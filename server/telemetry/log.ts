@@ -11,7 +11,13 @@ export interface Log {
 /** Event names are noun.past-verb, such as run.finished. */
 export function openLog(level: "debug" | "info" | "warn" | "error"): Log {
   const logger = pino(
-    { level, base: null, messageKey: "event", timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: named } },
+    {
+      level,
+      base: null,
+      messageKey: "event",
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: named },
+    },
     pino.destination({ dest: 2, sync: true }),
   );
   return {

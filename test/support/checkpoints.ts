@@ -1,10 +1,6 @@
 // Our saver as the contract suites want it: they write to threads nobody created, so each first put makes its row.
 import type { RunnableConfig } from "@langchain/core/runnables";
-import type {
-  ChannelVersions,
-  Checkpoint,
-  CheckpointMetadata,
-} from "@langchain/langgraph-checkpoint";
+import type { ChannelVersions, Checkpoint, CheckpointMetadata } from "@langchain/langgraph-checkpoint";
 import { Checkpoints } from "../../server/storage/checkpoints.ts";
 import type { Database } from "../../server/storage/database.ts";
 

@@ -1,0 +1,40 @@
+// Asks the model and streams its answer. The answer is whole or the run fails; the ceiling on its length
+// is sent with every call, and the client never retries by itself (retries would multiply).
+import { ChatOpenAICompletions } from "@langchain/openai";
+import type { LangGraphRunnableConfig } from "@langchain/langgraph";
+import { servicesOf, streamAnswer } from "../server/index.ts";
+import type { Passage } from "../server/index.ts";
+import { promptOf } from "./prompt.ts";
+import type { Citation, Turn, Update } from "./state.ts";
+
+export async function generate(state: Turn, config: LangGraphRunnableConfig): Promise<Update> {
+  const { model, maxOutputTokens, modelTimeoutMs } = servicesOf(config).settings;
+  const { messages, passages, budget } = state;
+  const prompt = promptOf(messages.slice(budget?.dropped_messages ?? 0), passages);
+  const answer = await streamAnswer(
+    async (signal) => {
+      // The completions class, because ChatOpenAI moves some model names to the Responses API by itself.
+      const chat = new ChatOpenAICompletions({
+        model,
+        maxTokens: maxOutputTokens,
+        timeout: modelTimeoutMs,
+        maxRetries: 0,
+        streamUsage: true,
+      });
+      return chat.stream(
+        prompt.map(({ role, content }) => ({ role, content })),
+        { ...config, signal },
+      );
+    },
+    { silenceMs: modelTimeoutMs, signal: config.signal },
+  );
+  return { messages: [answer], citations: citationsOf(answer.text, passages) };
+}
+
+/** The passages an answer refers to, in the order of their numbers. */
+export function citationsOf(text: string, passages: readonly Passage[]): Citation[] {
+  const cited = new Set([...text.matchAll(/\[(\d{1,3})\]/g)].map(([, n]) => Number(n)));
+  return passages
+    .map(({ source_id, title, chunk_id }, index) => ({ n: index + 1, source_id, title, chunk_id }))
+    .filter(({ n }) => cited.has(n));
+}

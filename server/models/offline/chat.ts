@@ -1,0 +1,145 @@
+// POST /v1/chat/completions in OpenAI's shapes, plain and streamed: role frame, content frames, finish
+// reason, usage if asked for, [DONE]. Usage is exact, and the answer obeys the caller's token ceiling.
+import { once } from "node:events";
+import type { ServerResponse } from "node:http";
+import { z } from "zod";
+import { now, sleep } from "../../clock.ts";
+import { uuidv7 } from "../../ids.ts";
+import { countChatTokens, countTokens } from "../tokens.ts";
+import type { Turn } from "./extract.ts";
+import type { Script } from "./scripts.ts";
+
+const content = z.union([z.string(), z.array(z.looseObject({ text: z.string().optional() }))]).nullish();
+
+export const chatRequest = z.looseObject({
+  model: z.string().min(1),
+  messages: z.array(z.looseObject({ role: z.string(), content, name: z.string().optional() })).min(1),
+  stream: z.boolean().nullish(),
+  stream_options: z.looseObject({ include_usage: z.boolean().optional() }).nullish(),
+  max_tokens: z.number().int().positive().nullish(),
+  max_completion_tokens: z.number().int().positive().nullish(),
+});
+export type ChatRequest = z.infer<typeof chatRequest>;
+
+export interface Reply {
+  readonly request: ChatRequest;
+  readonly script: Script;
+  /** Between two pieces, if the script does not say. */
+  readonly delayMs: number;
+  /** Aborts when the client is gone or the server stops. */
+  readonly signal: AbortSignal;
+}
+
+export const turnsOf = ({ messages }: ChatRequest): Turn[] =>
+  messages.map(({ role, content: parts }) => ({
+    role: role === "developer" ? "system" : role,
+    content: typeof parts === "string" ? parts : (parts ?? []).map(({ text }) => text ?? "").join(""),
+  }));
+
+/** Sends the scripted answer; returns when it is sent, was cut on purpose, or the client is gone. */
+export async function sendChat(response: ServerResponse, reply: Reply): Promise<void> {
+  const { request, script } = reply;
+  const ceiling = request.max_completion_tokens ?? request.max_tokens ?? undefined;
+  const pieces = await within(script.pieces ?? [], ceiling, request.model);
+  const id = `chatcmpl-${uuidv7()}`;
+  const created = Math.floor(now() / 1000);
+  const isWhole = pieces.length === (script.pieces ?? []).length;
+  const answer: Answer = {
+    frame: { id, created, model: request.model },
+    pieces,
+    finish: isWhole ? "stop" : "length",
+    usage: await usageOf(request, pieces.join("")),
+  };
+  await (request.stream ? sendStream : sendPlain)(response, reply, answer);
+}
+
+interface Answer {
+  readonly frame: object;
+  readonly pieces: readonly string[];
+  readonly finish: "stop" | "length";
+  readonly usage: object;
+}
+
+async function sendStream(response: ServerResponse, reply: Reply, answer: Answer): Promise<void> {
+  const { script, signal, request } = reply;
+  const { frame, usage } = answer;
+  const send = async (data: object | string): Promise<void> => {
+    const text = typeof data === "string" ? data : JSON.stringify(data);
+    if (!signal.aborted && !response.write(`data: ${text}\n\n`)) await once(response, "drain", { signal });
+  };
+  const choice = async (delta: object, reason: string | null = null): Promise<void> =>
+    send({
+      ...frame,
+      object: "chat.completion.chunk",
+      choices: [{ index: 0, delta, finish_reason: reason }],
+    });
+  response.writeHead(200, {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+  });
+  await choice({ role: "assistant", content: "" });
+  for (const piece of answer.pieces) {
+    await pause(script.delayMs ?? reply.delayMs, signal);
+    if (signal.aborted) return;
+    await choice({ content: piece });
+  }
+  const ending = script.ending ?? "done";
+  if (ending === "cut") return void response.destroy();
+  if (ending === "stall") return untilAborted(signal);
+  if (ending === "bad-json") await send('{"choices": [{');
+  if (ending === "done" || ending === "no-done") {
+    await choice({}, answer.finish);
+    if (request.stream_options?.include_usage) {
+      await send({ ...frame, object: "chat.completion.chunk", choices: [], usage });
+    }
+  }
+  if (ending === "done") await send("[DONE]");
+  response.end();
+}
+
+async function sendPlain(response: ServerResponse, { script, signal }: Reply, answer: Answer): Promise<void> {
+  if (script.ending === "cut") return void response.destroy();
+  if (script.ending === "stall") return untilAborted(signal);
+  const message = { role: "assistant", content: answer.pieces.join(""), refusal: null };
+  const body = {
+    ...answer.frame,
+    object: "chat.completion",
+    choices: [{ index: 0, message, finish_reason: answer.finish, logprobs: null }],
+    usage: answer.usage,
+  };
+  response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(body));
+}
+
+async function usageOf(request: ChatRequest, answer: string): Promise<object> {
+  const named = turnsOf(request).map(({ role, content: text }, index) => {
+    return { role, content: text, name: request.messages[index]?.name };
+  });
+  const prompt = await countChatTokens(named, request.model);
+  const completion = await countTokens(answer, request.model);
+  return { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion };
+}
+
+/** As many of the pieces as fit the ceiling. */
+async function within(
+  pieces: readonly string[],
+  ceiling: number | undefined,
+  model: string,
+): Promise<readonly string[]> {
+  const fits = async (count: number): Promise<boolean> =>
+    ceiling === undefined || (await countTokens(pieces.slice(0, count).join(""), model)) <= ceiling;
+  if (await fits(pieces.length)) return pieces;
+  let [low, high] = [0, pieces.length];
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (await fits(middle)) low = middle;
+    else high = middle;
+  }
+  return pieces.slice(0, low);
+}
+
+const pause = async (ms: number, signal: AbortSignal): Promise<void> =>
+  ms > 0 ? sleep(ms, signal) : undefined;
+
+export async function untilAborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
+}

@@ -1,0 +1,67 @@
+// What the server hands to a graph that runs under it, and what stands in when there is no server.
+// It travels in `configurable` under a symbol: LangGraph passes it on to every node and subgraph, and
+// never writes it to a checkpoint, because neither metadata nor JSON takes symbols.
+import { readConfig } from "./config.ts";
+import type { Config } from "./config.ts";
+
+/** A piece of an indexed document; `score` is higher for a better match. */
+export interface Passage {
+  chunk_id: number;
+  source_id: string;
+  title: string;
+  /** Position of the piece in its document, from 0. */
+  ordinal: number;
+  score: number;
+  body: string;
+}
+
+export interface SearchOptions {
+  collection?: string;
+  limit?: number;
+}
+
+export type GraphSettings = Pick<
+  Config,
+  "model" | "collection" | "passages" | "maxPromptTokens" | "maxOutputTokens" | "modelTimeoutMs" | "messages"
+>;
+
+export interface Services {
+  /** Best passages first; none if nothing matches. */
+  readonly search: (query: string, options: SearchOptions) => Promise<Passage[]>;
+  readonly settings: GraphSettings;
+}
+
+/** The key in `config.configurable`. */
+export const SERVICES: unique symbol = Symbol.for("holdfast.services");
+
+/** The part of LangGraph's config that is read here. */
+export interface ConfigWithServices {
+  readonly configurable?: { readonly [SERVICES]?: Services } | undefined;
+}
+
+let warned = false;
+
+/**
+ * The services of the server this graph runs under. Without one (LangGraph's own dev server, a script)
+ * the settings come from the environment, a search finds nothing, and one line says so.
+ * @example const { settings, search } = servicesOf(config);
+ * @throws ConfigInvalid without a server, if the environment holds a wrong setting
+ */
+export function servicesOf(config: ConfigWithServices | undefined): Services {
+  const given = config?.configurable?.[SERVICES];
+  return given ?? { settings: graphSettings(), search: searchNothing };
+}
+
+/** The settings a graph may see. */
+export function graphSettings(config: Config = readConfig()): GraphSettings {
+  const { model, collection, passages, maxPromptTokens, maxOutputTokens, modelTimeoutMs, messages } = config;
+  return { model, collection, passages, maxPromptTokens, maxOutputTokens, modelTimeoutMs, messages };
+}
+
+async function searchNothing(): Promise<Passage[]> {
+  if (!warned) {
+    console.warn("This graph runs without the Holdfast server: no documents are searched.");
+  }
+  warned = true;
+  return [];
+}

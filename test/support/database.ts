@@ -1,0 +1,63 @@
+// One database of its own for each test file: a clone of the migrated template, dropped at the end.
+import { randomBytes } from "node:crypto";
+import { Client, escapeIdentifier } from "pg";
+import { inject } from "vitest";
+import type { Database } from "../../server/storage/database.ts";
+import { openPostgres } from "../../server/storage/postgres.ts";
+import type { PostgresOptions } from "../../server/storage/postgres.ts";
+
+export interface TestDatabase {
+  readonly url: string;
+  readonly database: Database;
+  /** Closes every connection and drops the database. */
+  close(): Promise<void>;
+}
+
+/** A migrated database. Call it in beforeAll, and its close() in afterAll. */
+export async function testDatabase(): Promise<TestDatabase> {
+  return createDatabase(inject("templateDatabase"));
+}
+
+/** A database without our tables. */
+export async function emptyDatabase(): Promise<TestDatabase> {
+  return createDatabase("template0");
+}
+
+/** Opens another pool, as a second process would. */
+export function openTestPool(url: string, options: Partial<PostgresOptions> = {}): Database {
+  return openPostgres({
+    url,
+    poolSize: 10,
+    connectTimeoutMs: 5000,
+    statementTimeoutMs: 15_000,
+    preparedStatements: true,
+    ...options,
+  });
+}
+
+async function createDatabase(template: string): Promise<TestDatabase> {
+  const name = `${inject("databasePrefix")}_${randomBytes(4).toString("hex")}`;
+  const [quoted, from] = [escapeIdentifier(name), escapeIdentifier(template)];
+  await administer(`create database ${quoted} template ${from}`);
+  const url = new URL(inject("serverUrl"));
+  url.pathname = `/${name}`;
+  const database = openTestPool(url.href);
+  return {
+    url: url.href,
+    database,
+    close: async () => {
+      await database.close();
+      await administer(`drop database if exists ${quoted} with (force)`);
+    },
+  };
+}
+
+async function administer(statement: string): Promise<void> {
+  const client = new Client({ connectionString: inject("serverUrl"), connectionTimeoutMillis: 5000 });
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,20 @@
+// The offline model server for tests: no delay between tokens, and a record of every call it got.
+import { startOfflineModel } from "../../server/models/offline/server.ts";
+import type { ModelCall, OfflineModelOptions } from "../../server/models/offline/server.ts";
+
+export type { ModelCall };
+
+export interface FakeModel {
+  /** Base URL with `/v1`. */
+  readonly url: string;
+  readonly calls: readonly ModelCall[];
+  forgetCalls(): void;
+  stop(): Promise<void>;
+}
+
+/** Scripts by model name: see server/models/offline/scripts.ts; `scripts` adds the test's own. */
+export async function startFakeModel(options: OfflineModelOptions = {}): Promise<FakeModel> {
+  const calls: ModelCall[] = [];
+  const model = await startOfflineModel({ delayMs: 0, onCall: (call) => calls.push(call), ...options });
+  return { ...model, calls, forgetCalls: () => calls.splice(0) };
+}
