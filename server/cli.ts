@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // The commands: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a problem was found, 130 interrupted.
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { indexDocuments, indexSamples } from "./commands/index-documents.ts";
@@ -44,7 +45,7 @@ function program(): Command {
     .option("--check", "change nothing; exit with 3 when something is pending")
     .option("--json", "print one JSON object")
     .action(async (options: { check?: true; json?: true }) => {
-      process.exitCode = await migrateDatabase(readConfig(), { ...options, say });
+      process.exitCode = await migrateDatabase(await settle(), { ...options, say });
     });
   cli
     .command("index")
@@ -53,7 +54,7 @@ function program(): Command {
     .option("--collection <name>", "collection to index into (HOLDFAST_COLLECTION)")
     .option("--json", "print one JSON object")
     .action(async (paths: string[], options: { collection?: string; json?: true }) => {
-      process.exitCode = await indexDocuments(readConfig(), { ...options, paths, say });
+      process.exitCode = await indexDocuments(await settle(), { ...options, paths, say });
     });
   cli
     .command("doctor")
@@ -61,7 +62,7 @@ function program(): Command {
     .option("--config <file>", "langgraph.json to check")
     .option("--json", "print one JSON object")
     .action(async (options: Shared & { json?: true }) => {
-      process.exitCode = await doctor(readConfig(process.env, overrides(options)), { ...options, say });
+      process.exitCode = await doctor(await settle(options), { ...options, say });
     });
   return cli;
 }
@@ -96,9 +97,15 @@ async function serve(options: Shared): Promise<never> {
 /** Settings, with what the command line and langgraph.json's env add. */
 async function configure(options: Shared): Promise<{ config: Config; graphs: GraphsFile }> {
   const over = overrides(options);
-  const graphs = await readGraphsFile(readConfig(process.env, over).graphs);
+  const graphs = await readGraphsFile(readConfig(undefined, over).graphs);
   addToEnvironment(graphs.env);
-  return { config: readConfig(process.env, over), graphs };
+  return { config: readConfig(undefined, over), graphs };
+}
+
+/** Settings for a command that needs no graphs: langgraph.json may be missing, but its env counts if it is there. */
+async function settle(options: Shared = {}): Promise<Config> {
+  const config = readConfig(undefined, overrides(options));
+  return existsSync(config.graphs) ? (await configure(options)).config : config;
 }
 
 function overrides({ config, host, port }: Shared): Record<string, string | undefined> {

@@ -10,6 +10,7 @@ interface Form {
   readonly enum?: readonly string[];
   readonly minimum?: number;
   readonly maximum?: number;
+  readonly pattern?: string;
 }
 
 interface Entry {
@@ -30,7 +31,7 @@ Holdfast reads its settings from environment variables. In a clone, \`npm start\
 
 ## How to keep a secret out of the environment
 
-A setting marked *secret* in the table below can also be read from a file: set the same name with \`_FILE\` at its end to the file's path, for example \`OPENAI_API_KEY_FILE=/run/secrets/openai\`. White space around the file's text is dropped. Setting both forms at once is refused. Holdfast never prints a secret.
+A setting marked “Secret” below can also be read from a file: set the same name with \`_FILE\` at its end to the file's path, for example \`OPENAI_API_KEY_FILE=/run/secrets/openai\`. White space around the file's text is dropped. Setting both forms at once is refused. Holdfast never prints a secret.
 
 ## All settings of Holdfast
 
@@ -44,14 +45,13 @@ export function renderEnvExample(): string {
   return `# Every setting of Holdfast. Copy this file to .env and remove the # before what you change.\n\n${blocks.join("\n")}`;
 }
 
-/** The text of docs/configuration.md. */
+/** The text of docs/configuration.md. A section for each setting, not a table: it is read and searched one by one. */
 export function renderConfigurationPage(): string {
-  const rows = entries().map(({ env, help, secret, values, preset }) => {
-    const cells = [`\`${env}\``, help, secret ? `${values} Secret.` : values, preset && `\`${preset}\``];
-    return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  const sections = entries().map(({ env, help, secret, values, preset }) => {
+    const rest = preset ? `Default: \`${preset}\`.` : "No default.";
+    return `### \`${env}\`\n\n${help} ${values} ${rest}${secret ? " Secret." : ""}\n`;
   });
-  const head = "| setting | what it does | value | default |\n|---|---|---|---|\n";
-  return `${INTRODUCTION}${head}${rows.join("\n")}\n`;
+  return `${INTRODUCTION}${sections.join("\n")}`;
 }
 
 function entries(): Entry[] {
@@ -71,5 +71,5 @@ function entries(): Entry[] {
 function valuesOf(form: Form): string {
   if (form.enum) return `One of: ${form.enum.join(", ")}.`;
   if (form.type === "integer") return `Whole number from ${form.minimum} to ${form.maximum}.`;
-  return "Text.";
+  return form.pattern ? "URL." : "Text.";
 }

@@ -3,14 +3,16 @@
 import { now, sleep } from "./clock.ts";
 import { AppError } from "./errors.ts";
 
+/** How long an absence of the database is borne, in milliseconds. */
+export const PATIENCE_MS = 15_000;
 const EVERY_MS = 250;
 
-/** Repeats `work` while it fails in a way that can pass, at most for `forMs`; then its last error is thrown. */
+/** Repeats `work` while it fails in a way that can pass, then throws its last error. */
 export async function persistently<T>(
   work: () => Promise<T>,
-  options: { forMs: number; signal?: AbortSignal },
+  options: { forMs?: number; signal?: AbortSignal } = {},
 ): Promise<T> {
-  const giveUpAt = now() + options.forMs;
+  const giveUpAt = now() + (options.forMs ?? PATIENCE_MS);
   for (;;) {
     try {
       return await work();

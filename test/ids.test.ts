@@ -17,7 +17,7 @@ test("an id holds the time it was made, so ids sort by time", () => {
 });
 
 test("a graph's assistant has the id that the official servers give it", () => {
-  // uuid5 of the name "agent" in the official servers' namespace, as their clients have stored it.
+  // The id of the graph "agent" in the examples of LangGraph's own documentation.
   expect(assistantIdOf("agent")).toBe("fe096781-5601-53d2-b2f6-0d3403f7e9ca");
   expect(assistantIdOf("agent")).not.toBe(assistantIdOf("agent2"));
 });

@@ -1,12 +1,11 @@
 // Routes of threads: create, read, delete; state and history.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import { ThreadBusy, ThreadExists, ThreadNotFound } from "../errors.ts";
+import { ThreadExists } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
-import { getState, getThread, listHistory, updateState } from "../runs/state.ts";
-import { Checkpoints } from "../storage/checkpoints.ts";
-import { insertThread, lockThread } from "../storage/threads.ts";
+import { deleteThread, getState, getThread, listHistory, updateState } from "../runs/state.ts";
+import { insertThread } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import {
@@ -43,11 +42,7 @@ export function threadRoutes(engine: Engine): Hono {
   });
 
   app.delete("/threads/:thread", async (context) => {
-    const threadId = idOf(context);
-    const locked = await lockThread(engine.database, threadId);
-    if (!locked) throw new ThreadNotFound(threadId);
-    if (locked.is_busy) throw ThreadBusy.forUpdate();
-    await new Checkpoints(engine.database).deleteThread(threadId);
+    await deleteThread(engine, idOf(context));
     return context.body(null, 204);
   });
 

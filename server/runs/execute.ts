@@ -3,7 +3,7 @@
 import { Command } from "@langchain/langgraph";
 import { now } from "../clock.ts";
 import { GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
-import { persistently } from "../persist.ts";
+import { PATIENCE_MS, persistently } from "../persist.ts";
 import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { finishRun } from "../storage/runs.ts";
@@ -19,7 +19,6 @@ import { toWireJson } from "./wire-json.ts";
 
 // How long the end of a run is worth another try while the database is away; then a reaper ends it.
 const FINISH_MS = 30_000;
-const PATIENCE_MS = 15_000;
 
 interface End {
   readonly state: RunState;

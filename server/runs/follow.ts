@@ -11,8 +11,6 @@ import { isTerminal } from "./run.ts";
 const PAGE = 500;
 // A hint may be lost, and runs of other instances give none.
 const POLL_MS = 500;
-// After this the stream is broken off, and its client comes back by itself.
-const GIVE_UP_MS = 15_000;
 
 export interface Followed {
   readonly seq: number;
@@ -35,7 +33,6 @@ export async function* follow(
     const hinted = source.live.next(runId, deadline(POLL_MS, options.signal));
     const page = { after, limit: PAGE };
     const rows = await persistently(() => listEvents(source.database, runId, page), {
-      forMs: GIVE_UP_MS,
       signal: options.signal,
     });
     const [first] = rows;

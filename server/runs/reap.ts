@@ -11,7 +11,8 @@ const EVERY_MS = 2000;
 const LOST: RunError = {
   error: "InstanceLost",
   message:
-    "The server that executed this run stopped before it ended. The thread kept its last checkpoint; send the input again.",
+    "The server that executed this run stopped before it ended. The thread kept its last checkpoint: " +
+    "go on from there with input null, or send a new message.",
 };
 
 export function startReaper(engine: Engine): { stop(): Promise<void> } {

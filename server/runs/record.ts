@@ -11,8 +11,6 @@ import type { Log } from "../telemetry/log.ts";
 // Above this the graphs wait: the database is slower than the models.
 const MAX_PENDING_BYTES = 32 * 1024 * 1024;
 const MAX_BATCH = 2000;
-// A run outlives a short loss of the database; a longer one ends it.
-const GIVE_UP_MS = 15_000;
 
 /** Events of one run, numbered from 0. */
 export interface Recording {
@@ -64,7 +62,7 @@ export class Recorder {
       const batch = this.#pending.splice(0, MAX_BATCH);
       const runIds = new Set(batch.map(({ runId }) => runId));
       try {
-        await persistently(() => insertEvents(this.#database, batch), { forMs: GIVE_UP_MS });
+        await persistently(() => insertEvents(this.#database, batch));
       } catch (error) {
         this.#log.error("events.lost", { runs: runIds.size, events: batch.length, reason: messageOf(error) });
         for (const runId of runIds) this.#failures.set(runId, error);

@@ -9,6 +9,7 @@ import {
   ThreadNotFound,
   ThreadWithoutGraph,
 } from "../errors.ts";
+import { deleteThreadRows } from "../storage/checkpoint-rows.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { findThread, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
@@ -111,6 +112,19 @@ export async function updateState(
     const { next } = await graph.getState(configOf(engine, threadId, undefined));
     await updateThreadState(transaction, threadId, next.length > 0 ? "interrupted" : "idle");
     return checkpointOf(made) ?? {};
+  });
+}
+
+/**
+ * Deletes a thread with its runs and checkpoints.
+ * @throws ThreadNotFound, ThreadBusy while a run is live
+ */
+export async function deleteThread(engine: Engine, threadId: string): Promise<void> {
+  await engine.database.transaction(async (transaction) => {
+    const locked = await lockThread(transaction, threadId);
+    if (!locked) throw new ThreadNotFound(threadId);
+    if (locked.is_busy) throw ThreadBusy.forUpdate();
+    await deleteThreadRows(transaction, threadId);
   });
 }
 

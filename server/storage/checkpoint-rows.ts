@@ -1,7 +1,8 @@
 // The SQL of checkpoints in the stock PostgresSaver's tables: one statement per read and per write.
 // Every write is fenced on its thread's row in the same statement: a deleted thread never comes back.
-// Parts are read by primary key in laterals with `limit 1` or `offset 0`: without statistics the planner would
-// rather join with all rows of the thread. All values of a write travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
+// All values of a write travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
+// Parts are read by primary key, in laterals with `limit 1` or `offset 0`: without statistics the planner would
+// rather join with all rows of the thread.
 import type { Queryable } from "./database.ts";
 
 export interface CheckpointKey {

