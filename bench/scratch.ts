@@ -1,57 +1,63 @@
-// A migrated database that exists for one bench, on DATABASE_URL or else on an embedded PostgreSQL of its own.
+// A migrated database for one bench, dropped at its end: on DATABASE_URL, else on an embedded Postgres.
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readConfig } from "../server/config.ts";
+import type { Config } from "../server/config.ts";
 import type { Database } from "../server/storage/database.ts";
 import { startEmbedded } from "../server/storage/embedded.ts";
-import { migrate } from "../server/storage/migrate.ts";
+import { migrate, migrationTimeoutMs } from "../server/storage/migrate.ts";
 import { openPostgres } from "../server/storage/postgres.ts";
 
 export interface ScratchDatabase {
   readonly url: string;
   readonly database: Database;
-  /** Closes every connection and drops the database. */
-  readonly close: () => Promise<void>;
+  /** Closes the connections, drops the database and stops what was started for it. */
+  close(): Promise<void>;
 }
 
+/** @throws DatabaseUnavailable; the user of DATABASE_URL must be allowed to create databases */
 export async function openScratchDatabase(): Promise<ScratchDatabase> {
-  const server = await findServer();
-  const name = `holdfast_bench_${randomBytes(4).toString("hex")}`;
-  const admin = open(server.url);
-  await admin.query(`create database ${name}`);
-  const url = new URL(server.url);
-  url.pathname = `/${name}`;
-  const database = open(url.href);
-  await migrate(database);
-  const close = async (): Promise<void> => {
-    await database.close();
-    await admin.query(`drop database ${name} with (force)`);
-    await admin.close();
+  const config = readConfig();
+  const server = await findServer(config);
+  const name = `holdfast_bench_${randomBytes(6).toString("hex")}`;
+  const address = new URL(server.url);
+  address.pathname = `/${name}`;
+  const url = address.href;
+  try {
+    await administer(config, server.url, `create database ${name}`);
+    const migrating = open(config, url, migrationTimeoutMs);
+    await migrate(migrating).finally(() => migrating.close());
+  } catch (error) {
     await server.stop();
+    throw error;
+  }
+  const database = open(config, url);
+  return {
+    url,
+    database,
+    close: async () => {
+      await database.close();
+      await administer(config, server.url, `drop database if exists ${name} with (force)`);
+      await server.stop();
+    },
   };
-  return { url: url.href, database, close };
 }
 
-async function findServer(): Promise<{ url: string; stop: () => Promise<void> }> {
-  const { databaseUrl } = readConfig();
-  if (databaseUrl) return { url: databaseUrl, stop: () => Promise.resolve() };
+async function findServer(config: Config): Promise<{ url: string; stop(): Promise<void> }> {
+  if (config.databaseUrl) return { url: config.databaseUrl, stop: () => Promise.resolve() };
   const dataDir = await mkdtemp(join(tmpdir(), "holdfast-bench-"));
-  const embedded = await startEmbedded({ dataDir });
-  const stop = async (): Promise<void> => {
-    await embedded.stop();
-    await rm(dataDir, { recursive: true, force: true });
-  };
-  return { url: embedded.url, stop };
+  const { url, stop } = await startEmbedded({ dataDir });
+  return { url, stop: () => stop().finally(() => rm(dataDir, { recursive: true, force: true })) };
 }
 
-function open(url: string): Database {
-  const limits = {
-    poolSize: 10,
-    connectTimeoutMs: 5000,
-    statementTimeoutMs: 120_000,
-    preparedStatements: true,
-  };
-  return openPostgres({ url, ...limits });
+async function administer(config: Config, url: string, statement: string): Promise<void> {
+  const database = open(config, url);
+  await database.query(statement).finally(() => database.close());
+}
+
+function open(config: Config, url: string, statementTimeoutMs = config.statementTimeoutMs): Database {
+  const { poolSize, connectTimeoutMs, preparedStatements } = config;
+  return openPostgres({ url, poolSize, connectTimeoutMs, statementTimeoutMs, preparedStatements });
 }

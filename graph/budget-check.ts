@@ -62,10 +62,13 @@ async function fullest(
   count: (fit: Fit) => Promise<number>,
   ceiling: number,
 ): Promise<{ fit: Fit; tokens: number }> {
-  let [low, high] = [0, Math.max(fits.length - 1, 0)];
   const at = (index: number): Fit => fits[index] ?? { from: 0, passages: 0 };
-  const tokens = await count(at(low));
-  if (tokens <= ceiling) return { fit: at(low), tokens };
+  let [low, high] = [0, Math.max(fits.length - 1, 0)];
+  for (const end of [low, high]) {
+    const tokens = await count(at(end));
+    // All of it fits, or not even the least does: no search is needed.
+    if (tokens <= ceiling === (end === low)) return { fit: at(end), tokens };
+  }
   while (low < high) {
     const middle = (low + high) >> 1;
     if ((await count(at(middle))) <= ceiling) high = middle;

@@ -12,6 +12,8 @@ interface Setting<Schema extends z.ZodType = z.ZodType> {
   readonly secret?: true;
 }
 
+export const DEFAULT_DATA_DIR = ".holdfast";
+
 const integer = (min: number, max: number): z.ZodCoercedNumber =>
   z.coerce
     .number(`must be a whole number from ${min} to ${max}`)
@@ -54,7 +56,7 @@ export const settings = {
   }),
   dataDir: setting({
     env: "HOLDFAST_DATA_DIR",
-    schema: z.string().min(1).default(".holdfast"),
+    schema: z.string().min(1).default(DEFAULT_DATA_DIR),
     help: "Where the embedded PostgreSQL keeps its data.",
   }),
   openaiApiKey: setting({

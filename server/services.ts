@@ -36,7 +36,7 @@ export const SERVICES: unique symbol = Symbol.for("holdfast.services");
 
 /** The part of LangGraph's config that is read here. */
 export interface ConfigWithServices {
-  readonly configurable?: { readonly [SERVICES]?: Services } | undefined;
+  readonly configurable?: { readonly [SERVICES]?: Services; readonly [key: string]: unknown } | undefined;
 }
 
 let warned = false;

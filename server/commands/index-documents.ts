@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Config } from "../config.ts";
 import { ingest } from "../retrieval/ingest.ts";
-import type { IngestProgress } from "../retrieval/ingest.ts";
+import type { Progress } from "../retrieval/ingest.ts";
 import type { Database } from "../storage/database.ts";
 import { migrate } from "../storage/migrate.ts";
 import { openDatabase } from "../storage/open.ts";
@@ -58,7 +58,7 @@ function summary(collection: string, result: Awaited<ReturnType<typeof ingest>>)
 }
 
 /** Every failure, and otherwise at most one line per tenth of the work. */
-function progressPrinter(say: Say): (progress: IngestProgress) => void {
+function progressPrinter(say: Say): (progress: Progress) => void {
   let shown = 0;
   return ({ done, total, source, outcome, reason }) => {
     if (outcome === "failed") say(`  ${source}: ${reason ?? "failed"}`);

@@ -25,9 +25,9 @@ export async function streamAnswer(
 ): Promise<AIMessageChunk> {
   signal?.throwIfAborted();
   const watch = watchSilence(silenceMs);
+  let answer: AIMessageChunk | undefined;
   try {
     const stream = await open(signal ? AbortSignal.any([signal, watch.silent]) : watch.silent);
-    let answer: AIMessageChunk | undefined;
     for await (const chunk of stream) {
       watch.heard();
       answer = answer ? answer.concat(chunk) : chunk;
@@ -36,7 +36,7 @@ export async function streamAnswer(
   } catch (error) {
     signal?.throwIfAborted();
     if (watch.silent.aborted) throw silence(silenceMs);
-    throw error instanceof AppError ? error : failure(error);
+    throw error instanceof AppError ? error : failure(error, answer !== undefined);
   } finally {
     watch.stop();
   }
@@ -87,10 +87,10 @@ const silence = (silenceMs: number): ModelFailed =>
     { retryable: true },
   );
 
-function failure(error: unknown): ModelFailed {
+function failure(error: unknown, hasBegun: boolean): ModelFailed {
   const { status, code, kind } = factsOf(error);
   if (status !== undefined) return refusal(status, code);
-  if (kind === "APIConnectionError") {
+  if (kind === "APIConnectionError" && !hasBegun) {
     return new ModelFailed(
       `The model provider cannot be reached${code ? ` (${code})` : ""}. Check OPENAI_BASE_URL and the network.`,
       { retryable: true },
@@ -105,7 +105,7 @@ function failure(error: unknown): ModelFailed {
   if (kind === "SyntaxError") {
     return new ModelFailed("The model's stream holds data that is not JSON. Try again.", { retryable: true });
   }
-  return new ModelFailed(`The model's stream broke (${kind}${code ? ` ${code}` : ""}). Try again.`, {
+  return new ModelFailed(`The model's stream broke in the middle (${code || kind}). Try again.`, {
     retryable: true,
   });
 }

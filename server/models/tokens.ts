@@ -20,8 +20,8 @@ export interface ChatText {
 
 const LONG_TEXT = 65_536;
 const COUNT_TIMEOUT_MS = 30_000;
-const CACHED_TEXT = 8192;
-const MAX_CACHED = 2000;
+/** In characters, of all cached texts together. */
+const MAX_CACHED = 4_000_000;
 
 /** Longest prefix wins; a name that matches none is counted with o200k_base and marked approximate. */
 const encodings: readonly (readonly [prefix: string, encoding: Encoding])[] = [
@@ -95,14 +95,19 @@ async function countAll(texts: readonly string[], encoding: Encoding): Promise<n
   return texts.map((text) => counts.get(text) ?? 0);
 }
 
-/** Counts of short texts, in memory only: the passages and history that every turn counts again. */
+/** Counts by text, in memory only: the passages and history that every turn counts again. */
 const cached = new Map<string, number>();
+let cachedSize = 0;
 const keyOf = (encoding: Encoding, text: string): string => `${encoding} ${text}`;
 
 function remember(key: string, count: number): void {
-  if (key.length > CACHED_TEXT) return;
-  if (cached.size >= MAX_CACHED) cached.clear();
+  if (key.length > MAX_CACHED) return;
+  if (cachedSize + key.length > MAX_CACHED) {
+    cached.clear();
+    cachedSize = 0;
+  }
   cached.set(key, count);
+  cachedSize += key.length;
 }
 
 /** A counting thread: one job at a time, started by its first job, never keeping the process alive. */

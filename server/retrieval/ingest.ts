@@ -13,8 +13,8 @@ import { failureOf, findFiles } from "./files.ts";
 import type { Failure, SourceFile } from "./files.ts";
 import { countDocuments, load } from "./load.ts";
 import type { LoadedDocument } from "./load.ts";
-import { vanishedFiles, vanishedRecords } from "./vanished.ts";
 import { split, SPLIT_VERSION } from "./split.ts";
+import { vanished } from "./vanished.ts";
 
 export interface IngestOptions {
   readonly collection: string;
@@ -86,9 +86,10 @@ export async function ingest(
   const run: Run = { database, scope, collection, report, tell };
   const complete = await indexFiles(run, found.files, signal);
   if (prune) {
-    for await (const gone of vanishedRecords(run, complete)) await remove(run, gone);
-    for await (const gone of vanishedFiles(run, found)) await remove(run, gone);
-    signal?.throwIfAborted();
+    for await (const gone of vanished(run, found, complete)) {
+      signal?.throwIfAborted();
+      await remove(run, gone);
+    }
   }
   if (report.chunks + report.removed >= VACUUM_CHANGES) await tidy(database);
   return report;

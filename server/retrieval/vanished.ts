@@ -1,9 +1,9 @@
-// Documents that are indexed although their file, or their line in it, is gone. A page at a time, and each
-// page is read again after it was handled, so that memory stays bounded.
-// A file is gone only if the disk says so: one that is merely unreadable, or skipped by a walk, keeps its document.
+// Documents that are indexed although their file, or their line in it, is gone; a page at a time.
+// A file is gone only if the disk says so: one that is merely unreadable, or skipped by the walk, keeps its
+// document, and so does every line of a file that could not be read to its end.
 import type { Collection } from "../storage/collections.ts";
 import type { Queryable } from "../storage/database.ts";
-import { listFiles, listRecords } from "../storage/documents.ts";
+import { listDocuments } from "../storage/documents.ts";
 import type { KnownDocument } from "../storage/documents.ts";
 import type { Scope } from "../storage/scope.ts";
 import { isGone } from "./files.ts";
@@ -15,60 +15,64 @@ interface Index {
   readonly collection: Collection;
 }
 
-const PAGE = 500;
+/** The records of each file that was read without a failure. */
+export type CompleteFiles = ReadonlyMap<string, ReadonlySet<string>>;
 
-/** Documents of files that were read completely, but without that record. */
-export async function* vanishedRecords(
+const PAGE = 500;
+/** The text that follows directly on `text` in the order of bytes: Postgres has no NUL. */
+const next = (text: string): string => `${text}\u0001`;
+
+export async function* vanished(
   index: Index,
-  complete: ReadonlyMap<string, ReadonlySet<string>>,
+  found: Found,
+  complete: CompleteFiles,
 ): AsyncGenerator<KnownDocument[]> {
-  for (const [file, records] of complete) {
-    // A file of one document always has its record.
-    if (records.size === 1 && records.has("")) continue;
-    for await (const page of recordsOf(index, file)) {
-      const gone = page.filter(({ record }) => !records.has(record));
+  const present = new Set(found.files.map(({ file }) => file));
+  const onDisk = new Map<string, boolean>();
+  const isVanished = async ({ file, record }: KnownDocument): Promise<boolean> => {
+    const records = complete.get(file);
+    if (records) return !records.has(record);
+    if (present.has(file)) return false;
+    const there = onDisk.get(file) ?? !(await isGone(file));
+    onDisk.set(file, there);
+    return !there;
+  };
+  for (const range of [...found.folders.map(below), ...found.files.map(({ file }) => only(file))]) {
+    for await (const page of pages(index, range)) {
+      const gone: KnownDocument[] = [];
+      for (const row of page) {
+        if (await isVanished(row)) gone.push(row);
+      }
       if (gone.length > 0) yield gone;
     }
   }
 }
 
-/** Documents of files below the folders of `found` that are on disk no more. */
-export async function* vanishedFiles(index: Index, found: Found): AsyncGenerator<KnownDocument[]> {
-  const present = new Set(found.files.map(({ file }) => file));
-  for (const folder of found.folders) {
-    for await (const page of filesBelow(index, folder)) {
-      for (const file of page) {
-        if (present.has(file) || !(await isGone(file))) continue;
-        yield* recordsOf(index, file);
-      }
-    }
-  }
+interface Range {
+  readonly from: string;
+  readonly before: string;
 }
 
-async function* filesBelow({ database, scope, collection }: Index, folder: string): AsyncGenerator<string[]> {
-  let after = "";
-  for (;;) {
-    const page = await listFiles(database, scope, { collection, folder, after, limit: PAGE });
-    const last = page.at(-1);
-    if (last === undefined) return;
-    yield page;
-    after = last;
-  }
+/** Everything below a folder: in the order of bytes "/" is followed by "0". */
+function below(folder: string): Range {
+  const path = folder.endsWith("/") ? folder.slice(0, -1) : folder;
+  return { from: `${path}/`, before: `${path}0` };
 }
 
-async function* recordsOf(
+function only(file: string): Range {
+  return { from: file, before: next(file) };
+}
+
+async function* pages(
   { database, scope, collection }: Index,
-  file: string,
+  { from, before }: Range,
 ): AsyncGenerator<KnownDocument[]> {
-  // The record of a file of one document is "", which nothing is after.
-  const single = await findSingle({ database, scope, collection }, file);
-  if (single) yield [single];
-  let after = "";
+  let at = { file: from, record: "" };
   for (;;) {
-    const page = await listRecords(database, scope, { collection, file, after, limit: PAGE });
+    const page = await listDocuments(database, scope, { collection, from: at, before, limit: PAGE });
     const last = page.at(-1);
     if (last === undefined) return;
     yield page;
-    after = last.record;
+    at = { file: last.file, record: next(last.record) };
   }
 }

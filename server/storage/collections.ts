@@ -2,7 +2,7 @@
 // The totals are exact because every writer of a collection holds its row's lock.
 import { CollectionNotFound, InputInvalid } from "../errors.ts";
 import type { Database, Queryable } from "./database.ts";
-import { deleteDocuments, firstDocuments } from "./documents.ts";
+import { deleteDocuments, listDocuments } from "./documents.ts";
 import type { Scope } from "./scope.ts";
 
 export interface Collection {
@@ -20,6 +20,8 @@ export interface CollectionSummary {
 }
 
 const DELETED_AT_ONCE = 500;
+/** Every path comes before it in the order of bytes. */
+const LAST_TEXT = "\u{10FFFF}";
 
 export const findCollectionSql = `/* findCollection */
 select collection_id, name, language from holdfast.collections where tenant_id = $1 and name = $2`;
@@ -118,7 +120,8 @@ export async function vacuum(database: Queryable): Promise<void> {
 async function deleteSlice(database: Database, scope: Scope, collection: Collection): Promise<number> {
   return database.transaction(async (transaction) => {
     await lockCollection(transaction, scope, collection);
-    const slice = await firstDocuments(transaction, scope, { collection, limit: DELETED_AT_ONCE });
+    const all = { collection, from: { file: "", record: "" }, before: LAST_TEXT };
+    const slice = await listDocuments(transaction, scope, { ...all, limit: DELETED_AT_ONCE });
     await deleteDocuments(transaction, scope, { collection, keys: slice });
     if (slice.length < DELETED_AT_ONCE) {
       await transaction.query(deleteTermsSql, [collection.collection_id]);

@@ -36,20 +36,10 @@ select d.file, d.record, d.source_id, encode(d.sha256, 'hex') as sha256
   join holdfast.documents d on d.collection_id = $2 and d.file = k.file and d.record = k.record
  where d.tenant_id = $1`;
 
-export const firstDocumentsSql = `/* firstDocuments */
-select file, record from holdfast.documents
- where tenant_id = $1 and collection_id = $2 order by file, record limit $3`;
-
-// The paths below a folder are one range of the index: "/" is followed by "0" in the order of bytes.
-export const listFilesSql = `/* listFiles */
-select distinct file from holdfast.documents
- where tenant_id = $1 and collection_id = $2 and file > greatest($3 || '/', $4) and file < $3 || '0'
- order by file limit $5`;
-
-export const listRecordsSql = `/* listRecords */
+export const listDocumentsSql = `/* listDocuments */
 select file, record, source_id, encode(sha256, 'hex') as sha256 from holdfast.documents
- where tenant_id = $1 and collection_id = $2 and file = $3 and record > $4
- order by record limit $5`;
+ where tenant_id = $1 and collection_id = $2 and (file, record) >= ($3, $4) and file < $5
+ order by file, record limit $6`;
 
 export const insertDocumentsSql = `/* insertDocuments */
 with collection as (select collection_id from holdfast.collections where tenant_id = $1 and collection_id = $2),
@@ -123,34 +113,15 @@ export async function findDocuments(
   return database.query<KnownDocument>(findDocumentsSql, keyed(scope, collection, keys));
 }
 
-export async function firstDocuments(
+/** A page of documents in the order of bytes of (file, record): from `from` on, files below `before`. */
+export async function listDocuments(
   database: Queryable,
   scope: Scope,
-  { collection, limit }: { collection: Collection; limit: number },
-): Promise<DocumentKey[]> {
-  return database.query<DocumentKey>(firstDocumentsSql, [scope.tenantId, collection.collection_id, limit]);
-}
-
-/** The indexed files below `folder`, a page at a time: those after `after`, in the order of bytes. */
-export async function listFiles(
-  database: Queryable,
-  scope: Scope,
-  page: { collection: Collection; folder: string; after: string; limit: number },
-): Promise<string[]> {
-  const { collection, folder, after, limit } = page;
-  const values = [scope.tenantId, collection.collection_id, folder, after, limit];
-  return (await database.query<{ file: string }>(listFilesSql, values)).map((row) => row.file);
-}
-
-/** The indexed documents of one file, a page at a time: those whose record is after `after`. */
-export async function listRecords(
-  database: Queryable,
-  scope: Scope,
-  page: { collection: Collection; file: string; after: string; limit: number },
+  page: { collection: Collection; from: DocumentKey; before: string; limit: number },
 ): Promise<KnownDocument[]> {
-  const { collection, file, after, limit } = page;
-  const values = [scope.tenantId, collection.collection_id, file, after, limit];
-  return database.query<KnownDocument>(listRecordsSql, values);
+  const { collection, from, before, limit } = page;
+  const values = [scope.tenantId, collection.collection_id, from.file, from.record, before, limit];
+  return database.query<KnownDocument>(listDocumentsSql, values);
 }
 
 /** Inserts documents that are not there yet. Only inside a transaction that holds lockCollection(). */

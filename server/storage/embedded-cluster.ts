@@ -5,15 +5,16 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chown, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { chown, cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { arch, platform } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ConfigInvalid, DatabaseUnavailable, messageOf } from "../errors.ts";
 
 export const MAJOR_VERSION = "18";
-const SUPERUSER = "holdfast";
+// Not "holdfast": a user of that name would have our schema in his search_path, and an unqualified name would work here only.
+const SUPERUSER = "postgres";
 
 export interface Programs {
   readonly initdb: string;
@@ -51,17 +52,35 @@ export async function findUser(): Promise<SystemUser> {
   );
 }
 
-/** Throws when `user` may not enter a folder above `path`: a home with mode 0700, for example. */
-export async function requireReachable(path: string, user: SystemUser, remedy: string): Promise<void> {
-  if (user.uid === undefined) return;
+/** The first folder on the way to `path` that `user` may not enter: a home with mode 0700, for example. */
+export async function findBarrier(path: string, user: SystemUser): Promise<string | undefined> {
+  if (user.uid === undefined) return undefined;
   for (let folder = path; dirname(folder) !== folder; folder = dirname(folder)) {
     const { mode, uid, gid } = await stat(folder);
     const bit = uid === user.uid ? 0o100 : gid === user.gid ? 0o010 : 0o001;
-    if ((mode & bit) !== 0) continue;
-    throw new ConfigInvalid(
-      `PostgreSQL does not run as root, and its user postgres may not enter ${folder}; ${remedy}, start as another user, or set DATABASE_URL.`,
-    );
+    if ((mode & bit) === 0) return folder;
   }
+  return undefined;
+}
+
+/** Where a root process keeps what the user postgres must reach. */
+export const SHARED_HOME = "/var/lib/holdfast";
+
+/** The programs where `user` can run them: a copy in SHARED_HOME if the installation stands in a closed folder. */
+export async function reachablePrograms(programs: Programs, user: SystemUser): Promise<Programs> {
+  const native = dirname(dirname(programs.postgres));
+  if (!(await findBarrier(native, user))) return programs;
+  const about = await readFile(join(dirname(native), "package.json"), "utf8");
+  const copy = join(SHARED_HOME, `postgresql-${String(JSON.parse(about).version)}`);
+  if (!(await exists(copy))) {
+    // Whole or not at all, and whoever comes second keeps the first one's.
+    const draft = `${copy}.new-${process.pid}-${randomBytes(3).toString("hex")}`;
+    await mkdir(SHARED_HOME, { recursive: true, mode: 0o755 });
+    await cp(native, draft, { recursive: true, verbatimSymlinks: true });
+    await rename(draft, copy).catch(() => rm(draft, { recursive: true, force: true }));
+  }
+  const moved = (path: string): string => join(copy, relative(native, path));
+  return { initdb: moved(programs.initdb), postgres: moved(programs.postgres) };
 }
 
 /** Makes `cluster` with a random password in it. When another process is faster, its cluster stays. */

@@ -5,12 +5,14 @@ import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Client } from "pg";
 import { now, sleep } from "../clock.ts";
-import { DatabaseUnavailable } from "../errors.ts";
+import { ConfigInvalid, DatabaseUnavailable } from "../errors.ts";
 import { isAlive, launch, urlOf } from "./embedded-cluster.ts";
 import type { Programs, SystemUser } from "./embedded-cluster.ts";
+import { codeOf } from "./postgres.ts";
 
 const START_MS = 60_000;
 const POLL_MS = 10;
+const WRONG_PASSWORD = new Set(["28P01", "28000"]);
 const LOG_BYTES = 10_000_000;
 
 export interface Place {
@@ -53,9 +55,13 @@ async function answers(place: Place, port: number): Promise<boolean> {
     await client.connect();
     const { rows } = await client.query<{ folder: string }>(showDataDirectory);
     return rows[0]?.folder === place.cluster;
-  } catch {
+  } catch (error) {
     // Starting, stopping or gone: the next round looks again.
-    return false;
+    if (!WRONG_PASSWORD.has(codeOf(error) ?? "")) return false;
+    throw new ConfigInvalid(
+      `The PostgreSQL in ${place.cluster} does not accept the password kept there; set HOLDFAST_DATA_DIR to another directory.`,
+      { cause: error },
+    );
   } finally {
     await client.end().catch(() => undefined);
   }

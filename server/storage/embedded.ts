@@ -1,21 +1,24 @@
 // A PostgreSQL of our own for DATABASE_URL unset. One postmaster per data directory, whoever starts it: processes
 // that come later share it, and one left behind by a killed process is used on. The process that owns it stops it;
 // the others then meet DatabaseUnavailable until a process starts it again, on the same port and password.
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { access, chmod, constants, mkdir, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
-import { dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { now, sleep } from "../clock.ts";
 import { ConfigInvalid, DatabaseUnavailable, messageOf, ResourceTaken } from "../errors.ts";
 import {
   createCluster,
   exists,
+  findBarrier,
   findPrograms,
   findUser,
   isAlive,
   MAJOR_VERSION,
-  requireReachable,
+  reachablePrograms,
+  SHARED_HOME,
   urlOf,
 } from "./embedded-cluster.ts";
 import type { SystemUser } from "./embedded-cluster.ts";
@@ -25,6 +28,8 @@ import { codeOf } from "./postgres.ts";
 
 export interface EmbeddedOptions {
   readonly dataDir: string;
+  /** A root process may keep the data elsewhere when the user postgres cannot enter `dataDir`. */
+  readonly mayMove?: boolean;
   readonly onProgress?: (text: string) => void;
 }
 
@@ -115,16 +120,23 @@ async function endedBy(pid: number, signal: "SIGINT" | "SIGQUIT"): Promise<boole
   return !isAlive(pid);
 }
 
-async function preparePlace({ dataDir, onProgress }: EmbeddedOptions): Promise<Place> {
-  const [programs, user] = await Promise.all([findPrograms(), findUser()]);
-  const root = await makeRoot(resolve(dataDir), user);
-  await requireReachable(
-    root,
-    user,
-    "set HOLDFAST_DATA_DIR to a directory elsewhere, such as /var/lib/holdfast",
-  );
-  await requireReachable(dirname(programs.postgres), user, "move this installation elsewhere");
-  return { root, cluster: join(root, "postgres"), programs, user, report: onProgress ?? (() => undefined) };
+async function preparePlace({ dataDir, mayMove, onProgress }: EmbeddedOptions): Promise<Place> {
+  const [found, user] = await Promise.all([findPrograms(), findUser()]);
+  const report = onProgress ?? (() => undefined);
+  let root = await makeRoot(resolve(dataDir), user);
+  const barrier = await findBarrier(root, user);
+  if (barrier !== undefined && mayMove) {
+    await mkdir(SHARED_HOME, { recursive: true, mode: 0o755 });
+    const name = createHash("sha256").update(root).digest("hex").slice(0, 12);
+    root = await makeRoot(join(SHARED_HOME, name), user);
+    report(`PostgreSQL runs as user postgres, which may not enter ${barrier}; its data is in ${root}.`);
+  } else if (barrier !== undefined) {
+    throw new ConfigInvalid(
+      `PostgreSQL does not run as root, and its user postgres may not enter ${barrier}; set HOLDFAST_DATA_DIR to a directory elsewhere, such as ${SHARED_HOME}, start as another user, or set DATABASE_URL.`,
+    );
+  }
+  const programs = await reachablePrograms(found, user);
+  return { root, cluster: join(root, "postgres"), programs, user, report };
 }
 
 /** Makes the directory and tries to write in it. Only a root process lets another user through. */

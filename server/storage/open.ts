@@ -1,5 +1,6 @@
 // Opens the database that the configuration names: a given PostgreSQL, or the embedded one.
 import { isAbsolute, resolve } from "node:path";
+import { DEFAULT_DATA_DIR } from "../config.ts";
 import type { Config } from "../config.ts";
 import type { Database } from "./database.ts";
 import { startEmbedded } from "./embedded.ts";
@@ -37,7 +38,8 @@ export async function openDatabase(
     return { database, isEmbedded: false, close: () => database.close() };
   }
   const dataDir = isAbsolute(config.dataDir) ? config.dataDir : resolve(config.dataDir);
-  const embedded = await startEmbedded({ dataDir, onProgress: say });
+  const mayMove = config.dataDir === DEFAULT_DATA_DIR;
+  const embedded = await startEmbedded({ dataDir, mayMove, onProgress: say });
   const database = openPostgres({ ...config, url: embedded.url });
   const close = async (): Promise<void> => {
     await database.close();

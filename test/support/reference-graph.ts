@@ -32,31 +32,28 @@ export function servicesWith(
 
 export interface Conversation {
   /** Runs one turn and returns the state after it. */
-  say(text: string, signal?: AbortSignal): Promise<typeof graph.OutputType>;
+  say(text: string, signal?: AbortSignal): ReturnType<typeof graph.invoke>;
   /** Runs one turn and returns its message chunks in order. */
   stream(text: string): Promise<BaseMessage[]>;
   state(): Promise<Record<string, unknown>>;
 }
 
-let threads = 0;
+graph.checkpointer = new MemorySaver();
 
-/** A new thread; `services` undefined is LangGraph without our server. */
-export function converse(services: Services | undefined = servicesWith()): Conversation {
-  const compiled = Object.assign(Object.create(graph), { checkpointer: new MemorySaver() }) as typeof graph;
-  threads += 1;
-  const configurable = { thread_id: `thread-${threads}`, ...(services ? { [SERVICES]: services } : {}) };
+/** A new thread; `services` null is LangGraph without our server. */
+export function converse(services: Services | null = servicesWith()): Conversation {
+  const configurable = { thread_id: crypto.randomUUID(), ...(services ? { [SERVICES]: services } : {}) };
   const input = (text: string): { messages: { type: string; content: string; id: string }[] } => ({
     messages: [{ type: "human", content: text, id: crypto.randomUUID() }],
   });
   return {
-    say: async (text, signal) =>
-      compiled.invoke(input(text), { configurable, ...(signal ? { signal } : {}) }),
+    say: async (text, signal) => graph.invoke(input(text), { configurable, ...(signal ? { signal } : {}) }),
     stream: async (text) => {
       const chunks: BaseMessage[] = [];
-      const stream = await compiled.stream(input(text), { configurable, streamMode: "messages" });
+      const stream = await graph.stream(input(text), { configurable, streamMode: "messages" });
       for await (const [message] of stream) chunks.push(message);
       return chunks;
     },
-    state: async () => (await compiled.getState({ configurable })).values,
+    state: async () => (await graph.getState({ configurable })).values,
   };
 }

@@ -31,10 +31,10 @@ const fixed = new Map<string, Script>([
   ["fake-500", refusal(500, "server_error")],
   ["fake-503", refusal(503, "overloaded")],
   ["fake-silent", { isSilent: true }],
-  ["fake-stall", { pieces: ["It ", "stalls "], ending: "stall" }],
-  ["fake-nodone", { pieces: ["All ", "of ", "it."], ending: "no-done" }],
-  ["fake-nofinish", { pieces: ["Half ", "of "], ending: "no-finish" }],
-  ["fake-badjson", { pieces: ["It ", "breaks "], ending: "bad-json" }],
+  ["fake-stall", { pieces: ["It", " stalls"], ending: "stall" }],
+  ["fake-nodone", { pieces: ["All", " of", " it."], ending: "no-done" }],
+  ["fake-nofinish", { pieces: ["Half", " of"], ending: "no-finish" }],
+  ["fake-badjson", { pieces: ["It", " breaks"], ending: "bad-json" }],
 ]);
 
 /** The shipped chooser: every name has a script. */
@@ -50,8 +50,8 @@ export function scriptFor(model: string, turns: readonly Turn[]): Script {
   return fixed.get(model) ?? { pieces: wordsOf(answerFrom(turns)) };
 }
 
-/** Words with the white space that follows them: joined, they are the text again. */
-export const wordsOf = (text: string): string[] => text.match(/\s*\S+\s*/g) ?? [];
+/** Words with the white space before them, as tokens come: joined, they are the text again. */
+export const wordsOf = (text: string): string[] => text.split(/(?<=\S)(?=\s)/);
 
 const numbered = (count: number): string[] =>
-  Array.from({ length: Math.min(count, 100_000) }, (_, index) => `tok${index} `);
+  Array.from({ length: Math.min(count, 100_000) }, (_, index) => (index === 0 ? "tok0" : ` tok${index}`));

@@ -1,0 +1,192 @@
+-- What all migrations add up to, for review: a change here that nobody meant is a fault.
+-- Written by a test. To write it anew: npx vitest run test/storage/migrate.test.ts -u
+-- 0001_checkpoints (breaking: no)
+-- 0002_threads_and_runs (breaking: no)
+-- 0003_documents (breaking: no)
+
+create table holdfast.assistants (
+  assistant_id uuid not null,
+  graph_id text not null,
+  name text not null,
+  description text,
+  version integer default 1 not null,
+  config jsonb default '{}'::jsonb not null,
+  context jsonb default '{}'::jsonb not null,
+  metadata jsonb default '{}'::jsonb not null,
+  created_at timestamp with time zone default now() not null,
+  updated_at timestamp with time zone default now() not null,
+  constraint assistants_pkey PRIMARY KEY (assistant_id)
+);
+
+create table holdfast.chunks (
+  chunk_id bigint generated always as identity not null,
+  tenant_id text not null,
+  collection_id bigint not null,
+  document_id bigint not null,
+  ordinal integer not null,
+  body text not null,
+  length integer not null,
+  constraint chunks_document_id_fkey FOREIGN KEY (document_id) REFERENCES holdfast.documents(document_id) ON DELETE CASCADE,
+  constraint chunks_document_id_ordinal_key UNIQUE (document_id, ordinal),
+  constraint chunks_pkey PRIMARY KEY (chunk_id)
+);
+
+create table holdfast.collections (
+  collection_id bigint generated always as identity not null,
+  tenant_id text not null,
+  name text not null,
+  language text not null,
+  documents bigint default 0 not null,
+  chunks bigint default 0 not null,
+  lexemes bigint default 0 not null,
+  revision bigint default 0 not null,
+  created_at timestamp with time zone default now() not null,
+  constraint collections_pkey PRIMARY KEY (collection_id),
+  constraint collections_tenant_id_name_key UNIQUE (tenant_id, name)
+);
+
+create table holdfast.documents (
+  document_id bigint generated always as identity not null,
+  tenant_id text not null,
+  collection_id bigint not null,
+  file text collate "C" not null,
+  record text collate "C" not null,
+  source_id text not null,
+  title text not null,
+  sha256 bytea not null,
+  metadata jsonb default '{}'::jsonb not null,
+  created_at timestamp with time zone default now() not null,
+  constraint documents_collection_id_file_record_key UNIQUE (collection_id, file, record),
+  constraint documents_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES holdfast.collections(collection_id) ON DELETE CASCADE,
+  constraint documents_pkey PRIMARY KEY (document_id)
+);
+
+create table holdfast.instances (
+  worker_id uuid not null,
+  started_at timestamp with time zone default now() not null,
+  constraint instances_pkey PRIMARY KEY (worker_id)
+);
+
+create table holdfast.migrations (
+  version integer not null,
+  name text not null,
+  checksum text not null,
+  breaking boolean not null,
+  applied_at timestamp with time zone default now() not null,
+  constraint migrations_pkey PRIMARY KEY (version)
+);
+
+create table holdfast.postings (
+  collection_id bigint not null,
+  lexeme text collate "C" not null,
+  chunk_id bigint not null,
+  tf real not null,
+  length real not null
+);
+
+create table holdfast.run_events (
+  run_id uuid not null,
+  seq integer not null,
+  event text not null,
+  data text not null,
+  created_at timestamp with time zone default now() not null,
+  constraint run_events_pkey PRIMARY KEY (run_id, seq),
+  constraint run_events_run_id_fkey FOREIGN KEY (run_id) REFERENCES holdfast.runs(run_id) ON DELETE CASCADE,
+  constraint run_events_seq_check CHECK ((seq >= 0))
+);
+
+create table holdfast.runs (
+  run_id uuid not null,
+  thread_id text not null,
+  assistant_id uuid not null,
+  ord bigint generated always as identity not null,
+  state text not null,
+  attempt integer default 1 not null,
+  worker_id uuid,
+  multitask text default 'reject'::text not null,
+  metadata jsonb default '{}'::jsonb not null,
+  kwargs json not null,
+  error json,
+  created_at timestamp with time zone default now() not null,
+  updated_at timestamp with time zone default now() not null,
+  constraint runs_assistant_id_fkey FOREIGN KEY (assistant_id) REFERENCES holdfast.assistants(assistant_id),
+  constraint runs_pkey PRIMARY KEY (run_id),
+  constraint runs_state CHECK ((state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text, 'success'::text, 'error'::text, 'timeout'::text, 'interrupted'::text]))),
+  constraint runs_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
+);
+
+create table holdfast.terms (
+  collection_id bigint not null,
+  lexeme text collate "C" not null,
+  df bigint not null,
+  constraint terms_pkey PRIMARY KEY (collection_id, lexeme)
+);
+
+create table holdfast.threads (
+  thread_id text not null,
+  status text default 'idle'::text not null,
+  metadata jsonb default '{}'::jsonb not null,
+  config jsonb default '{}'::jsonb not null,
+  error json,
+  created_at timestamp with time zone default now() not null,
+  updated_at timestamp with time zone default now() not null,
+  state_updated_at timestamp with time zone default now() not null,
+  constraint threads_pkey PRIMARY KEY (thread_id),
+  constraint threads_status CHECK ((status = ANY (ARRAY['idle'::text, 'busy'::text, 'interrupted'::text, 'error'::text])))
+);
+
+create table public.checkpoint_blobs (
+  thread_id text not null,
+  checkpoint_ns text default ''::text not null,
+  channel text not null,
+  version text not null,
+  type text not null,
+  blob bytea,
+  constraint checkpoint_blobs_pkey PRIMARY KEY (thread_id, checkpoint_ns, channel, version)
+);
+
+create table public.checkpoint_migrations (
+  v integer not null,
+  constraint checkpoint_migrations_pkey PRIMARY KEY (v)
+);
+
+create table public.checkpoint_writes (
+  thread_id text not null,
+  checkpoint_ns text default ''::text not null,
+  checkpoint_id text not null,
+  task_id text not null,
+  idx integer not null,
+  channel text not null,
+  type text,
+  blob bytea not null,
+  task_path text default ''::text not null,
+  constraint checkpoint_writes_pkey PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
+);
+
+create table public.checkpoints (
+  thread_id text not null,
+  checkpoint_ns text default ''::text not null,
+  checkpoint_id text not null,
+  parent_checkpoint_id text,
+  type text,
+  checkpoint jsonb not null,
+  metadata jsonb default '{}'::jsonb not null,
+  created_at timestamp with time zone default now() not null,
+  constraint checkpoints_pkey PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id)
+);
+
+CREATE INDEX postings_chunk ON holdfast.postings USING btree (chunk_id);
+
+CREATE INDEX postings_lookup ON holdfast.postings USING btree (collection_id, lexeme) INCLUDE (chunk_id, tf, length);
+
+CREATE INDEX runs_of_thread ON holdfast.runs USING btree (thread_id, ord);
+
+CREATE INDEX runs_of_worker ON holdfast.runs USING btree (worker_id) WHERE (state = 'running'::text);
+
+CREATE UNIQUE INDEX runs_one_live ON holdfast.runs USING btree (thread_id) WHERE (state = ANY (ARRAY['ready'::text, 'running'::text]));
+
+CREATE OR REPLACE FUNCTION holdfast.search_text(source text)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$ select translate(source, '-/\‐‑‒–—−', '         ') $function$;

@@ -1,0 +1,20 @@
+import { expect, test } from "vitest";
+import { Input, Output, State } from "../../graph/state.ts";
+
+const propertiesOf = (schema: object): object => ("properties" in schema ? Object(schema.properties) : {});
+
+test("the input is messages only, so that Studio shows a chat box", () => {
+  const properties = propertiesOf(Input.getJsonSchema());
+  expect(Object.keys(properties)).toEqual(["messages"]);
+  expect(properties).toMatchObject({ messages: { langgraph_type: "messages" } });
+});
+
+test("the output is messages and citations, and every channel has a JSON schema", () => {
+  expect(Object.keys(propertiesOf(Output.getJsonSchema()))).toEqual(["messages", "citations"]);
+  expect(Object.keys(propertiesOf(State.getJsonSchema()))).toEqual([
+    "messages",
+    "passages",
+    "citations",
+    "budget",
+  ]);
+});
