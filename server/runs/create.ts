@@ -90,7 +90,7 @@ export async function getRun(engine: Engine, threadId: string, runId: string): P
 }
 
 /** An assistant by its id or by the id of its graph. */
-export function findAssistant(engine: Engine, id: string): AssistantRow {
+function findAssistant(engine: Engine, id: string): AssistantRow {
   const found = engine.assistants.find((one) => one.assistant_id === id || one.graph_id === id);
   if (found) return found;
   throw new AssistantNotFound(

@@ -35,7 +35,7 @@ export function startReaper(engine: Engine): { stop(): Promise<void> } {
 }
 
 /** Ends the runs of dead instances, and those of this one that it no longer executes. Returns their ids. */
-export async function reap(engine: Engine): Promise<string[]> {
+async function reap(engine: Engine): Promise<string[]> {
   const lost = await engine.database.transaction(async (transaction) => {
     const dead = await lockDeadInstances(transaction);
     const orphans = { workerIds: [...dead, engine.workerId], except: engine.live.ids() };

@@ -91,6 +91,13 @@ async function share(place: Place, port: number): Promise<Embedded> {
 async function own(place: Place, port: number): Promise<Embedded> {
   await writeFile(ownerFileOf(place), `${process.pid}\n`);
   await writeFile(portFileOf(place), `${port}\n`);
+  try {
+    // Asks it once: data that somebody else made does not take our password.
+    await findRunning(place);
+  } catch (error) {
+    await stopOwned(place);
+    throw error;
+  }
   place.report(`PostgreSQL ${MAJOR_VERSION} runs on 127.0.0.1:${port}.`);
   return { url: await urlOf(place.cluster, port), reused: false, stop: () => stopOwned(place) };
 }

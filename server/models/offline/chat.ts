@@ -84,7 +84,8 @@ async function sendStream(response: ServerResponse, reply: Reply, answer: Answer
     await choice({ content: piece });
   }
   const ending = script.ending ?? "done";
-  if (ending === "cut") return void response.destroy();
+  // Destroyed only once the words have left: a real cut comes after what was already received.
+  if (ending === "cut") return void response.write(": cut\n\n", () => response.destroy());
   if (ending === "stall") return untilAborted(signal);
   if (ending === "bad-json") await send('{"choices": [{');
   if (ending === "done" || ending === "no-done") {
