@@ -100,8 +100,11 @@ async function ask(
   };
 }
 
+function gain(rank: number): number {
+  return 1 / Math.log2(rank + 2);
+}
+
 function ndcgOf(ranking: readonly string[], relevant: ReadonlySet<string>): number {
-  const gain = (rank: number): number => 1 / Math.log2(rank + 2);
   const reached = ranking.reduce((sum, id, rank) => sum + (relevant.has(id) ? gain(rank) : 0), 0);
   const possible = Array.from({ length: Math.min(DEPTH, relevant.size) }, (_, rank) => gain(rank));
   return reached / possible.reduce((sum, one) => sum + one, 0);

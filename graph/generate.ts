@@ -20,6 +20,8 @@ export async function generate(state: Turn, config: LangGraphRunnableConfig): Pr
         timeout: modelTimeoutMs,
         maxRetries: 0,
         streamUsage: true,
+        // The SDK would log what it cannot parse; our error says it without the content.
+        configuration: { logLevel: "off" },
       });
       return chat.stream(
         prompt.map(({ role, content }) => ({ role, content })),
@@ -32,7 +34,7 @@ export async function generate(state: Turn, config: LangGraphRunnableConfig): Pr
 }
 
 /** The passages an answer refers to, in the order of their numbers. */
-export function citationsOf(text: string, passages: readonly Passage[]): Citation[] {
+function citationsOf(text: string, passages: readonly Passage[]): Citation[] {
   const cited = new Set([...text.matchAll(/\[(\d{1,3})\]/g)].map(([, n]) => Number(n)));
   return passages
     .map(({ source_id, title, chunk_id }, index) => ({ n: index + 1, source_id, title, chunk_id }))

@@ -4,6 +4,6 @@ export { streamAnswer } from "./models/answer.ts";
 export { countChatTokens, countTokens, encodingOf } from "./models/tokens.ts";
 export { redactText } from "./privacy/redact.ts";
 export { BudgetExceeded, ModelFailed } from "./errors.ts";
-export { SERVICES, graphSettings, servicesOf } from "./services.ts";
+export { graphSettings, servicesOf } from "./services.ts";
 export type { ChatText } from "./models/tokens.ts";
 export type { GraphSettings, Passage, SearchOptions, Services } from "./services.ts";

@@ -33,7 +33,7 @@ async function ask(
   })) {
     if (frame.event !== "messages") continue;
     tokens += 1;
-    answer += String(frame.data[0].content);
+    answer += typeof frame.data[0].content === "string" ? frame.data[0].content : "";
   }
   return { tokens, answer };
 }

@@ -2,6 +2,7 @@
 // encodings and count. Short and long texts have a thread each, so a hostile text delays only its kind.
 // A count that takes too long is refused and its thread released; nothing is ever estimated.
 import { once } from "node:events";
+import { extname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { deadline } from "../clock.ts";
 import { BudgetExceeded, messageOf } from "../errors.ts";
@@ -18,6 +19,8 @@ export interface ChatText {
   readonly name?: string | undefined;
 }
 
+// The compiled package has .js beside .js, a clone .ts beside .ts.
+const WORKER = new URL(`./token-worker${extname(import.meta.url)}`, import.meta.url);
 const LONG_TEXT = 65_536;
 const COUNT_TIMEOUT_MS = 30_000;
 /** In characters, of all cached texts together. */
@@ -147,9 +150,7 @@ class Lane {
   }
 
   #start(): Worker {
-    // The compiled package has no .ts files; the address of a worker is not rewritten by the compiler.
-    const file = import.meta.url.endsWith(".ts") ? "./token-worker.ts" : "./token-worker.js";
-    const worker = new Worker(new URL(file, import.meta.url), { execArgv: [], name: "count-tokens" });
+    const worker = new Worker(WORKER, { execArgv: [], name: "count-tokens" });
     // Between two jobs nobody listens, and an error without a listener would end the process.
     worker.on("error", () => undefined);
     worker.once("exit", () => {

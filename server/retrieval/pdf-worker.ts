@@ -11,7 +11,7 @@ export type PdfAnswer =
 const ONLY_ERRORS = 0;
 
 // readPdf() starts this thread with the bytes of the file.
-parentPort?.postMessage(await parse(workerData as Uint8Array));
+parentPort?.postMessage(await parse(workerData as Uint8Array), []);
 
 async function parse(bytes: Uint8Array): Promise<PdfAnswer> {
   try {

@@ -4,7 +4,7 @@ import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { z } from "zod";
-import { DocumentUnreadable, messageOf } from "../errors.ts";
+import { DocumentUnreadable } from "../errors.ts";
 
 const MAX_LINE_BYTES = 50_000_000;
 const LINE_FEED = 10;
@@ -46,7 +46,7 @@ export function parseRecord(text: string, name: string): z.output<typeof schema>
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const field = issue?.path.join(".") || "the line";
-  throw new DocumentUnreadable(`${name}: ${field} is wrong: ${messageOf(issue)}.`);
+  throw new DocumentUnreadable(`${name}: ${field} is wrong: ${issue?.message ?? "unknown"}.`);
 }
 
 function open(file: string): AsyncIterable<Buffer> {

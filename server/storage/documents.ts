@@ -131,10 +131,9 @@ export async function insertDocuments(
   { collection, rows }: { collection: Collection; rows: readonly DocumentRow[] },
 ): Promise<void> {
   const key = [scope.tenantId, collection.collection_id];
-  const heads = rows.map(({ chunks: _, ...head }) => head);
   const inserted = await transaction.query<DocumentKey & { document_id: number }>(insertDocumentsSql, [
     ...key,
-    JSON.stringify(heads),
+    JSON.stringify(rows.map(headOf)),
   ]);
   const ids = new Map(inserted.map((row) => [keyOf(row), row.document_id]));
   const pieces = rows.flatMap((row) =>
@@ -162,6 +161,10 @@ export async function deleteDocuments(
 /** One text for a key; a path cannot hold NUL. */
 export function keyOf({ file, record }: DocumentKey): string {
   return `${file}\0${record}`;
+}
+
+function headOf({ file, record, source_id, title, sha256 }: DocumentRow): Omit<DocumentRow, "chunks"> {
+  return { file, record, source_id, title, sha256 };
 }
 
 function keyed(scope: Scope, collection: Collection, keys: readonly DocumentKey[]): unknown[] {

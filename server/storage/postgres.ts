@@ -1,7 +1,7 @@
 // Database over a pg pool. Every wait is bounded: connecting, waiting for a free connection, each statement.
 import { Client, DatabaseError, Pool, types } from "pg";
 import type { ClientBase } from "pg";
-import { AppError, DatabaseUnavailable, messageOf } from "../errors.ts";
+import { AppError, ConfigInvalid, DatabaseUnavailable, messageOf } from "../errors.ts";
 import type { Database, Queryable, Session } from "./database.ts";
 
 export interface PostgresOptions {
@@ -22,6 +22,8 @@ types.setTypeParser(types.builtins.INT8, Number);
 
 const TAG = /^\/\* (\w+) \*\//;
 const GONE = /^(08|57P0|53300|57014)/;
+/** Wrong user or password, no such database. */
+const REFUSED = /^(28|3D)/;
 const names = new Map<string, string | undefined>();
 
 export function openPostgres(options: PostgresOptions): Database {
@@ -117,6 +119,10 @@ function nameOf(text: string): string | undefined {
 /** Postgres errors with an SQLSTATE of our own concern stay as they are; lost connections become one error. */
 function translate(error: unknown): unknown {
   if (error instanceof AppError) return error;
+  if (error instanceof DatabaseError && REFUSED.test(error.code ?? "")) {
+    const text = `PostgreSQL refused the connection: ${error.message}. Check DATABASE_URL.`;
+    return new ConfigInvalid(text, { cause: error });
+  }
   if (error instanceof DatabaseError && !GONE.test(error.code ?? "")) return error;
   const reason = messageOf(error) || codeOf(error);
   return new DatabaseUnavailable(`PostgreSQL did not answer: ${reason}. Check that it runs.`, {

@@ -1,5 +1,6 @@
 import { afterAll, beforeEach, expect, test, vi } from "vitest";
 import { useModelEndpoint } from "../../server/config.ts";
+import { turnsOf } from "../../server/models/offline/chat.ts";
 import { countChatTokens, stopCounting } from "../../server/models/tokens.ts";
 import { startFakeModel } from "../support/model.ts";
 import { converse, documents, servicesWith } from "../support/reference-graph.ts";
@@ -66,8 +67,7 @@ test("the prompt that is sent has exactly the tokens that were counted, and both
   const state = await talk.say("Can I get a refund for my order?");
   const { budget } = (await talk.state()) as { budget: { prompt_tokens: number; model: string } };
   const body = fake.calls[0]?.body;
-  const messages = (body?.messages ?? []).map(({ role, content }) => ({ role, content: String(content) }));
-  expect(await countChatTokens(messages, budget.model)).toBe(budget.prompt_tokens);
+  expect(await countChatTokens(body ? turnsOf(body) : [], budget.model)).toBe(budget.prompt_tokens);
   expect(state.messages.at(-1)).toMatchObject({ usage_metadata: { input_tokens: budget.prompt_tokens } });
   expect(body?.max_tokens).toBe(77);
 });
@@ -126,10 +126,10 @@ test("300 KB of one letter are refused within 2 s and never stall the server", a
 
 test("personal data in an answer is a placeholder in the state, in the same message", async () => {
   const talk = converse(servicesWith({ model: "fake-leak" }));
-  const chunks = (await talk.stream("Whom can I write to?")).filter(({ type }) => type === "ai");
+  const chunk = (await talk.stream("Whom can I write to?")).find(({ type }) => type === "ai");
   const { messages } = (await talk.state()) as { messages: { id: string; text: string }[] };
   expect(messages).toHaveLength(2);
-  expect(messages.at(-1)).toMatchObject({ id: chunks[0]?.id, text: "Write to [REDACTED_EMAIL] soon. [1]" });
+  expect(messages.at(-1)).toMatchObject({ id: chunk?.id, text: "Write to [REDACTED_EMAIL] soon. [1]" });
 });
 
 test("without a server the graph answers, from no documents, with the settings of the environment", async () => {
@@ -144,8 +144,9 @@ test("nothing but the model endpoint is ever asked for anything", async () => {
   const asked = vi.spyOn(globalThis, "fetch");
   await converse().say("Can I get a refund for my order?");
   await converse(servicesWith({ model: "gpt-5.6-codex" })).say("Can I get a refund for my order?");
-  expect(new Set(asked.mock.calls.map(([url]) => String(url)))).toEqual(
-    new Set([`${fake.url}/chat/completions`]),
-  );
+  expect(asked.mock.calls.map(([url]) => url)).toEqual([
+    `${fake.url}/chat/completions`,
+    `${fake.url}/chat/completions`,
+  ]);
   expect(fake.calls).toHaveLength(2);
 });

@@ -1,7 +1,20 @@
-import { expect, test } from "vitest";
+import { MessagesDeltaValue, MessagesValue } from "@langchain/langgraph";
+import { afterEach, expect, test, vi } from "vitest";
 import { Input, Output, State } from "../../graph/state.ts";
 
 const propertiesOf = (schema: object): object => ("properties" in schema ? Object(schema.properties) : {});
+
+afterEach(() => vi.unstubAllEnvs());
+
+test.each([
+  ["plain", MessagesValue],
+  ["delta", MessagesDeltaValue],
+])("HOLDFAST_MESSAGES=%s decides how messages are kept", async (kept, value) => {
+  vi.stubEnv("HOLDFAST_MESSAGES", kept);
+  vi.resetModules();
+  const state = await import("../../graph/state.ts");
+  expect(state.State.fields.messages.constructor.name).toBe(value.constructor.name);
+});
 
 test("the input is messages only, so that Studio shows a chat box", () => {
   const properties = propertiesOf(Input.getJsonSchema());

@@ -82,7 +82,7 @@ test("a body above the limit is 413, whether its length is announced or not", as
     method: "POST",
     body: stream,
     duplex: "half",
-  } as RequestInit);
+  });
   expect((await seen(chunked)).slice(0, 2)).toEqual([413, "body_too_large"]);
 });
 

@@ -25,7 +25,7 @@ const dataOf = (frames: Frame[], event: string): unknown[] =>
   frames.filter((frame) => frame.event === event).map(({ data }) => data);
 
 async function stream(assistant: string, options: object): Promise<Frame[]> {
-  return collect(server.client.runs.stream(await newThread(), assistant, options as never));
+  return collect(server.client.runs.stream(await newThread(), assistant, options));
 }
 
 test("ids are 0, 1, 2 … without a gap, metadata is first, and no frame is called end", async () => {

@@ -43,10 +43,12 @@ test.each(names)("%s counts any text as tiktoken does", (name) => {
   const anything = fc.oneof(
     fc.string({ unit: "binary", maxLength: 60 }),
     fc.string({ unit: "grapheme", maxLength: 60 }),
-    fc.string({ unit: fc.constantFrom(..."aA1 \n\r\t'’.!/é漢\u0301\uD800"), maxLength: 200 }),
+    fc.string({ unit: fc.constantFrom(...Array.from("aA1 \n\r\t'’.!/é漢\u0301\uD800")), maxLength: 200 }),
   );
   fc.assert(
-    fc.property(anything, (text) => countWith(name, text) === oracle(name, text)),
+    fc.property(anything, (text) => {
+      expect(countWith(name, text)).toBe(oracle(name, text));
+    }),
     { numRuns: 3000 },
   );
 });

@@ -48,7 +48,9 @@ test("redacting twice changes nothing", () => {
     .array(fc.oneof(fc.constantFrom(...parts), fc.string()), { maxLength: 12 })
     .map((all) => all.join(""));
   fc.assert(
-    fc.property(text, (one) => redactText(redactText(one)) === redactText(one)),
+    fc.property(text, (one) => {
+      expect(redactText(redactText(one))).toBe(redactText(one));
+    }),
     { numRuns: 2000 },
   );
 });

@@ -19,7 +19,7 @@ test("the database allows exactly the states of the table", async () => {
     "select pg_get_constraintdef(oid) as rule from pg_constraint where conname = 'runs_state'",
   );
   const allowed = [...(row?.rule ?? "").matchAll(/'(\w+)'/g)].map(([, state]) => state);
-  expect(allowed.toSorted()).toEqual([...states].toSorted());
+  expect(new Set(allowed)).toEqual(new Set(states));
 });
 
 test("from every state an end can be reached, and from an end nothing", () => {
@@ -27,6 +27,6 @@ test("from every state an end can be reached, and from an end nothing", () => {
     const reached = new Set<RunState>([state]);
     for (const one of reached) for (const next of MOVES[one]) reached.add(next);
     expect([...reached].some(isTerminal)).toBe(true);
-    if (isTerminal(state)) expect(reached.size).toBe(1);
+    expect(reached.size > 1).toBe(!isTerminal(state));
   }
 });

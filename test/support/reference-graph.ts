@@ -40,12 +40,13 @@ export interface Conversation {
 
 graph.checkpointer = new MemorySaver();
 
+const input = (text: string): { messages: { type: string; content: string; id: string }[] } => ({
+  messages: [{ type: "human", content: text, id: crypto.randomUUID() }],
+});
+
 /** A new thread; `services` null is LangGraph without our server. */
 export function converse(services: Services | null = servicesWith()): Conversation {
   const configurable = { thread_id: crypto.randomUUID(), ...(services ? { [SERVICES]: services } : {}) };
-  const input = (text: string): { messages: { type: string; content: string; id: string }[] } => ({
-    messages: [{ type: "human", content: text, id: crypto.randomUUID() }],
-  });
   return {
     say: async (text, signal) => graph.invoke(input(text), { configurable, ...(signal ? { signal } : {}) }),
     stream: async (text) => {

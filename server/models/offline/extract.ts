@@ -60,6 +60,8 @@ function score(passages: readonly PromptPassage[], question: ReadonlyMap<string,
   const weights = new Map(
     [...question].map(([term, counts]) => {
       const holding = all.filter(({ terms, heading }) => terms.has(term) || heading.has(term)).length;
+      // A word of the earlier question that no passage holds was about something else.
+      if (holding === 0 && counts < 1) return [term, 0];
       return [term, counts * Math.log(1 + (all.length - holding + 0.5) / (holding + 0.5))];
     }),
   );

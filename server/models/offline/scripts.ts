@@ -4,7 +4,7 @@ import { answerFrom } from "./extract.ts";
 import type { Turn } from "./extract.ts";
 
 /** How a stream ends. `cut` destroys the socket, `stall` sends nothing more, for ever. */
-export type Ending = "done" | "cut" | "stall" | "no-done" | "no-finish" | "bad-json";
+type Ending = "done" | "cut" | "stall" | "no-done" | "no-finish" | "bad-json";
 
 export interface Script {
   /** An HTTP error instead of an answer. */
@@ -51,7 +51,7 @@ export function scriptFor(model: string, turns: readonly Turn[]): Script {
 }
 
 /** Words with the white space before them, as tokens come: joined, they are the text again. */
-export const wordsOf = (text: string): string[] => text.split(/(?<=\S)(?=\s)/);
+const wordsOf = (text: string): string[] => text.split(/(?<=\S)(?=\s)/);
 
 const numbered = (count: number): string[] =>
   Array.from({ length: Math.min(count, 100_000) }, (_, index) => (index === 0 ? "tok0" : ` tok${index}`));
