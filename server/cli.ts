@@ -25,6 +25,10 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 a problem was found · 130 
 Settings come from the environment; docs/configuration.md lists them all.`;
 
 const say = (text: string): void => console.log(text);
+// A reader that has seen enough (`holdfast --help | head`) is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+});
 
 function program(): Command {
   const cli = new Command("holdfast")

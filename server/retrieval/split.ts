@@ -15,7 +15,9 @@ const MAX_BYTES = 4096;
 // Put after each sentence, so that a cut leaves the full stop where it belongs; a control character that
 // loaded text never holds.
 const SENTENCE = "\u001E";
-const PLAIN = ["\n\n", SENTENCE, "\n", " "];
+// Never in a text. Without it the splitter would take a long word apart by UTF-16 units, inside characters.
+const NEVER = "\u001F";
+const PLAIN = ["\n\n", SENTENCE, "\n", " ", NEVER];
 const MARKDOWN = ["\n# ", ...RecursiveCharacterTextSplitter.getSeparatorsForLanguage("markdown")];
 
 const splitters = { markdown: splitter([...MARKDOWN.slice(0, -4), ...PLAIN]), plain: splitter(PLAIN) };
