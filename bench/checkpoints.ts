@@ -73,7 +73,7 @@ async function summarise({ name, scratch, statements, wallMs }: Contender, turns
     statements_per_turn: median(statements),
     most_statements: Math.max(...statements),
     ...Object.fromEntries(at),
-    megabytes: round(Number(row?.bytes ?? 0) / 1e6),
+    megabytes: round((row?.bytes ?? 0) / 1e6),
   };
 }
 
@@ -95,7 +95,7 @@ async function ours(name: string, build: (saver: Checkpoints) => Invocable) {
   const scratch = await openScratchDatabase();
   return {
     contender: await contend(name, scratch, build(new Checkpoints(scratch.database))),
-    close: scratch.close,
+    close: () => scratch.close(),
   };
 }
 
@@ -157,12 +157,12 @@ function nodes(
 
 /** Counts every statement that this process sends, begin and commit included. */
 function countStatements(): { count: number; stop(): void } {
-  const { query } = Client.prototype;
+  const query: unknown = Reflect.get(Client.prototype, "query");
   const counter = { count: 0, stop: () => void Object.assign(Client.prototype, { query }) };
   Object.assign(Client.prototype, {
     query(this: Client, ...args: unknown[]): unknown {
       counter.count += 1;
-      return Reflect.apply(query, this, args);
+      return typeof query === "function" ? Reflect.apply(query, this, args) : undefined;
     },
   });
   return counter;

@@ -28,7 +28,6 @@ create table holdfast.documents (
   source_id text not null,
   title text not null,
   sha256 bytea not null,
-  metadata jsonb not null default '{}',
   created_at timestamptz not null default now(),
   unique (collection_id, file, record)
 );

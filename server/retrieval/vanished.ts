@@ -37,7 +37,7 @@ export async function* vanished(
     onDisk.set(file, there);
     return !there;
   };
-  for (const range of [...found.folders.map(below), ...found.files.map(({ file }) => only(file))]) {
+  for (const range of rangesOf(found)) {
     for await (const page of pages(index, range)) {
       const gone: KnownDocument[] = [];
       for (const row of page) {
@@ -51,6 +51,13 @@ export async function* vanished(
 interface Range {
   readonly from: string;
   readonly before: string;
+}
+
+/** The folders, and the files that are in none of them. */
+function rangesOf({ folders, files }: Found): Range[] {
+  const ranges = folders.map(below);
+  const single = files.filter(({ file }) => ranges.every(({ from }) => !file.startsWith(from)));
+  return [...ranges, ...single.map(({ file }) => only(file))];
 }
 
 /** Everything below a folder: in the order of bytes "/" is followed by "0". */
