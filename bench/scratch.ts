@@ -1,6 +1,6 @@
 // A migrated database for one bench, dropped at its end: on DATABASE_URL, else on an embedded Postgres.
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readConfig } from "../server/config.ts";
@@ -30,7 +30,7 @@ export async function openScratchDatabase(): Promise<ScratchDatabase> {
     const migrating = open(config, url, migrationTimeoutMs);
     await migrate(migrating).finally(() => migrating.close());
   } catch (error) {
-    await server.stop();
+    await administer(config, server.url, `drop database if exists ${name} with (force)`).finally(server.stop);
     throw error;
   }
   const database = open(config, url);
@@ -39,17 +39,24 @@ export async function openScratchDatabase(): Promise<ScratchDatabase> {
     database,
     close: async () => {
       await database.close();
-      await administer(config, server.url, `drop database if exists ${name} with (force)`);
-      await server.stop();
+      await administer(config, server.url, `drop database if exists ${name} with (force)`).finally(
+        server.stop,
+      );
     },
   };
 }
 
 async function findServer(config: Config): Promise<{ url: string; stop(): Promise<void> }> {
   if (config.databaseUrl) return { url: config.databaseUrl, stop: () => Promise.resolve() };
-  const dataDir = await mkdtemp(join(tmpdir(), "holdfast-bench-"));
-  const { url, stop } = await startEmbedded({ dataDir });
-  return { url, stop: () => stop().finally(() => rm(dataDir, { recursive: true, force: true })) };
+  const dataDir = join(tmpdir(), `holdfast-bench-${randomBytes(6).toString("hex")}`);
+  const clear = (): Promise<void> => rm(dataDir, { recursive: true, force: true });
+  try {
+    const { url, stop } = await startEmbedded({ dataDir });
+    return { url, stop: () => stop().finally(clear) };
+  } catch (error) {
+    await clear();
+    throw error;
+  }
 }
 
 async function administer(config: Config, url: string, statement: string): Promise<void> {

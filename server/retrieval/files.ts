@@ -6,7 +6,7 @@ import { basename, dirname, join, relative, resolve, sep } from "node:path";
 import { DocumentUnreadable } from "../errors.ts";
 import { codeOf } from "../storage/postgres.ts";
 
-export const FORMATS = [".md", ".txt", ".html", ".htm", ".pdf", ".jsonl", ".jsonl.gz"];
+const FORMATS = [".md", ".txt", ".html", ".htm", ".pdf", ".jsonl", ".jsonl.gz"];
 
 export interface SourceFile {
   /** Absolute, real. */

@@ -6,7 +6,7 @@ import { deadline } from "../clock.ts";
 import { DocumentUnreadable, messageOf } from "../errors.ts";
 import type { PdfAnswer } from "./pdf-worker.ts";
 
-export const PDF_TIMEOUT_MS = 20_000;
+const PDF_TIMEOUT_MS = 20_000;
 const MAX_HEAP_MB = 512;
 
 // The compiled package has .js beside .js, a clone .ts beside .ts.

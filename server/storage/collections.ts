@@ -42,10 +42,10 @@ select cfgname::text as language from pg_catalog.pg_ts_config
 export const lockCollectionSql = `/* lockCollection */
 select 1 from holdfast.collections where tenant_id = $1 and collection_id = $2 for update`;
 
-export const deleteTermsSql = `/* deleteTerms */
+const deleteTermsSql = `/* deleteTerms */
 delete from holdfast.terms where collection_id = $1`;
 
-export const deleteCollectionSql = `/* deleteCollection */
+const deleteCollectionSql = `/* deleteCollection */
 delete from holdfast.collections where tenant_id = $1 and collection_id = $2`;
 
 const vacuumIndex = `/* vacuumIndex */

@@ -2,6 +2,7 @@
 import { mkdir, mkdtemp, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { onTestFinished } from "vitest";
 import { ingest } from "../../server/retrieval/ingest.ts";
 import type { IngestOptions, IngestReport } from "../../server/retrieval/ingest.ts";
 import { search } from "../../server/retrieval/search.ts";
@@ -14,8 +15,10 @@ export interface Folder {
   delete(...names: string[]): Promise<void>;
 }
 
+/** Deleted when the test has finished. */
 export async function makeFolder(files: Record<string, string | Uint8Array> = {}): Promise<Folder> {
   const path = await realpath(await mkdtemp(join(tmpdir(), "holdfast-documents-")));
+  onTestFinished(() => rm(path, { recursive: true, force: true }));
   const folder: Folder = {
     path,
     write: async (more) => {
