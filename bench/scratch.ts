@@ -30,7 +30,9 @@ export async function openScratchDatabase(): Promise<ScratchDatabase> {
     const migrating = open(config, url, migrationTimeoutMs);
     await migrate(migrating).finally(() => migrating.close());
   } catch (error) {
-    await administer(config, server.url, `drop database if exists ${name} with (force)`).finally(server.stop);
+    await administer(config, server.url, `drop database if exists ${name} with (force)`).finally(() =>
+      server.stop(),
+    );
     throw error;
   }
   const database = open(config, url);
@@ -39,8 +41,8 @@ export async function openScratchDatabase(): Promise<ScratchDatabase> {
     database,
     close: async () => {
       await database.close();
-      await administer(config, server.url, `drop database if exists ${name} with (force)`).finally(
-        server.stop,
+      await administer(config, server.url, `drop database if exists ${name} with (force)`).finally(() =>
+        server.stop(),
       );
     },
   };

@@ -10,6 +10,15 @@ const uuid = z.string().refine(isUuid, "must be a UUID");
 const flag = z
   .union([z.boolean(), z.string()])
   .transform((value) => value === true || /^(true|1|yes)$/i.test(String(value)));
+/** A whole number in a body or a query, with what counts when it is not given. */
+const whole = (min: number, max: number, otherwise: number) =>
+  z.coerce
+    .number()
+    .int()
+    .min(min)
+    .max(max)
+    .nullish()
+    .transform((value) => value ?? otherwise);
 
 export const threadCreate = z.object({
   thread_id: uuid.nullish(),
@@ -66,13 +75,7 @@ export const stateAtCheckpoint = z.object({ checkpoint: fields, subgraphs: flag.
 
 const before = z.union([z.string(), fields]).nullish();
 export const history = z.object({
-  limit: z.coerce
-    .number()
-    .int()
-    .min(1)
-    .max(1000)
-    .nullish()
-    .transform((value) => value ?? 10),
+  limit: whole(1, 1000, 10),
   before: before.transform((value) =>
     typeof value === "object" && value !== null ? checkpointIdOf(value) : value,
   ),
@@ -84,19 +87,8 @@ export const assistantSearch = z.object({
   graph_id: z.string().nullish(),
   name: z.string().nullish(),
   metadata: fields.nullish(),
-  limit: z.coerce
-    .number()
-    .int()
-    .min(1)
-    .max(1000)
-    .nullish()
-    .transform((value) => value ?? 10),
-  offset: z.coerce
-    .number()
-    .int()
-    .min(0)
-    .nullish()
-    .transform((value) => value ?? 0),
+  limit: whole(1, 1000, 10),
+  offset: whole(0, 1_000_000_000, 0),
 });
 
 /** @throws InputInvalid with zod's issues */

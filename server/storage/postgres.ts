@@ -15,7 +15,6 @@ export interface PostgresOptions {
 }
 
 export const UNIQUE_VIOLATION = "23505";
-export const UNDEFINED_TABLE = "42P01";
 
 // Numbers of our own tables stay far below 2^53.
 types.setTypeParser(types.builtins.INT8, Number);

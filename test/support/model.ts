@@ -2,8 +2,6 @@
 import { startOfflineModel } from "../../server/models/offline/server.ts";
 import type { ModelCall, OfflineModelOptions } from "../../server/models/offline/server.ts";
 
-export type { ModelCall };
-
 export interface FakeModel {
   /** Base URL with `/v1`. */
   readonly url: string;
