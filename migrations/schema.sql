@@ -54,7 +54,6 @@ create table holdfast.documents (
   source_id text not null,
   title text not null,
   sha256 bytea not null,
-  metadata jsonb default '{}'::jsonb not null,
   created_at timestamp with time zone default now() not null,
   constraint documents_collection_id_file_record_key UNIQUE (collection_id, file, record),
   constraint documents_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES holdfast.collections(collection_id) ON DELETE CASCADE,
