@@ -1,16 +1,13 @@
 #!/usr/bin/env node
 // The commands: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a problem was found, 130 interrupted.
+// What a command needs is loaded when it runs: help and a wrong setting answer at once.
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
-import { indexDocuments, indexSamples } from "./commands/index-documents.ts";
-import { doctor } from "./commands/doctor.ts";
-import { migrateDatabase } from "./commands/migrate.ts";
 import { addToEnvironment, readConfig } from "./config.ts";
 import type { Config } from "./config.ts";
 import { AppError, messageOf } from "./errors.ts";
 import { uuidv7 } from "./ids.ts";
-import { serveUntilStopped } from "./main.ts";
 import { readGraphsFile } from "./runs/graphs.ts";
 import type { GraphsFile } from "./runs/graphs.ts";
 
@@ -49,6 +46,7 @@ function program(): Command {
     .option("--check", "change nothing; exit with 3 when something is pending")
     .option("--json", "print one JSON object")
     .action(async (options: { check?: true; json?: true }) => {
+      const { migrateDatabase } = await import("./commands/migrate.ts");
       process.exitCode = await migrateDatabase(await settle(), { ...options, say });
     });
   cli
@@ -58,6 +56,7 @@ function program(): Command {
     .option("--collection <name>", "collection to index into (HOLDFAST_COLLECTION)")
     .option("--json", "print one JSON object")
     .action(async (paths: string[], options: { collection?: string; json?: true }) => {
+      const { indexDocuments } = await import("./commands/index-documents.ts");
       process.exitCode = await indexDocuments(await settle(), { ...options, paths, say });
     });
   cli
@@ -66,6 +65,7 @@ function program(): Command {
     .option("--config <file>", "langgraph.json to check")
     .option("--json", "print one JSON object")
     .action(async (options: Shared & { json?: true }) => {
+      const { doctor } = await import("./commands/doctor.ts");
       process.exitCode = await doctor(await settle(options), { ...options, say });
     });
   return cli;
@@ -83,6 +83,8 @@ function serving(command: Command): Command {
 
 async function dev(options: Shared): Promise<never> {
   const { config, graphs } = await configure(options);
+  const { serveUntilStopped } = await import("./main.ts");
+  const { indexSamples } = await import("./commands/index-documents.ts");
   say(`Holdfast: graphs of ${graphs.path}`);
   const prepare = indexSamples(config, { graphsPath: graphs.path, say });
   return serveUntilStopped({ config, graphs, say, mayModelBeOffline: true, prepare }, ({ url, graphIds }) => {
@@ -93,6 +95,7 @@ async function dev(options: Shared): Promise<never> {
 
 async function serve(options: Shared): Promise<never> {
   const { config, graphs } = await configure(options);
+  const { serveUntilStopped } = await import("./main.ts");
   return serveUntilStopped({ config, graphs, say, mayModelBeOffline: false }, ({ url, graphIds }) => {
     say(`Ready on ${url} with graph ${graphIds.join(", ")}.`);
   });

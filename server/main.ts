@@ -22,7 +22,6 @@ import { Recorder } from "./runs/record.ts";
 import { graphSettings } from "./services.ts";
 import { upsertSystemAssistants } from "./storage/assistants.ts";
 import type { Database } from "./storage/database.ts";
-import { migrate } from "./storage/migrate.ts";
 import { openDatabase } from "./storage/open.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
@@ -60,9 +59,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 async function build(options: ServerOptions, parts: AsyncDisposableStack): Promise<RunningServer> {
   const { config, say } = options;
   const log = openLog(config.logLevel);
-  const { database, isEmbedded, close } = await openDatabase(config, say);
+  const { database, isEmbedded, migrate, close } = await openDatabase(config, say);
   parts.defer(close);
-  const { applied, version } = await migrate(database);
+  const { applied, version } = await migrate();
   const changes = applied.length > 0 ? `applied ${applied.join(", ")}` : "up to date";
   say(
     `Database: ${isEmbedded ? "embedded PostgreSQL" : "PostgreSQL at DATABASE_URL"}, schema ${version} (${changes})`,

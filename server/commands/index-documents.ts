@@ -5,7 +5,6 @@ import type { Config } from "../config.ts";
 import { ingest } from "../retrieval/ingest.ts";
 import type { Progress } from "../retrieval/ingest.ts";
 import type { Database } from "../storage/database.ts";
-import { migrate } from "../storage/migrate.ts";
 import { openDatabase } from "../storage/open.ts";
 import { defaultScope } from "../storage/scope.ts";
 
@@ -17,9 +16,9 @@ export async function indexDocuments(
   options: { paths: string[]; collection?: string; json?: boolean; say: Say },
 ): Promise<number> {
   const { paths, collection = config.collection, json = false, say } = options;
-  const { database, close } = await openDatabase(config, json ? undefined : say);
+  const { database, migrate, close } = await openDatabase(config, json ? undefined : say);
   try {
-    await migrate(database);
+    await migrate();
     const onProgress = json ? undefined : progressPrinter(say);
     const result = await ingest(database, defaultScope, {
       collection,

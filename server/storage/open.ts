@@ -4,11 +4,14 @@ import { DEFAULT_DATA_DIR } from "../config.ts";
 import type { Config } from "../config.ts";
 import type { Database } from "./database.ts";
 import { startEmbedded } from "./embedded.ts";
+import { migrate, migrationTimeoutMs } from "./migrate.ts";
 import { openPostgres } from "./postgres.ts";
 
 export interface OpenDatabase {
   readonly database: Database;
   readonly isEmbedded: boolean;
+  /** Brings the schema up to date, on a connection of its own that allows a migration its time. */
+  readonly migrate: () => Promise<{ applied: string[]; version: string }>;
   /** Closes every connection, and stops the embedded server if this process started it. */
   readonly close: () => Promise<void>;
 }
@@ -35,7 +38,8 @@ export async function openDatabase(
       url: config.databaseUrl,
       directUrl: config.databaseDirectUrl,
     });
-    return { database, isEmbedded: false, close: () => database.close() };
+    const migrateGiven = (): ReturnType<typeof migrate> => migrateAt(config, directUrl ?? url);
+    return { database, isEmbedded: false, migrate: migrateGiven, close: () => database.close() };
   }
   const dataDir = isAbsolute(config.dataDir) ? config.dataDir : resolve(config.dataDir);
   const mayMove = config.dataDir === DEFAULT_DATA_DIR;
@@ -45,5 +49,14 @@ export async function openDatabase(
     await database.close();
     await embedded.stop();
   };
-  return { database, isEmbedded: true, close };
+  return { database, isEmbedded: true, migrate: () => migrateAt(config, embedded.url), close };
+}
+
+async function migrateAt(config: DatabaseConfig, url: string): ReturnType<typeof migrate> {
+  const database = openPostgres({ ...config, url, poolSize: 2, statementTimeoutMs: migrationTimeoutMs });
+  try {
+    return await migrate(database);
+  } finally {
+    await database.close();
+  }
 }
