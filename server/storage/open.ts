@@ -32,12 +32,9 @@ export async function openDatabase(
   config: DatabaseConfig,
   say: (text: string) => void = () => {},
 ): Promise<OpenDatabase> {
-  if (config.databaseUrl) {
-    const database = openPostgres({
-      ...config,
-      url: config.databaseUrl,
-      directUrl: config.databaseDirectUrl,
-    });
+  const { databaseUrl: url, databaseDirectUrl: directUrl } = config;
+  if (url) {
+    const database = openPostgres({ ...config, url, directUrl });
     const migrateGiven = (): ReturnType<typeof migrate> => migrateAt(config, directUrl ?? url);
     return { database, isEmbedded: false, migrate: migrateGiven, close: () => database.close() };
   }
