@@ -149,8 +149,9 @@ async function preparePlace({ dataDir, mayMove, onProgress }: EmbeddedOptions): 
 /** Makes the directory and tries to write in it. Only a root process lets another user through. */
 async function makeRoot(path: string, user: SystemUser): Promise<string> {
   try {
-    const made = await mkdir(path, { recursive: true, mode: 0o700 });
-    if (made && user.uid !== undefined) await chmod(path, 0o711);
+    const mode = user.uid === undefined ? 0o700 : 0o711;
+    const made = await mkdir(path, { recursive: true, mode });
+    if (made) await chmod(path, mode); // whatever the umask took
     await access(path, constants.W_OK | constants.X_OK);
     // PostgreSQL knows its directory by its true path.
     return await realpath(path);
