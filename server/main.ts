@@ -112,6 +112,9 @@ export async function serveUntilStopped(
     if (signals > 1) process.exit(130);
     stopping.resolve(signal);
   };
+  // A promise that a node forgot is that node's fault, and no reason to end everybody's runs.
+  const log = openLog(options.config.logLevel);
+  process.on("unhandledRejection", (error) => log.error("promise.unhandled", { reason: messageOf(error) }));
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
   const running = await server;
   started(running);
@@ -176,7 +179,7 @@ async function drain(engine: Engine, server: Server, drainMs: number): Promise<v
 
 function versions(): { version: string; langgraphVersion: string } {
   const require = createRequire(import.meta.url);
-  const own = import.meta.url.includes("/dist/") ? "../../package.json" : "../package.json";
+  const own = import.meta.url.endsWith(".js") ? "../../package.json" : "../package.json";
   const langgraph = require.resolve("@langchain/langgraph/package.json");
   return { version: versionIn(require.resolve(own)), langgraphVersion: versionIn(langgraph) };
 }

@@ -47,10 +47,12 @@ function refusePoison(body: unknown): void {
 
 /** Refuses what PostgreSQL's jsonb cannot hold. @param field the name to show */
 export function refuseUnstorable(field: string, value: unknown): void {
-  const text = JSON.stringify(value ?? null);
-  if (/\\u0000|\\ud[89a-f]/i.test(text)) {
+  JSON.stringify(value, (key: string, item: unknown) => {
+    if (isStorable(key) && (typeof item !== "string" || isStorable(item))) return item;
     throw new InputPoisoned(
       `${field} holds a NUL character or half a surrogate pair, which cannot be stored there.`,
     );
-  }
+  });
 }
+
+const isStorable = (text: string): boolean => text.isWellFormed() && !text.includes("\0");

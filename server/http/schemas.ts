@@ -73,7 +73,7 @@ export const joinQuery = z.object({ cancel_on_disconnect: flag.optional() });
 
 export const stateAtCheckpoint = z.object({ checkpoint: fields, subgraphs: flag.nullish() });
 
-const before = z.union([z.string(), fields]).nullish();
+const before = z.union([uuid, fields]).nullish();
 export const history = z.object({
   limit: whole(1, 1000, 10),
   before: before.transform((value) =>

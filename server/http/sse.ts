@@ -1,11 +1,12 @@
 // A run's events as server-sent events. A stream ends cleanly only when its run is over; whatever else
 // happens, the connection is broken off, and the client comes back with Last-Event-ID.
 // Frames are read when the client takes them: for a slow one, the log is the buffer.
-import { now, sleep } from "../clock.ts";
+import { sleep } from "../clock.ts";
 import type { Followed } from "../runs/follow.ts";
 
 const encoder = new TextEncoder();
 // One line without a blank one after it: anything more shows as an event in older official clients.
+const BEAT = Symbol("beat");
 const HEARTBEAT = ": heartbeat\n";
 
 export interface StreamOptions {
@@ -41,17 +42,20 @@ export function bytesOf<Item>(
 ): ReadableStream<Uint8Array> {
   const { heartbeatMs, gone, render, keepAlive } = options;
   let pending: Promise<IteratorResult<Item>> | undefined;
-  let beatAt = now() + heartbeatMs;
+  // One timer per interval, however many events pass meanwhile.
+  let beat: Promise<typeof BEAT> | undefined;
   let isOver = false;
   /** What to send next, after at most one interval; undefined once the source is at its end. */
   const read = async (): Promise<string | undefined> => {
     pending ??= source.next();
-    const result = await Promise.race([pending, sleep(Math.max(0, beatAt - now()), gone.signal)]);
-    const isDue = now() >= beatAt;
-    if (isDue) beatAt = now() + heartbeatMs;
-    if (result) pending = undefined;
-    if (result?.done) return undefined;
-    return (isDue ? keepAlive : "") + (result ? render(result.value) : "");
+    beat ??= sleep(heartbeatMs, gone.signal).then(() => BEAT);
+    const first = await Promise.race([beat, pending]);
+    if (first === BEAT) {
+      beat = undefined;
+      return keepAlive;
+    }
+    pending = undefined;
+    return first.done ? undefined : render(first.value);
   };
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
@@ -62,6 +66,7 @@ export function bytesOf<Item>(
         else {
           isOver = true;
           controller.close();
+          gone.abort(); // the timer of the interval
         }
       } catch (error) {
         options.breakOff(error);

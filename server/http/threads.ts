@@ -35,6 +35,9 @@ export function threadRoutes(engine: Engine): Hono {
   app.get("/threads/:thread", async (context) => {
     const threadId = idOf(context);
     const thread = await getThread(engine, threadId);
+    // A thread whose graph is not served here any more is still a thread.
+    const isServed = engine.graphs.has(String(thread.metadata["graph_id"]));
+    if (!isServed) return context.json(toThread(thread));
     const { values, tasks } = await getState(engine, threadId, { subgraphs: false });
     const interrupted = tasks.filter(({ interrupts }) => Array.isArray(interrupts) && interrupts.length > 0);
     const interrupts = Object.fromEntries(interrupted.map((task) => [task["id"], task["interrupts"]]));
@@ -77,6 +80,8 @@ export function threadRoutes(engine: Engine): Hono {
 
   async function listed(context: Context, query: unknown): Promise<Response> {
     const { limit, before, metadata, checkpoint } = check(history, query);
+    if (before) checkId("checkpoint", before);
+    refuseUnstorable("metadata", metadata);
     const wanted = { limit, before: before ?? undefined, metadata: metadata ?? undefined };
     const states = await listHistory(engine, idOf(context), {
       ...wanted,
@@ -99,5 +104,5 @@ function checkpointOf(
 }
 
 function toThread(thread: ThreadRow): object {
-  return { ...thread, values: null, interrupts: {}, error: thread.error ?? undefined };
+  return { ...thread, values: {}, interrupts: {}, error: thread.error ?? undefined };
 }

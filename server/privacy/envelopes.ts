@@ -55,6 +55,18 @@ const EMPTY_BY_DEFAULT = new Set([
   "tool_call_chunks",
 ]);
 
+const SETTABLE = [
+  "id",
+  "name",
+  "additional_kwargs",
+  "response_metadata",
+  "usage_metadata",
+  "tool_calls",
+  "invalid_tool_calls",
+  "status",
+  "artifact",
+];
+
 interface Message {
   readonly lc_kwargs: Fields;
   readonly lc_id: readonly string[];
@@ -76,17 +88,23 @@ export function isMessage(value: object): value is Message {
 export function fieldsOf(message: Message): { name: string; fields: Fields } {
   const own = message.lc_id.at(-1) ?? "";
   const name = CLASSES.has(own) ? own : (CLASS_OF_TYPE.get(message.type) ?? "");
-  const fields: Fields = {};
-  for (const key of Object.keys(message.lc_kwargs)) {
-    const value: unknown = key in message ? Reflect.get(message, key) : message.lc_kwargs[key];
-    if (value !== undefined && key !== "contentBlocks") fields[key] = value;
-  }
+  const fields = everyField(message);
   // An empty tool_calls beside raw ones says "do not parse them": it must stay.
   const keepsToolCalls = hasKey(fields["additional_kwargs"], "tool_calls");
   for (const key of EMPTY_BY_DEFAULT) {
     if (isEmpty(fields[key]) && !(keepsToolCalls && key === "tool_calls")) delete fields[key];
   }
   return { name, fields };
+}
+
+/** What a message was made of, and what was set on it since. */
+export function everyField(message: Message): Fields {
+  const fields: Fields = {};
+  for (const key of new Set([...Object.keys(message.lc_kwargs), ...SETTABLE])) {
+    const value: unknown = key in message ? Reflect.get(message, key) : message.lc_kwargs[key];
+    if (value !== undefined && key !== "contentBlocks") fields[key] = value;
+  }
+  return fields;
 }
 
 /** The message of an envelope, or undefined when its class is not in the list or refuses its fields. */

@@ -57,7 +57,8 @@ function encode(value: unknown, path: string, depth: number): unknown {
 
 function encodeObject(value: object, path: string, depth: number): unknown {
   if (depth > MAX_DEPTH) throw refusal(`a cycle or more than ${MAX_DEPTH} levels`, path);
-  if (Array.isArray(value)) return value.map((item, index) => encode(item, `${path}[${index}]`, depth));
+  if (Array.isArray(value))
+    return Array.from(value, (item, index) => encode(item, `${path}[${index}]`, depth));
   if (isMessage(value)) {
     const { name, fields } = fieldsOf(value);
     const kwargs = encodeFields(fields, path, depth);
@@ -74,7 +75,8 @@ function encodeBuiltIn(value: object, path: string, depth: number): unknown {
   }
   if (value instanceof Uint8Array) return constructed("Uint8Array", [[...value]], "from");
   if (value instanceof RegExp) return constructed("RegExp", [value.source, value.flags]);
-  if (value instanceof Error) return constructed("Error", [value.message]);
+  if (value instanceof Error)
+    return { ...constructed("Error", [value.message]), kwargs: { name: value.name } };
   if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer)
     throw refusal(`a ${value.constructor.name}`, path);
   if (!("lg_name" in value)) return undefined;
@@ -166,11 +168,11 @@ function decodeRecord(fields: Fields): unknown {
   }
 }
 
-function decodeBuiltIn({ id, args }: Fields): unknown {
+function decodeBuiltIn({ id, args, kwargs }: Fields): unknown {
   const name: unknown = Array.isArray(id) && id.length === 1 ? id[0] : undefined;
   if (!Array.isArray(args)) return undefined;
   const [first, second]: unknown[] = args;
-  if (name === "Error" && typeof first === "string") return new Error(first);
+  if (name === "Error" && typeof first === "string") return namedError(first, kwargs);
   if (name === "RegExp" && typeof first === "string" && typeof second === "string")
     return regExp(first, second);
   if (!Array.isArray(first)) return undefined;
@@ -179,6 +181,16 @@ function decodeBuiltIn({ id, args }: Fields): unknown {
     return new Map(first);
   if (name === "Uint8Array" && first.every((byte) => Number.isInteger(byte))) return Uint8Array.from(first);
   return undefined;
+}
+
+function namedError(message: string, kwargs: unknown): Error {
+  const error = new Error(message);
+  const name: unknown =
+    typeof kwargs === "object" && kwargs !== null ? Reflect.get(kwargs, "name") : undefined;
+  if (typeof name === "string" && name !== "Error") {
+    Object.defineProperty(error, "name", { value: name, configurable: true, writable: true });
+  }
+  return error;
 }
 
 function regExp(source: string, flags: string): RegExp | undefined {

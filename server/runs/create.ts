@@ -3,10 +3,12 @@
 import { AssistantNotFound, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
+import { Checkpoints } from "../storage/checkpoints.ts";
 import { findRun, insertRun } from "../storage/runs.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { findThread, insertThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
+import { requireCheckpoint } from "./state.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -56,10 +58,13 @@ export async function createRun(engine: Engine, threadId: string, request: RunRe
   if (request.if_not_exists === "create") await insertThread(engine.database, threadId, {});
   const thread = await findThread(engine.database, threadId);
   if (!thread) throw new ThreadNotFound(threadId);
+  const { checkpoint, checkpoint_id: checkpointId } = request;
+  const asked = { ...checkpoint, ...(checkpointId ? { checkpoint_id: checkpointId } : {}) };
+  await requireCheckpoint(new Checkpoints(engine.database), threadId, asked);
   const kwargs = kwargsOf(request, {
     config: mergeConfigs([assistant.config, thread.config, request.config ?? {}]),
     context: { ...assistant.context, ...request.context },
-    identity: { ...kept, run_id: runId, thread_id: threadId },
+    identity: { ...asked, ...kept, run_id: runId, thread_id: threadId },
   });
   engine.live.expect(runId);
   const row = await insertRun(engine.database, {
@@ -102,13 +107,7 @@ function kwargsOf(
   request: RunRequest,
   merged: { config: Fields; context: Fields; identity: Fields },
 ): RunKwargs {
-  const { checkpoint, checkpoint_id: checkpointId } = request;
-  const configurable = {
-    ...asFields(merged.config["configurable"]),
-    ...checkpoint,
-    ...(checkpointId ? { checkpoint_id: checkpointId } : {}),
-    ...merged.identity,
-  };
+  const configurable = { ...asFields(merged.config["configurable"]), ...merged.identity };
   return {
     input: request.input ?? null,
     command: request.command ?? null,

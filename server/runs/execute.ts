@@ -46,8 +46,9 @@ async function drive(engine: Engine, run: AcceptedRun, controller: AbortControll
   const recording = engine.recorder.open(run.run_id);
   try {
     const end = await runToEnd(engine, run, { controller, recording });
-    if (end.error) await recording.append("error", toWireJson(end.error)).catch(() => undefined);
-    await recording.flushed().catch(() => undefined); // without its log a run still has to end
+    if (end.error) await recording.append("error", toWireJson(end.error));
+    // If the log is lost the run must not end as if it were whole: it stays for the reaper, which says so.
+    await recording.flushed();
     await finish(engine, run, end);
     const facts = { run_id: run.run_id, graph_id: run.graph_id, ms: now() - startedAt };
     engine.log.info("run.finished", { ...facts, status: end.state, code: end.error?.error });

@@ -1,5 +1,9 @@
 // The runs that this process executes now: how to stop one, and who waits for its next event.
 
+import { sleep } from "../clock.ts";
+
+const ACCEPTING_MS = 20;
+
 export interface LiveRun {
   readonly runId: string;
   readonly controller: AbortController;
@@ -46,9 +50,12 @@ export class LiveRuns {
     for (const { controller } of this.#runs.values()) controller.abort(reason);
   }
 
-  /** Resolves when no run is left. */
+  /** Resolves when no run is left, those included that are just being accepted. */
   async settled(): Promise<void> {
-    await Promise.all([...this.#runs.values()].map(({ done }) => done));
+    while (this.#runs.size + this.#starting.size > 0) {
+      await Promise.all([...this.#runs.values()].map(({ done }) => done));
+      if (this.#starting.size > 0) await sleep(ACCEPTING_MS);
+    }
   }
 
   wake(runIds: Iterable<string>): void {

@@ -3,7 +3,7 @@
 import { sleep } from "../clock.ts";
 import { messageOf } from "../errors.ts";
 import { deleteInstances, lockDeadInstances } from "../storage/instances.ts";
-import { failOrphanRuns } from "../storage/runs.ts";
+import { failRuns, listOrphanRuns } from "../storage/runs.ts";
 import type { RunError } from "../storage/runs.ts";
 import type { Engine } from "./engine.ts";
 
@@ -11,7 +11,7 @@ const EVERY_MS = 2000;
 const LOST: RunError = {
   error: "InstanceLost",
   message:
-    "The server that executed this run stopped before it ended. The thread kept its last checkpoint: " +
+    "The server that executed this run stopped before it ended, or lost its database. The thread kept its last checkpoint: " +
     "go on from there with input null, or send a new message.",
 };
 
@@ -34,16 +34,18 @@ export function startReaper(engine: Engine): { stop(): Promise<void> } {
   };
 }
 
-/** Ends the runs of dead instances, and those of this one that it no longer executes. Returns their ids. */
-async function reap(engine: Engine): Promise<string[]> {
+/** Ends the runs of dead instances, and those of this one that it no longer executes. */
+async function reap(engine: Engine): Promise<void> {
   const lost = await engine.database.transaction(async (transaction) => {
     const dead = await lockDeadInstances(transaction);
-    const orphans = { workerIds: [...dead, engine.workerId], except: engine.live.ids() };
-    const runIds = await failOrphanRuns(transaction, orphans, LOST);
+    const found = await listOrphanRuns(transaction, [...dead, engine.workerId]);
+    // Asked after the rows were read: a run is announced here before its row exists.
+    const live = new Set(engine.live.ids());
+    const orphans = found.filter((runId) => !live.has(runId));
+    const ended = orphans.length > 0 ? await failRuns(transaction, orphans, LOST) : [];
     await deleteInstances(transaction, dead);
-    return runIds;
+    return ended;
   });
   for (const runId of lost) engine.log.warn("run.lost", { run_id: runId });
   engine.live.wake(lost);
-  return lost;
 }

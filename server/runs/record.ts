@@ -25,9 +25,12 @@ export class Recorder {
   readonly #log: Log;
   readonly #onCommitted: (runIds: Set<string>) => void;
   readonly #failures = new Map<string, unknown>();
+  /** How many events of each run are not committed yet. */
+  readonly #open = new Map<string, number>();
   #pending: RunEvent[] = [];
   #pendingBytes = 0;
-  #flushing: Promise<void> | undefined;
+  #isFlushing = false;
+  #batchDone = Promise.withResolvers<void>();
 
   /** @param onCommitted told which runs have new events */
   constructor(database: Database, log: Log, onCommitted: (runIds: Set<string>) => void) {
@@ -43,12 +46,14 @@ export class Recorder {
         this.#throwIfFailed(runId);
         this.#pending.push({ runId, seq, event, data });
         seq += 1;
+        this.#count(runId, 1);
         this.#pendingBytes += data.length;
-        this.#flushing ??= this.#flush();
-        while (this.#pendingBytes > MAX_PENDING_BYTES && this.#flushing) await this.#flushing;
+        if (!this.#isFlushing) void this.#flush();
+        while (this.#pendingBytes > MAX_PENDING_BYTES) await this.#batchDone.promise;
       },
       flushed: async () => {
-        while (this.#flushing) await this.#flushing;
+        // Only this run's events: those of other runs may never pause.
+        while (this.#open.has(runId)) await this.#batchDone.promise;
         this.#throwIfFailed(runId);
       },
       close: () => this.#failures.delete(runId),
@@ -56,6 +61,7 @@ export class Recorder {
   }
 
   async #flush(): Promise<void> {
+    this.#isFlushing = true;
     // Let the events of this tick gather first.
     await Promise.resolve();
     while (this.#pending.length > 0) {
@@ -63,15 +69,33 @@ export class Recorder {
       const runIds = new Set(batch.map(({ runId }) => runId));
       try {
         await persistently(() => insertEvents(this.#database, batch));
+        this.#settle(batch);
       } catch (error) {
         this.#log.error("events.lost", { runs: runIds.size, events: batch.length, reason: messageOf(error) });
         for (const runId of runIds) this.#failures.set(runId, error);
+        const hopeless = this.#pending.filter(({ runId }) => runIds.has(runId));
         this.#pending = this.#pending.filter(({ runId }) => !runIds.has(runId));
+        this.#settle([...batch, ...hopeless]);
       }
-      this.#pendingBytes = this.#pending.reduce((sum, { data }) => sum + data.length, 0);
       this.#onCommitted(runIds);
     }
-    this.#flushing = undefined;
+    this.#isFlushing = false;
+  }
+
+  /** These events are committed or given up: whoever waits for them, or for room, goes on. */
+  #settle(events: readonly RunEvent[]): void {
+    for (const { runId, data } of events) {
+      this.#count(runId, -1);
+      this.#pendingBytes -= data.length;
+    }
+    this.#batchDone.resolve();
+    this.#batchDone = Promise.withResolvers<void>();
+  }
+
+  #count(runId: string, change: number): void {
+    const left = (this.#open.get(runId) ?? 0) + change;
+    if (left > 0) this.#open.set(runId, left);
+    else this.#open.delete(runId);
   }
 
   #throwIfFailed(runId: string): void {

@@ -5,6 +5,7 @@ import type { StateSnapshot } from "@langchain/langgraph";
 import {
   CheckpointNotFound,
   GraphUnloadable,
+  InputInvalid,
   ThreadBusy,
   ThreadNotFound,
   ThreadWithoutGraph,
@@ -66,7 +67,7 @@ export async function getState(
 ): Promise<ThreadState> {
   const graph = graphOf(engine, await getThread(engine, threadId));
   if (!graph) return EMPTY;
-  const config = configOf(engine, threadId, at.checkpoint);
+  const config = configOf(new Checkpoints(engine.database), threadId, at.checkpoint);
   const snapshot = await graph.getState(config, { subgraphs: at.subgraphs });
   const asked = at.checkpoint?.["checkpoint_id"];
   if (typeof asked === "string" && snapshot.createdAt === undefined) throw new CheckpointNotFound(asked);
@@ -82,11 +83,14 @@ export async function listHistory(
   const graph = graphOf(engine, await getThread(engine, threadId));
   if (!graph) return [];
   const states: ThreadState[] = [];
-  const history = graph.getStateHistory(configOf(engine, threadId, query.checkpoint), {
-    limit: query.limit,
-    ...(query.before ? { before: { configurable: { checkpoint_id: query.before } } } : {}),
-    ...(query.metadata ? { filter: query.metadata } : {}),
-  });
+  const history = graph.getStateHistory(
+    configOf(new Checkpoints(engine.database), threadId, query.checkpoint),
+    {
+      limit: query.limit,
+      ...(query.before ? { before: { configurable: { checkpoint_id: query.before } } } : {}),
+      ...(query.metadata ? { filter: query.metadata } : {}),
+    },
+  );
   for await (const snapshot of history) states.push(stateOf(snapshot));
   return states;
 }
@@ -107,9 +111,12 @@ export async function updateState(
     if (locked.is_busy) throw ThreadBusy.forUpdate();
     const graph = graphOf(engine, locked);
     if (!graph) throw new ThreadWithoutGraph(threadId);
-    const config = configOf(engine, threadId, update.checkpoint);
-    const made = await graph.updateState(config, update.values, update.asNode);
-    const { next } = await graph.getState(configOf(engine, threadId, undefined));
+    // All of it on one connection: the change and the thread's status are committed together.
+    const checkpointer = new Checkpoints(transaction);
+    await requireCheckpoint(checkpointer, threadId, update.checkpoint);
+    const config = configOf(checkpointer, threadId, update.checkpoint);
+    const made = await graph.updateState(config, update.values, update.asNode).catch(refuseUpdate);
+    const { next } = await graph.getState(configOf(checkpointer, threadId, undefined));
     await updateThreadState(transaction, threadId, next.length > 0 ? "interrupted" : "idle");
     return checkpointOf(made) ?? {};
   });
@@ -136,8 +143,32 @@ function graphOf(engine: Engine, thread: { metadata: Fields }): Graph | undefine
   throw new GraphUnloadable(`Graph ${graphId} of this thread is not served here; add it to langgraph.json.`);
 }
 
-function configOf(engine: Engine, threadId: string, checkpoint: Fields | undefined): RunnableConfig {
-  const checkpointer = new Checkpoints(engine.database);
+/**
+ * Makes sure that a checkpoint a client names exists: from one that does not, LangGraph would start empty.
+ * @throws CheckpointNotFound
+ */
+export async function requireCheckpoint(
+  checkpointer: Checkpoints,
+  threadId: string,
+  checkpoint: Fields | undefined,
+): Promise<void> {
+  const asked = checkpoint?.["checkpoint_id"];
+  if (typeof asked !== "string") return;
+  const key = { checkpoint_ns: "", ...checkpoint, thread_id: threadId };
+  if (!(await checkpointer.getTuple({ configurable: key }))) throw new CheckpointNotFound(asked);
+}
+
+/** LangGraph's own refusals (an unknown node, values of a wrong form) are the client's to mend. */
+function refuseUpdate(error: unknown): never {
+  if (error instanceof Error && error.name === "InvalidUpdateError") throw new InputInvalid(error.message);
+  throw error;
+}
+
+function configOf(
+  checkpointer: Checkpoints,
+  threadId: string,
+  checkpoint: Fields | undefined,
+): RunnableConfig {
   const base = { checkpoint_ns: "", ...checkpoint, thread_id: threadId };
   return { configurable: { ...base, __pregel_checkpointer: checkpointer } };
 }

@@ -1,5 +1,5 @@
 // Values as clients see them, in JSON: messages are flat objects with a `type`, nothing throws, nothing runs.
-import { isMessage } from "../privacy/envelopes.ts";
+import { everyField, isMessage } from "../privacy/envelopes.ts";
 
 /** JSON text of any value of a graph. A value that JSON does not know becomes its nearest text. */
 export function toWireJson(value: unknown): string {
@@ -14,13 +14,7 @@ function plain(this: unknown, key: string, value: unknown): unknown {
   if (typeof value === "bigint") return String(value);
   const raw: unknown = typeof this === "object" && this !== null ? Reflect.get(this, key) : value;
   if (typeof raw !== "object" || raw === null) return value;
-  if (isMessage(raw)) {
-    const own = Object.entries(raw.lc_kwargs).map(([name, kept]) => [
-      name,
-      name in raw ? Reflect.get(raw, name) : kept,
-    ]);
-    return { ...Object.fromEntries(own), type: raw.type };
-  }
+  if (isMessage(raw)) return { ...everyField(raw), type: raw.type };
   if (raw instanceof Error) return { error: raw.name, message: raw.message };
   if (raw instanceof Map) return Object.fromEntries(raw);
   if (raw instanceof Set) return [...raw];

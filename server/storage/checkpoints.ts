@@ -32,7 +32,7 @@ import {
   listPendingSendRows,
 } from "./checkpoint-rows.ts";
 import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
-import type { Database } from "./database.ts";
+import type { Database, Queryable } from "./database.ts";
 import { listDeltaHistory } from "./deltas.ts";
 
 const PAGE = 100;
@@ -47,11 +47,12 @@ export interface CheckpointsOptions {
 }
 
 export class Checkpoints extends BaseCheckpointSaver {
-  readonly #database: Database;
+  readonly #database: Queryable | Database;
   readonly #onLost: (error: LeaseLost) => void;
   readonly #patienceMs: number;
 
-  constructor(database: Database, options: CheckpointsOptions = {}) {
+  /** @param database the pool, or a transaction that all reads and writes are then part of */
+  constructor(database: Queryable | Database, options: CheckpointsOptions = {}) {
     super();
     this.#database = database;
     this.#onLost = options.onLost ?? (() => {});
@@ -145,7 +146,9 @@ export class Checkpoints extends BaseCheckpointSaver {
 
   /** Deletes the thread itself too, so that late writes of a run still going are refused. */
   override async deleteThread(threadId: string): Promise<void> {
-    await this.#database.transaction((transaction) => deleteThreadRows(transaction, threadId));
+    const database = this.#database;
+    if ("transaction" in database) await database.transaction((one) => deleteThreadRows(one, threadId));
+    else await deleteThreadRows(database, threadId);
   }
 
   override getDeltaChannelHistory(options: {

@@ -20,7 +20,8 @@ export const UNIQUE_VIOLATION = "23505";
 types.setTypeParser(types.builtins.INT8, Number);
 
 const TAG = /^\/\* (\w+) \*\//;
-const GONE = /^(08|57P0|53300|57014)/;
+/** Connection trouble, shutdown, no connection free, too slow; and a deadlock or conflict: the next try may do. */
+const GONE = /^(08|57P0|53300|57014|40P01|40001)/;
 /** Wrong user or password, no such database. */
 const REFUSED = /^(28|3D)/;
 const names = new Map<string, string | undefined>();
@@ -83,7 +84,7 @@ async function transact<T>(
   client.on("error", onLost);
   try {
     await run(client, undefined, "begin", []);
-    const result = await work(on(client));
+    const result = await work(inTurn(on(client)));
     await run(client, undefined, "commit", []);
     return result;
   } catch (error) {
@@ -95,6 +96,18 @@ async function transact<T>(
     client.release(broken);
     client.removeListener("error", onLost);
   }
+}
+
+/** One statement after the other: what is asked at once, such as by LangGraph, waits its turn. */
+function inTurn(queryable: Queryable): Queryable {
+  let last: Promise<unknown> = Promise.resolve();
+  return {
+    query: <Row>(text: string, values?: readonly unknown[]) => {
+      const next = last.then(() => queryable.query<Row>(text, values));
+      last = next.catch(() => undefined); // its caller has the error
+      return next;
+    },
+  };
 }
 
 async function openSession(client: Client, on: (client: ClientBase) => Queryable): Promise<Session> {

@@ -47,23 +47,38 @@ const findRunRow = `/* findRun */
 select run_id, thread_id, assistant_id, state, attempt, multitask, metadata, kwargs, error, created_at, updated_at
   from holdfast.runs where run_id = $1`;
 
+// Lock order everywhere: the thread, then its run.
 const finishRunRow = `/* finishRun */
-with run as (
-  update holdfast.runs set state = $4, error = $5::json, updated_at = now()
-   where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' returning thread_id)
+with thread as (
+  select thread_id from holdfast.threads
+   where thread_id = (select thread_id from holdfast.runs where run_id = $1) for no key update),
+run as (
+  update holdfast.runs r set state = $4, error = $5::json, updated_at = now()
+    from thread
+   where r.run_id = $1 and r.thread_id = thread.thread_id and r.worker_id = $2 and r.attempt = $3 and r.state = 'running'
+  returning r.thread_id)
 update holdfast.threads t set status = $6, error = $5::json, updated_at = now(), state_updated_at = now()
   from run where t.thread_id = run.thread_id returning t.thread_id`;
 
-const failOrphanRows = `/* failOrphanRuns */
-with lost as (
-  update holdfast.runs set state = 'error', error = $3::json, updated_at = now()
-   where state = 'running' and worker_id = any ($1::uuid[]) and run_id <> all ($2::uuid[])
-  returning run_id, thread_id),
-thread as (
-  update holdfast.threads t set status = 'error', error = $3::json, updated_at = now()
+const listOrphanRows = `/* listOrphanRuns */
+select r.run_id from holdfast.runs r
+ where r.state = 'running' and (r.worker_id = any ($1::uuid[])
+    or not exists (select from holdfast.instances i where i.worker_id = r.worker_id))`;
+
+const failRunRows = `/* failRuns */
+with thread as (
+  select t.thread_id from holdfast.threads t join holdfast.runs r using (thread_id)
+   where r.run_id = any ($1::uuid[]) order by t.thread_id for no key update of t),
+lost as (
+  update holdfast.runs r set state = 'error', error = $2::json, updated_at = now()
+    from thread
+   where r.thread_id = thread.thread_id and r.run_id = any ($1::uuid[]) and r.state = 'running'
+  returning r.run_id, r.thread_id),
+freed as (
+  update holdfast.threads t set status = 'error', error = $2::json, updated_at = now()
     from lost where t.thread_id = lost.thread_id)
 insert into holdfast.run_events (run_id, seq, event, data)
-select run_id, coalesce((select max(seq) + 1 from holdfast.run_events e where e.run_id = lost.run_id), 0), 'error', $3::text
+select run_id, coalesce((select max(seq) + 1 from holdfast.run_events e where e.run_id = lost.run_id), 0), 'error', $2::text
   from lost returning run_id`;
 
 /** The run, already running; "busy" when another run of the thread is live, "missing" without the thread. */
@@ -103,13 +118,14 @@ export async function finishRun(
   return rows.length > 0;
 }
 
-/** Ends the running runs of `workerIds`, except `runIds`, and appends the error to their streams. Returns their ids. */
-export async function failOrphanRuns(
-  on: Queryable,
-  orphans: { workerIds: readonly string[]; except: readonly string[] },
-  error: RunError,
-): Promise<string[]> {
-  const values = [orphans.workerIds, orphans.except, JSON.stringify(error)];
-  const rows = await on.query<{ run_id: string }>(failOrphanRows, values);
+/** Running runs that belong to one of `workerIds`, or to no instance there is. */
+export async function listOrphanRuns(on: Queryable, workerIds: readonly string[]): Promise<string[]> {
+  const rows = await on.query<{ run_id: string }>(listOrphanRows, [workerIds]);
+  return rows.map(({ run_id: runId }) => runId);
+}
+
+/** Ends those of `runIds` that are running still, and appends the error to their streams. Returns their ids. */
+export async function failRuns(on: Queryable, runIds: readonly string[], error: RunError): Promise<string[]> {
+  const rows = await on.query<{ run_id: string }>(failRunRows, [runIds, JSON.stringify(error)]);
   return rows.map(({ run_id: runId }) => runId);
 }

@@ -21,10 +21,9 @@ const findThreadRow = `/* findThread */
 select thread_id, status, metadata, config, error, created_at, updated_at, state_updated_at
   from holdfast.threads where thread_id = $1`;
 
+// The status is read from the row that was locked: a look into runs would be older than a wait for the lock.
 const lockThreadRow = `/* lockThread */
-select t.metadata, exists (
-         select from holdfast.runs r where r.thread_id = t.thread_id and r.state in ('ready', 'running')) as is_busy
-  from holdfast.threads t where t.thread_id = $1 for no key update of t`;
+select metadata, status = 'busy' as is_busy from holdfast.threads where thread_id = $1 for no key update`;
 
 const touchThreadState = `/* touchThreadState */
 update holdfast.threads set status = $2, error = null, updated_at = now(), state_updated_at = now() where thread_id = $1`;
