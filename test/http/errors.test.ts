@@ -101,6 +101,11 @@ test("metadata that PostgreSQL cannot hold is refused and named", async () => {
   expect(text).toMatch(/^metadata holds a NUL character/);
 });
 
+test("metadata that only looks like an escape is kept", async () => {
+  const metadata = { path: String.raw`C:\u0000` };
+  expect((await server.client.threads.create({ metadata })).metadata).toEqual(metadata);
+});
+
 test("input with NUL and half a surrogate pair is kept as it is", async () => {
   const value = "a\0b\ud800c";
   expect(await (await wait({ assistant_id: "keeping", input: { value } })).json()).toMatchObject({ value });

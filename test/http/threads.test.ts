@@ -137,3 +137,52 @@ test("a deleted thread is gone with all its rows", async () => {
   );
   expect(rows).toEqual([]);
 });
+
+test("as many state updates at once as there are connections all succeed", async () => {
+  const threads = await Promise.all(
+    Array.from({ length: 14 }, async () => {
+      const { thread_id: threadId } = await server.client.threads.create({ graphId: "keeping" });
+      return threadId;
+    }),
+  );
+  const update = { values: { count: 5 }, asNode: "keep" };
+  await Promise.all(threads.map((threadId) => server.client.threads.updateState(threadId, update)));
+  const one = threads[0] ?? "";
+  await Promise.all(threads.map(() => server.client.threads.updateState(one, update)));
+  expect(await server.client.threads.getHistory(one, { limit: 100 })).toHaveLength(15);
+});
+
+test("an unknown checkpoint is 404 and changes nothing", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  await server.client.runs.wait(threadId, "topical", ask("one"));
+  const before = await server.client.threads.getState(threadId);
+  const checkpointId = randomUUID();
+  const missing = /HTTP 404: Checkpoint .* not found/;
+  await expect(server.client.threads.updateState(threadId, { values: {}, checkpointId })).rejects.toThrow(
+    missing,
+  );
+  await expect(server.client.runs.wait(threadId, "topical", { input: null, checkpointId })).rejects.toThrow(
+    missing,
+  );
+  expect(await server.client.threads.getState(threadId)).toEqual(before);
+  expect((await server.client.threads.get(threadId)).status).toBe("idle");
+});
+
+test("an update as a node that does not exist is 400 and names what is wrong", async () => {
+  const { thread_id: threadId } = await server.client.threads.create({ graphId: "keeping" });
+  const update = server.client.threads.updateState(threadId, { values: {}, asNode: "nobody" });
+  await expect(update).rejects.toThrow(/HTTP 400: .*nobody/);
+});
+
+test("a thread of a graph that is not served here can still be read", async () => {
+  const { thread_id: threadId } = await server.client.threads.create({ graphId: "retired" });
+  expect(await server.client.threads.get(threadId)).toMatchObject({ thread_id: threadId, values: {} });
+});
+
+test("history asks for a checkpoint by its id and for metadata that could exist", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  expect((await fetch(`${server.url}/threads/${threadId}/history?before=x`)).status).toBe(400);
+  const body = JSON.stringify({ metadata: { a: "\0" } });
+  const poisoned = await fetch(`${server.url}/threads/${threadId}/history`, { method: "POST", body });
+  expect(poisoned.status).toBe(422);
+});

@@ -90,6 +90,24 @@ test("messages of every kind come back as messages with all their fields", () =>
   );
 });
 
+test("what was set on a message after it was made is kept", () => {
+  const message = new AIMessage("hi");
+  Object.assign(message, {
+    id: "a",
+    name: "ann",
+    usage_metadata: { input_tokens: 1, output_tokens: 2, total_tokens: 3 },
+  });
+  const { id, name, usage_metadata: usage } = message;
+  expect(roundTrip(message)).toMatchObject({ id, name, usage_metadata: usage });
+});
+
+test("an error keeps its name, and a hole in an array becomes undefined", () => {
+  expect(roundTrip(new RangeError("no"))).toMatchObject({ name: "RangeError", message: "no" });
+  const holed: unknown[] = [1];
+  holed[2] = 3;
+  expect(roundTrip(holed)).toEqual([1, undefined, 3]);
+});
+
 test("an object that names a constructor is data, on the way in and from a row of anybody", async () => {
   expect(roundTrip({ input: POISON })).toEqual({ input: POISON });
   expect(roundTrip(new HumanMessage({ content: "x", additional_kwargs: { POISON } }))).toMatchObject({

@@ -24,10 +24,12 @@ const states = (threadId: string): Promise<{ state: string }[]> =>
   scratch.database.query("select state from holdfast.runs where thread_id = $1", [threadId]);
 
 /** A running run of a process that no longer exists, as a kill leaves it. */
-async function leaveRun(threadId: string): Promise<string> {
+async function leaveRun(threadId: string, isRegistered = true): Promise<string> {
   const runId = randomUUID();
   const workerId = randomUUID();
-  await scratch.database.query("insert into holdfast.instances (worker_id) values ($1)", [workerId]);
+  if (isRegistered) {
+    await scratch.database.query("insert into holdfast.instances (worker_id) values ($1)", [workerId]);
+  }
   const { assistant_id: assistantId } = await server.client.assistants.get("keeping");
   const identity = { runId, threadId, assistantId, workerId };
   await insertRun(scratch.database, {
@@ -49,6 +51,13 @@ test("a run whose server died is ended, its stream says so, and its thread can b
   expect(await server.client.runs.wait(threadId, "keeping", { input: { value: 1 } })).toMatchObject({
     value: 1,
   });
+});
+
+test("a run is ended too when its server took its leave without it", async () => {
+  const threadId = await newThread();
+  const runId = await leaveRun(threadId, false);
+  const frames = await collect(server.client.runs.joinStream(threadId, runId));
+  expect(frames).toMatchObject([{ event: "error", data: { error: "InstanceLost" } }]);
 });
 
 test("the runs of a server that lives are left alone by another", async () => {

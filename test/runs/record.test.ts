@@ -94,6 +94,44 @@ test("a run that was deleted does not take the events of other runs with it", as
   expect(await read(live, kept)).toEqual([{ seq: 0, event: "n", data: "1" }]);
 });
 
+test("a run ends while others stream without a pause", async () => {
+  const { recorder } = start();
+  const [noisy, quiet] = [await newRun(), await newRun()];
+  const noise = recorder.open(noisy);
+  const over = new AbortController();
+  const streaming = (async () => {
+    while (!over.signal.aborted) {
+      await noise.append("n", "1");
+      await new Promise(setImmediate);
+    }
+  })();
+  const recording = recorder.open(quiet);
+  await recording.append("n", "1");
+  await recording.flushed();
+  expect(await end(quiet)).toBe(true);
+  over.abort();
+  await streaming;
+  await noise.flushed();
+});
+
+test("runs that end and runs that begin on one thread never deadlock", async () => {
+  const threadId = randomUUID();
+  await createThreadRow(scratch.database, threadId);
+  const outcomes = { ended: 0, busy: 0 };
+  const client = async (): Promise<void> => {
+    for (let round = 0; round < 60; round += 1) {
+      const runId = randomUUID();
+      const rest = { multitask: "reject", metadata: {}, kwargs: {}, threadMetadata: {} };
+      const row = await insertRun(scratch.database, { runId, threadId, assistantId, workerId, ...rest });
+      if (typeof row === "string") outcomes.busy += 1;
+      else if (await end(runId)) outcomes.ended += 1;
+    }
+  };
+  await Promise.all(Array.from({ length: 6 }, client));
+  expect(outcomes.ended + outcomes.busy).toBe(360);
+  expect(outcomes.ended).toBeGreaterThan(10);
+});
+
 test("an end can be written once, by the owner only", async () => {
   const runId = await newRun();
   const stranger = { runId, workerId: randomUUID(), attempt: 1 };
