@@ -1,6 +1,7 @@
 // Routes of assistants. Each graph has one, made by the server; its id or the graph's id names it.
 import { Hono } from "hono";
 import { AssistantNotFound } from "../errors.ts";
+import { findAssistant } from "../runs/create.ts";
 import type { Engine } from "../runs/engine.ts";
 import { schemasOf } from "../runs/schemas.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
@@ -10,7 +11,7 @@ import { assistantSearch, check } from "./schemas.ts";
 export function assistantRoutes(engine: Engine): Hono {
   const app = new Hono();
   const find = (id: string): AssistantRow => {
-    const found = engine.assistants.find((one) => one.assistant_id === id || one.graph_id === id);
+    const found = findAssistant(engine, id);
     if (!found) throw new AssistantNotFound("Assistant not found");
     return found;
   };

@@ -37,38 +37,44 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
   app.post("/threads/:thread/runs/wait", async (context) => {
     const { run, cancelsOnLeave } = await start(engine, context);
     const { events, ...held } = reading(run, { after: -1, cancelsOnLeave, context });
-    const body = bytesOf(lastValues(events), { ...options, ...held, render: String, keepAlive: "\n" });
+    const body = bytesOf(lastValues(events), { ...held, render: String, keepAlive: "\n" });
     return new Response(body, { headers: { "content-type": "application/json", ...locations(run) } });
   });
 
   app.get("/threads/:thread/runs/:run", async (context) => context.json(toRun(await find(engine, context))));
 
-  type Place = Pick<RunRow, "run_id" | "thread_id">;
-  interface Reading {
-    readonly after: number;
-    readonly cancelsOnLeave: boolean;
-    readonly context: Context<Bindings>;
-  }
-
-  function reading(run: Place, { after, cancelsOnLeave, context }: Reading) {
+  /** What a response needs to read a run: its events, and what to do when the client or the stream goes. */
+  function reading(run: Place, { after, cancelsOnLeave, context }: From) {
     const gone = new AbortController();
-    const events = follow(engine, run.run_id, { after, signal: gone.signal });
-    const onLeave = (): void => {
-      if (cancelsOnLeave) engine.live.cancel(run.run_id, new RunCancelled("The client left."));
+    return {
+      heartbeatMs: options.heartbeatMs,
+      gone,
+      events: follow(engine, run.run_id, { after, signal: gone.signal }),
+      onLeave: (): void => {
+        if (cancelsOnLeave) engine.live.cancel(run.run_id, new RunCancelled("The client left."));
+      },
+      breakOff: (reason: unknown): void => {
+        engine.log.warn("stream.broken", { run_id: run.run_id, reason: messageOf(reason) });
+        context.env.outgoing.destroy();
+      },
     };
-    const breakOff = (reason: unknown): void => {
-      engine.log.warn("stream.broken", { run_id: run.run_id, reason: messageOf(reason) });
-      context.env.outgoing.destroy();
-    };
-    return { gone, events, onLeave, breakOff };
   }
 
-  function stream(run: Place, from: Reading): Response {
+  function stream(run: Place, from: From): Response {
     const { events, ...held } = reading(run, from);
-    return sseResponse(events, locations(run, from.cancelsOnLeave), { ...options, ...held });
+    return sseResponse(events, locations(run, from.cancelsOnLeave), held);
   }
 
   return app;
+}
+
+type Place = Pick<RunRow, "run_id" | "thread_id">;
+
+interface From {
+  /** The last event the client has; -1 for none. */
+  readonly after: number;
+  readonly cancelsOnLeave: boolean;
+  readonly context: Context<Bindings>;
 }
 
 async function start(
@@ -103,7 +109,7 @@ async function* lastValues(events: AsyncGenerator<Followed>): AsyncGenerator<str
 
 /** Where a run is, and where its stream goes on after a cut: there, leaving still cancels if it did before. */
 function locations(
-  { thread_id: thread, run_id: run }: Pick<RunRow, "run_id" | "thread_id">,
+  { thread_id: thread, run_id: run }: Place,
   cancelsOnLeave = false,
 ): Record<string, string> {
   const path = `/threads/${thread}/runs/${run}`;

@@ -52,17 +52,23 @@ export type AcceptedRun = Omit<RunRow, "kwargs"> & { readonly kwargs: RunKwargs;
  */
 export async function createRun(engine: Engine, threadId: string, request: RunRequest): Promise<AcceptedRun> {
   const assistant = findAssistant(engine, request.assistant_id);
+  if (!assistant) {
+    throw new AssistantNotFound(
+      `No assistant found for "${request.assistant_id}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
+    );
+  }
   const runId = uuidv7();
   const kept = { graph_id: assistant.graph_id, assistant_id: assistant.assistant_id };
   const metadata = { ...assistant.metadata, ...request.metadata, ...kept };
-  if (request.if_not_exists === "create") await insertThread(engine.database, threadId, {});
-  const thread = await findThread(engine.database, threadId);
-  if (!thread) throw new ThreadNotFound(threadId);
+  const found = await findThread(engine.database, threadId);
+  if (!found && request.if_not_exists === "reject") throw new ThreadNotFound(threadId);
   const { checkpoint, checkpoint_id: checkpointId } = request;
   const asked = { ...checkpoint, ...(checkpointId ? { checkpoint_id: checkpointId } : {}) };
   await requireCheckpoint(new Checkpoints(engine.database), threadId, asked);
+  // Last, so that a request that is refused leaves no thread behind.
+  const thread = found ?? (await insertThread(engine.database, threadId, {}));
   const kwargs = kwargsOf(request, {
-    config: mergeConfigs([assistant.config, thread.config, request.config ?? {}]),
+    config: mergeConfigs([assistant.config, thread?.config ?? {}, request.config ?? {}]),
     context: { ...assistant.context, ...request.context },
     identity: { ...asked, ...kept, run_id: runId, thread_id: threadId },
   });
@@ -95,12 +101,8 @@ export async function getRun(engine: Engine, threadId: string, runId: string): P
 }
 
 /** An assistant by its id or by the id of its graph. */
-function findAssistant(engine: Engine, id: string): AssistantRow {
-  const found = engine.assistants.find((one) => one.assistant_id === id || one.graph_id === id);
-  if (found) return found;
-  throw new AssistantNotFound(
-    `No assistant found for "${id}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
-  );
+export function findAssistant(engine: Engine, id: string): AssistantRow | undefined {
+  return engine.assistants.find((one) => one.assistant_id === id || one.graph_id === id);
 }
 
 function kwargsOf(
@@ -127,5 +129,6 @@ function mergeConfigs(configs: readonly Fields[]): Fields {
   return Object.assign({}, ...configs, { configurable });
 }
 
-const asFields = (value: unknown): Fields =>
+/** An object's own fields; none of anything else. */
+export const asFields = (value: unknown): Fields =>
   typeof value === "object" && value !== null ? { ...value } : {};

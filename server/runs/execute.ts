@@ -8,6 +8,7 @@ import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { finishRun } from "../storage/runs.ts";
 import type { RunError } from "../storage/runs.ts";
+import { asFields } from "./create.ts";
 import type { AcceptedRun, RunKwargs } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
@@ -176,6 +177,3 @@ function commandOf({ resume, update, goto }: Record<string, unknown>): Command {
   const given = Object.entries(parts).filter(([, value]) => value !== undefined && value !== null);
   return new Command(Object.fromEntries(given));
 }
-
-const asFields = (value: unknown): Record<string, unknown> =>
-  typeof value === "object" && value !== null ? { ...value } : {};

@@ -36,7 +36,7 @@ export function eventOf(chunk: Chunk, asked: readonly string[]): { event: string
   if (!asked.includes(client) || isHidden(chunk)) return undefined;
   const event = [chunk.mode, ...chunk.namespace].join("|");
   const payload =
-    chunk.mode === "debug" || chunk.mode === "checkpoints" ? withoutSecrets(chunk) : chunk.payload;
+    chunk.mode === "debug" || chunk.mode === "checkpoints" ? withoutInternals(chunk) : chunk.payload;
   return { event, data: toWireJson(payload) };
 }
 
@@ -59,7 +59,7 @@ function isHidden({ mode, payload }: Chunk): boolean {
 }
 
 // Configurables that begin with two underscores are LangGraph's own working parts.
-function withoutSecrets({ mode, payload }: Chunk): unknown {
+function withoutInternals({ mode, payload }: Chunk): unknown {
   const plain = JSON.parse(toWireJson(payload), (key: string, value: unknown) =>
     key.startsWith("__pregel") ? undefined : value,
   ) as unknown;

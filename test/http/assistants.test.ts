@@ -1,26 +1,14 @@
 // Assistants and what a server says of itself.
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { testDatabase } from "../support/database.ts";
-import type { TestDatabase } from "../support/database.ts";
-import { startTestServer } from "../support/server.ts";
-import type { TestServer } from "../support/server.ts";
+import { expect, test } from "vitest";
+import { useServer } from "../support/server.ts";
 
-let scratch: TestDatabase;
-let server: TestServer;
-beforeAll(async () => {
-  scratch = await testDatabase();
-  server = await startTestServer(scratch.url);
-});
-afterAll(async () => {
-  await server.stop();
-  await scratch.close();
-});
+const held = useServer();
 
 const search = (body: object): Promise<Response> =>
-  fetch(`${server.url}/assistants/search`, { method: "POST", body: JSON.stringify(body) });
+  fetch(`${held.server.url}/assistants/search`, { method: "POST", body: JSON.stringify(body) });
 
 test("a graph id is an assistant id everywhere, and is the same on every server", async () => {
-  const byGraph = await server.client.assistants.get("echo");
+  const byGraph = await held.server.client.assistants.get("echo");
   expect(byGraph).toMatchObject({
     graph_id: "echo",
     name: "echo",
@@ -28,13 +16,13 @@ test("a graph id is an assistant id everywhere, and is the same on every server"
     metadata: { created_by: "system" },
   });
   expect(byGraph.assistant_id).toBe("046b5dc7-2108-582c-9c6c-31d556d138f0");
-  expect(await server.client.assistants.get(byGraph.assistant_id)).toEqual(byGraph);
+  expect(await held.server.client.assistants.get(byGraph.assistant_id)).toEqual(byGraph);
 });
 
 test("search pages visit every assistant exactly once", async () => {
   const seen: string[] = [];
   for (let offset = 0; ; offset += 3) {
-    const page = await server.client.assistants.search({ limit: 3, offset });
+    const page = await held.server.client.assistants.search({ limit: 3, offset });
     seen.push(...page.map(({ graph_id: graphId }) => graphId));
     if (page.length < 3) break;
   }
@@ -48,7 +36,7 @@ test("search pages visit every assistant exactly once", async () => {
     "parallel",
     "topical",
   ]);
-  expect(await server.client.assistants.search({ graphId: "made" })).toHaveLength(1);
+  expect(await held.server.client.assistants.search({ graphId: "made" })).toHaveLength(1);
 });
 
 test("pagination headers give the full count and the next offset only when there is more", async () => {
@@ -61,25 +49,25 @@ test("pagination headers give the full count and the next offset only when there
 });
 
 test("each assistant answers its graph and its schemas", async () => {
-  const graph = await server.client.assistants.getGraph("echo", { xray: true });
+  const graph = await held.server.client.assistants.getGraph("echo", { xray: true });
   expect(graph.nodes.map(({ id }) => id)).toEqual(["__start__", "prepare", "answer", "__end__"]);
-  const schemas = await server.client.assistants.getSchemas("echo");
+  const schemas = await held.server.client.assistants.getSchemas("echo");
   expect(schemas.graph_id).toBe("echo");
   expect(Object.keys(schemas.state_schema?.properties ?? {})).toEqual(["messages", "topic", "log"]);
   expect(Object.keys(schemas.input_schema?.properties ?? {})).toContain("messages");
 });
 
 test("an unknown assistant is 404 on its own routes and when a run asks for it", async () => {
-  await expect(server.client.assistants.get("nobody")).rejects.toThrow("HTTP 404: Assistant not found");
-  const { thread_id: threadId } = await server.client.threads.create();
-  await expect(server.client.runs.wait(threadId, "nobody", { input: {} })).rejects.toThrow(
+  await expect(held.server.client.assistants.get("nobody")).rejects.toThrow("HTTP 404: Assistant not found");
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await expect(held.server.client.runs.wait(threadId, "nobody", { input: {} })).rejects.toThrow(
     'HTTP 404: No assistant found for "nobody". Make sure the assistant ID is for a valid assistant or a valid graph ID.',
   );
 });
 
 test("info names only the features that are built", async () => {
-  expect(await (await fetch(`${server.url}/ok`)).json()).toEqual({ ok: true });
-  expect(await (await fetch(`${server.url}/info`)).json()).toMatchObject({
+  expect(await (await fetch(`${held.server.url}/ok`)).json()).toEqual({ ok: true });
+  expect(await (await fetch(`${held.server.url}/info`)).json()).toMatchObject({
     version: expect.stringMatching(/^\d+\.\d+\.\d+/),
     langgraph_js_version: "1.7.3",
     context: "js",
@@ -88,7 +76,7 @@ test("info names only the features that are built", async () => {
 });
 
 test("a browser on the web may ask a server on this machine", async () => {
-  const response = await fetch(`${server.url}/info`, {
+  const response = await fetch(`${held.server.url}/info`, {
     method: "OPTIONS",
     headers: {
       origin: "https://studio.example",

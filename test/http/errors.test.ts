@@ -1,27 +1,17 @@
 // Bad input gets a clear error with the right status, and nothing of it is kept.
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { testDatabase } from "../support/database.ts";
-import type { TestDatabase } from "../support/database.ts";
-import { startTestServer } from "../support/server.ts";
-import type { TestServer } from "../support/server.ts";
+import { beforeAll, expect, test } from "vitest";
+import { useServer } from "../support/server.ts";
 
-let scratch: TestDatabase;
-let server: TestServer;
+const held = useServer({ HOLDFAST_MAX_BODY_BYTES: "100000" });
 let threadId: string;
 beforeAll(async () => {
-  scratch = await testDatabase();
-  server = await startTestServer(scratch.url, { HOLDFAST_MAX_BODY_BYTES: "100000" });
-  threadId = (await server.client.threads.create()).thread_id;
-});
-afterAll(async () => {
-  await server.stop();
-  await scratch.close();
+  threadId = (await held.server.client.threads.create()).thread_id;
 });
 
 const post = (path: string, body: string, headers: Record<string, string> = {}): Promise<Response> =>
-  fetch(server.url + path, { method: "POST", body, headers });
+  fetch(held.server.url + path, { method: "POST", body, headers });
 const wait = (body: object, thread = threadId): Promise<Response> =>
   post(`/threads/${thread}/runs/wait`, JSON.stringify(body));
 const seen = async (response: Response): Promise<unknown[]> => [
@@ -30,7 +20,7 @@ const seen = async (response: Response): Promise<unknown[]> => [
   await response.text(),
 ];
 const runs = async (): Promise<number> =>
-  (await scratch.database.query("select 1 from holdfast.runs")).length;
+  (await held.scratch.database.query("select 1 from holdfast.runs")).length;
 
 test("malformed JSON is 400, says where, and repeats nothing of it", async () => {
   const [status, code, text] = await seen(await post("/threads", '{"metadata": secret-word}'));
@@ -78,7 +68,7 @@ test("a body above the limit is 413, whether its length is announced or not", as
       controller.close();
     },
   });
-  const chunked = await fetch(`${server.url}/threads/${threadId}/runs/wait`, {
+  const chunked = await fetch(`${held.server.url}/threads/${threadId}/runs/wait`, {
     method: "POST",
     body: stream,
     duplex: "half",
@@ -92,7 +82,7 @@ test("a body of endless nesting is refused, and the next request is served", asy
     422,
     "poisoned_input",
   ]);
-  expect((await fetch(`${server.url}/ok`)).status).toBe(200);
+  expect((await fetch(`${held.server.url}/ok`)).status).toBe(200);
 });
 
 test("metadata that PostgreSQL cannot hold is refused and named", async () => {
@@ -103,25 +93,25 @@ test("metadata that PostgreSQL cannot hold is refused and named", async () => {
 
 test("metadata that only looks like an escape is kept", async () => {
   const metadata = { path: String.raw`C:\u0000` };
-  expect((await server.client.threads.create({ metadata })).metadata).toEqual(metadata);
+  expect((await held.server.client.threads.create({ metadata })).metadata).toEqual(metadata);
 });
 
 test("input with NUL and half a surrogate pair is kept as it is", async () => {
   const value = "a\0b\ud800c";
   expect(await (await wait({ assistant_id: "keeping", input: { value } })).json()).toMatchObject({ value });
-  expect((await server.client.threads.getState<{ value: string }>(threadId)).values.value).toBe(value);
+  expect((await held.server.client.threads.getState<{ value: string }>(threadId)).values.value).toBe(value);
 });
 
 test("an object that names a constructor is data: accepted, read back, and the thread stays usable", async () => {
   const poison = { lc: 1, type: "constructor", id: ["nope", "X"], kwargs: {} };
-  const thread = (await server.client.threads.create()).thread_id;
+  const thread = (await held.server.client.threads.create()).thread_id;
   expect(
     await (await wait({ assistant_id: "keeping", input: { value: { poison } } }, thread)).json(),
   ).toMatchObject({
     value: { poison },
   });
-  expect(await server.client.threads.getState(thread)).toMatchObject({ values: { value: { poison } } });
-  expect(await server.client.threads.getHistory(thread)).toHaveLength(3);
+  expect(await held.server.client.threads.getState(thread)).toMatchObject({ values: { value: { poison } } });
+  expect(await held.server.client.threads.getHistory(thread)).toHaveLength(3);
   // Where messages are expected it is no message: the run fails, the thread goes on.
   const asMessage = await wait({ assistant_id: "echo", input: { messages: [poison] } }, thread);
   expect(await asMessage.json()).toHaveProperty("__error__");
@@ -132,37 +122,39 @@ test("an object that names a constructor is data: accepted, read back, and the t
 });
 
 test("a run id of another thread, of nobody, or of no form is not found", async () => {
-  const other = await server.client.threads.create();
+  const other = await held.server.client.threads.create();
   const { run_id: runId } = await lastRun();
-  expect((await fetch(`${server.url}/threads/${other.thread_id}/runs/${runId}`)).status).toBe(404);
-  expect(await seen(await fetch(`${server.url}/threads/${threadId}/runs/${randomUUID()}/stream`))).toEqual([
-    404,
-    "run_not_found",
-    "Run not found",
-  ]);
-  expect((await fetch(`${server.url}/threads/${threadId}/runs/7`)).status).toBe(400);
+  expect((await fetch(`${held.server.url}/threads/${other.thread_id}/runs/${runId}`)).status).toBe(404);
+  expect(
+    await seen(await fetch(`${held.server.url}/threads/${threadId}/runs/${randomUUID()}/stream`)),
+  ).toEqual([404, "run_not_found", "Run not found"]);
+  expect((await fetch(`${held.server.url}/threads/${threadId}/runs/7`)).status).toBe(400);
   const cursor = { headers: { "last-event-id": "abc" } };
-  expect((await fetch(`${server.url}/threads/${threadId}/runs/${runId}/stream`, cursor)).status).toBe(400);
+  expect((await fetch(`${held.server.url}/threads/${threadId}/runs/${runId}/stream`, cursor)).status).toBe(
+    400,
+  );
 });
 
 test("a route that does not exist is 404 and named", async () => {
-  expect(await seen(await fetch(`${server.url}/no/such`))).toEqual([404, null, "No route GET /no/such"]);
+  expect(await seen(await fetch(`${held.server.url}/no/such`))).toEqual([404, null, "No route GET /no/such"]);
 });
 
 test("a client that hangs up in the middle of its body leaves nothing behind", async () => {
   const before = await runs();
-  const { hostname, port } = new URL(server.url);
+  const { hostname, port } = new URL(held.server.url);
   const socket = connect(Number(port), hostname);
   socket.write(
     `POST /threads/${threadId}/runs/wait HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n{"assistant_id":`,
   );
   await new Promise((resolve) => socket.once("connect", resolve));
   socket.destroy();
-  expect((await fetch(`${server.url}/ok`)).status).toBe(200);
+  expect((await fetch(`${held.server.url}/ok`)).status).toBe(200);
   expect(await runs()).toBe(before);
 });
 
 async function lastRun(): Promise<{ run_id: string }> {
-  const [row] = await scratch.database.query<{ run_id: string }>("select run_id from holdfast.runs limit 1");
+  const [row] = await held.scratch.database.query<{ run_id: string }>(
+    "select run_id from holdfast.runs limit 1",
+  );
   return row ?? { run_id: "" };
 }

@@ -1,31 +1,20 @@
 // Runs through the official client: streams, waits, resumed streams, interrupts, failures.
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { testDatabase } from "../support/database.ts";
-import type { TestDatabase } from "../support/database.ts";
-import { collect, startTestServer } from "../support/server.ts";
-import type { Frame, TestServer } from "../support/server.ts";
+import { expect, test } from "vitest";
+import { collect, startTestServer, useServer } from "../support/server.ts";
+import type { Frame } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
-let scratch: TestDatabase;
-let server: TestServer;
-beforeAll(async () => {
-  scratch = await testDatabase();
-  server = await startTestServer(scratch.url);
-});
-afterAll(async () => {
-  await server.stop();
-  await scratch.close();
-});
+const held = useServer();
 
-const newThread = async (): Promise<string> => (await server.client.threads.create()).thread_id;
+const newThread = async (): Promise<string> => (await held.server.client.threads.create()).thread_id;
 const input = { messages: [{ role: "user", content: "hello" }] };
 const events = (frames: Frame[]): string[] => [...new Set(frames.map(({ event }) => event))];
 const dataOf = (frames: Frame[], event: string): unknown[] =>
   frames.filter((frame) => frame.event === event).map(({ data }) => data);
 
 async function stream(assistant: string, options: object): Promise<Frame[]> {
-  return collect(server.client.runs.stream(await newThread(), assistant, options));
+  return collect(held.server.client.runs.stream(await newThread(), assistant, options));
 }
 
 test("ids are 0, 1, 2 … without a gap, metadata is first, and no frame is called end", async () => {
@@ -82,8 +71,8 @@ test("custom data and events go out in the same run", async () => {
 
 test("wait answers the final values, and a follow-up on the thread goes on from them", async () => {
   const threadId = await newThread();
-  await server.client.runs.wait(threadId, "echo", { input });
-  const values = (await server.client.runs.wait(threadId, "echo", { input })) as {
+  await held.server.client.runs.wait(threadId, "echo", { input });
+  const values = (await held.server.client.runs.wait(threadId, "echo", { input })) as {
     messages: unknown[];
     log: string[];
   };
@@ -91,9 +80,9 @@ test("wait answers the final values, and a follow-up on the thread goes on from 
 });
 
 test("wait and stream take a graph as builder and as factory, by graph id and by assistant id", async () => {
-  const { assistant_id: assistantId } = await server.client.assistants.get("made");
+  const { assistant_id: assistantId } = await held.server.client.assistants.get("made");
   for (const assistant of ["topical", "made", assistantId]) {
-    const values = await server.client.runs.wait(await newThread(), assistant, {
+    const values = await held.server.client.runs.wait(await newThread(), assistant, {
       input: { ...input, topic: "tea" },
     });
     expect(values).toMatchObject({ topic: "tea+" });
@@ -103,39 +92,39 @@ test("wait and stream take a graph as builder and as factory, by graph id and by
 test("an interrupt shows in updates and values, and a resume ends it", async () => {
   const threadId = await newThread();
   const frames = await collect(
-    server.client.runs.stream(threadId, "asking", { input: {}, streamMode: ["updates", "values"] }),
+    held.server.client.runs.stream(threadId, "asking", { input: {}, streamMode: ["updates", "values"] }),
   );
   const asked = [{ id: expect.any(String), value: { question: "go on?" } }];
   const interrupt = { __interrupt__: asked };
   expect(dataOf(frames, "updates")).toEqual([interrupt]);
   expect(dataOf(frames, "values").at(-1)).toEqual(interrupt);
-  const thread = await server.client.threads.get(threadId);
+  const thread = await held.server.client.threads.get(threadId);
   expect([thread.status, Object.values(thread.interrupts).flat()]).toEqual(["interrupted", asked]);
-  const values = await server.client.runs.wait(threadId, "asking", { command: { resume: "yes" } });
+  const values = await held.server.client.runs.wait(threadId, "asking", { command: { resume: "yes" } });
   expect(values).toMatchObject({ value: "yes" });
-  expect((await server.client.threads.get(threadId)).status).toBe("idle");
+  expect((await held.server.client.threads.get(threadId)).status).toBe("idle");
 });
 
 test("a breakpoint stops before its node, and null input goes on", async () => {
   const threadId = await newThread();
-  await server.client.runs.wait(threadId, "echo", { input, interruptBefore: ["answer"] });
-  expect((await server.client.threads.getState(threadId)).next).toEqual(["answer"]);
-  const values = await server.client.runs.wait(threadId, "echo", { input: null });
+  await held.server.client.runs.wait(threadId, "echo", { input, interruptBefore: ["answer"] });
+  expect((await held.server.client.threads.getState(threadId)).next).toEqual(["answer"]);
+  const values = await held.server.client.runs.wait(threadId, "echo", { input: null });
   expect(values).toMatchObject({ log: ["prepare", "answer"] });
 });
 
 test("a failing node ends the stream with its class and message, and the thread stays usable", async () => {
   const threadId = await newThread();
-  const frames = await collect(server.client.runs.stream(threadId, "failing", { input: { value: 1 } }));
+  const frames = await collect(held.server.client.runs.stream(threadId, "failing", { input: { value: 1 } }));
   const error = { error: "RangeError", message: "the node failed on purpose" };
   expect(frames.at(-1)).toMatchObject({ event: "error", data: error });
-  expect((await server.client.threads.get(threadId)).status).toBe("error");
-  const response = await fetch(`${server.url}/threads/${threadId}/runs/wait`, {
+  expect((await held.server.client.threads.get(threadId)).status).toBe("error");
+  const response = await fetch(`${held.server.url}/threads/${threadId}/runs/wait`, {
     method: "POST",
     body: JSON.stringify({ assistant_id: "failing", input: { value: 1 } }),
   });
   expect(await response.json()).toEqual({ __error__: error });
-  expect(await server.client.runs.wait(threadId, "keeping", { input: { value: 2 } })).toMatchObject({
+  expect(await held.server.client.runs.wait(threadId, "keeping", { input: { value: 2 } })).toMatchObject({
     value: 2,
   });
 });
@@ -143,24 +132,24 @@ test("a failing node ends the stream with its class and message, and the thread 
 test("a second run is refused while one is live, and state cannot be changed under it", async () => {
   const threadId = await newThread();
   const leave = new AbortController();
-  const live = server.client.runs.stream(threadId, "endless", {
+  const live = held.server.client.runs.stream(threadId, "endless", {
     input: {},
     signal: leave.signal,
     onDisconnect: "cancel",
   });
   await live.next();
   const busy = /HTTP 422: Thread is already running a task/;
-  await expect(server.client.runs.wait(threadId, "endless", { input: {} })).rejects.toThrow(busy);
-  await expect(server.client.threads.updateState(threadId, { values: {} })).rejects.toThrow(
+  await expect(held.server.client.runs.wait(threadId, "endless", { input: {} })).rejects.toThrow(busy);
+  await expect(held.server.client.threads.updateState(threadId, { values: {} })).rejects.toThrow(
     "HTTP 409: Thread is busy",
   );
   leave.abort();
   await live.next().catch(() => undefined);
   await until(
-    async () => (await server.client.threads.get(threadId)).status === "idle",
+    async () => (await held.server.client.threads.get(threadId)).status === "idle",
     "the run to be cancelled",
   );
-  expect(await server.client.runs.wait(threadId, "keeping", { input: { value: 1 } })).toMatchObject({
+  expect(await held.server.client.runs.wait(threadId, "keeping", { input: { value: 1 } })).toMatchObject({
     value: 1,
   });
 });
@@ -169,7 +158,7 @@ test("a client that comes back with Last-Event-ID gets exactly what it missed, a
   const threadId = await newThread();
   let runId = "";
   const all = await collect(
-    server.client.runs.stream(threadId, "echo", {
+    held.server.client.runs.stream(threadId, "echo", {
       input,
       streamMode: ["messages-tuple", "updates"],
       onRunCreated: (run) => {
@@ -177,11 +166,13 @@ test("a client that comes back with Last-Event-ID gets exactly what it missed, a
       },
     }),
   );
-  const joined = await collect(server.client.runs.joinStream(threadId, runId, { lastEventId: "3" }));
+  const joined = await collect(held.server.client.runs.joinStream(threadId, runId, { lastEventId: "3" }));
   expect(joined).toEqual(all.slice(4));
-  expect(await collect(server.client.runs.joinStream(threadId, runId, { lastEventId: "-1" }))).toEqual(all);
-  expect(await collect(server.client.runs.joinStream(threadId, runId))).toEqual(all);
-  expect(await server.client.runs.get(threadId, runId)).toMatchObject({
+  expect(await collect(held.server.client.runs.joinStream(threadId, runId, { lastEventId: "-1" }))).toEqual(
+    all,
+  );
+  expect(await collect(held.server.client.runs.joinStream(threadId, runId))).toEqual(all);
+  expect(await held.server.client.runs.get(threadId, runId)).toMatchObject({
     status: "success",
     kwargs: { input },
   });
@@ -191,12 +182,12 @@ test("a client that asked to cancel when it leaves still does after it came back
   const threadId = await newThread();
   const leave = new AbortController();
   const body = JSON.stringify({ assistant_id: "endless", input: {}, on_disconnect: "cancel" });
-  const first = await fetch(`${server.url}/threads/${threadId}/runs/stream`, { method: "POST", body });
-  const again = await fetch(server.url + first.headers.get("location"), { signal: leave.signal });
+  const first = await fetch(`${held.server.url}/threads/${threadId}/runs/stream`, { method: "POST", body });
+  const again = await fetch(held.server.url + first.headers.get("location"), { signal: leave.signal });
   expect(again.status).toBe(200);
   leave.abort();
   await until(
-    async () => (await server.client.threads.get(threadId)).status === "idle",
+    async () => (await held.server.client.threads.get(threadId)).status === "idle",
     "the run to be cancelled",
   );
   await first.body?.cancel();
@@ -204,12 +195,12 @@ test("a client that asked to cancel when it leaves still does after it came back
 
 test("two who follow a live run see the same frames as the one who started it", async () => {
   const threadId = await newThread();
-  const first = server.client.runs.stream(threadId, "echo", { input, streamMode: "messages-tuple" });
+  const first = held.server.client.runs.stream(threadId, "echo", { input, streamMode: "messages-tuple" });
   const { value: metadata } = await first.next();
   const runId = (metadata as { data: { run_id: string } }).data.run_id;
   const [one, two, rest] = await Promise.all([
-    collect(server.client.runs.joinStream(threadId, runId)),
-    collect(server.client.runs.joinStream(threadId, runId)),
+    collect(held.server.client.runs.joinStream(threadId, runId)),
+    collect(held.server.client.runs.joinStream(threadId, runId)),
     collect(first),
   ]);
   expect(one).toEqual(two);
@@ -218,7 +209,7 @@ test("two who follow a live run see the same frames as the one who started it", 
 
 test("a stream says where it can be resumed, and lets no proxy hold it back", async () => {
   const threadId = await newThread();
-  const response = await fetch(`${server.url}/threads/${threadId}/runs/stream`, {
+  const response = await fetch(`${held.server.url}/threads/${threadId}/runs/stream`, {
     method: "POST",
     headers: { origin: "https://studio.example" },
     body: JSON.stringify({ assistant_id: "echo", input }),
@@ -236,7 +227,7 @@ test("a stream says where it can be resumed, and lets no proxy hold it back", as
 });
 
 test("heartbeats are single lines between frames, and invisible to the official client", async () => {
-  const beating = await startTestServer(scratch.url, { HOLDFAST_HEARTBEAT_MS: "100" });
+  const beating = await startTestServer(held.scratch.url, { HOLDFAST_HEARTBEAT_MS: "100" });
   const leave = new AbortController();
   try {
     const threadId = await newThread();
@@ -264,18 +255,32 @@ test("heartbeats are single lines between frames, and invisible to the official 
 
 test("a thread is made on the way when asked, and refused otherwise", async () => {
   const threadId = randomUUID();
-  expect(await server.client.runs.wait(threadId, "echo", { input, ifNotExists: "create" })).toMatchObject({
+  expect(
+    await held.server.client.runs.wait(threadId, "echo", { input, ifNotExists: "create" }),
+  ).toMatchObject({
     log: ["prepare", "answer"],
   });
-  expect((await server.client.threads.get(threadId)).metadata).toMatchObject({ graph_id: "echo" });
+  expect((await held.server.client.threads.get(threadId)).metadata).toMatchObject({ graph_id: "echo" });
+});
+
+test("a run that is refused leaves no thread behind", async () => {
+  const threadId = randomUUID();
+  const checkpointId = randomUUID();
+  const refused = held.server.client.runs.wait(threadId, "echo", {
+    input,
+    checkpointId,
+    ifNotExists: "create",
+  });
+  await expect(refused).rejects.toThrow(/HTTP 404: Checkpoint/);
+  await expect(held.server.client.threads.get(threadId)).rejects.toThrow(/HTTP 404: Thread/);
 });
 
 test("history and a conversation survive the server, and another server on the database serves them at once", async () => {
   const threadId = await newThread();
-  const first = await startTestServer(scratch.url);
+  const first = await startTestServer(held.scratch.url);
   await first.client.runs.wait(threadId, "topical", { input: { ...input, topic: "tea" } });
   await first.stop();
-  const second = await startTestServer(scratch.url);
+  const second = await startTestServer(held.scratch.url);
   try {
     expect(await second.client.threads.getHistory(threadId)).toHaveLength(3);
     expect(await second.client.runs.wait(threadId, "topical", { input })).toMatchObject({ topic: "tea++" });

@@ -1,27 +1,15 @@
 // Threads through the official client: create, read, state, history, change, delete.
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { testDatabase } from "../support/database.ts";
-import type { TestDatabase } from "../support/database.ts";
-import { startTestServer } from "../support/server.ts";
-import type { TestServer } from "../support/server.ts";
+import { expect, test } from "vitest";
+import { useServer } from "../support/server.ts";
 
-let scratch: TestDatabase;
-let server: TestServer;
-beforeAll(async () => {
-  scratch = await testDatabase();
-  server = await startTestServer(scratch.url);
-});
-afterAll(async () => {
-  await server.stop();
-  await scratch.close();
-});
+const held = useServer();
 
 const ask = (content: string) => ({ input: { messages: [{ role: "user", content }], topic: "tea" } });
 
 test("a thread is created with its metadata and read back", async () => {
-  const made = await server.client.threads.create({ metadata: { user: "u1" } });
-  const read = await server.client.threads.get(made.thread_id);
+  const made = await held.server.client.threads.create({ metadata: { user: "u1" } });
+  const read = await held.server.client.threads.get(made.thread_id);
   expect(read).toMatchObject({
     thread_id: made.thread_id,
     status: "idle",
@@ -33,81 +21,86 @@ test("a thread is created with its metadata and read back", async () => {
 
 test("creating a thread twice is 409 unless do_nothing", async () => {
   const threadId = randomUUID();
-  await server.client.threads.create({ threadId });
-  await expect(server.client.threads.create({ threadId })).rejects.toThrow("HTTP 409: Thread already exists");
-  const again = await server.client.threads.create({ threadId, ifExists: "do_nothing" });
+  await held.server.client.threads.create({ threadId });
+  await expect(held.server.client.threads.create({ threadId })).rejects.toThrow(
+    "HTTP 409: Thread already exists",
+  );
+  const again = await held.server.client.threads.create({ threadId, ifExists: "do_nothing" });
   expect(again.thread_id).toBe(threadId);
 });
 
 test("a missing thread is 404 with its id in the text", async () => {
   const threadId = randomUUID();
   const missing = `HTTP 404: Thread with ID ${threadId} not found`;
-  await expect(server.client.threads.get(threadId)).rejects.toThrow(missing);
-  await expect(server.client.threads.getState(threadId)).rejects.toThrow(missing);
-  await expect(server.client.threads.getHistory(threadId)).rejects.toThrow(missing);
-  await expect(server.client.threads.updateState(threadId, { values: {} })).rejects.toThrow(missing);
-  await expect(server.client.threads.delete(threadId)).rejects.toThrow(missing);
-  await expect(server.client.runs.wait(threadId, "echo", { input: {} })).rejects.toThrow(missing);
+  await expect(held.server.client.threads.get(threadId)).rejects.toThrow(missing);
+  await expect(held.server.client.threads.getState(threadId)).rejects.toThrow(missing);
+  await expect(held.server.client.threads.getHistory(threadId)).rejects.toThrow(missing);
+  await expect(held.server.client.threads.updateState(threadId, { values: {} })).rejects.toThrow(missing);
+  await expect(held.server.client.threads.delete(threadId)).rejects.toThrow(missing);
+  await expect(held.server.client.runs.wait(threadId, "echo", { input: {} })).rejects.toThrow(missing);
 });
 
 test("an id that is no UUID is 400", async () => {
-  await expect(server.client.threads.get("my-thread")).rejects.toThrow(/HTTP 400: Invalid thread ID/);
+  await expect(held.server.client.threads.get("my-thread")).rejects.toThrow(/HTTP 400: Invalid thread ID/);
 });
 
 test("state of a thread without a graph is empty, not an error", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  const state = await server.client.threads.getState(threadId);
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  const state = await held.server.client.threads.getState(threadId);
   expect(state).toMatchObject({ values: {}, next: [], tasks: [], checkpoint: null, created_at: null });
-  expect(await server.client.threads.getHistory(threadId)).toEqual([]);
-  await expect(server.client.threads.updateState(threadId, { values: { count: 1 } })).rejects.toThrow(
+  expect(await held.server.client.threads.getHistory(threadId)).toEqual([]);
+  await expect(held.server.client.threads.updateState(threadId, { values: { count: 1 } })).rejects.toThrow(
     /HTTP 400/,
   );
 });
 
 test("history is newest first and before accepts an id or a config", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  await server.client.runs.wait(threadId, "topical", ask("one"));
-  const states = await server.client.threads.getHistory(threadId);
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await held.server.client.runs.wait(threadId, "topical", ask("one"));
+  const states = await held.server.client.threads.getHistory(threadId);
   expect(states.map(({ next }) => next)).toEqual([[], ["answer"], ["__start__"]]);
   const times = states.map(({ created_at: at }) => Date.parse(at ?? ""));
   expect(times).toEqual(times.toSorted((a, b) => b - a));
   const newest = states[0]?.checkpoint.checkpoint_id ?? "";
-  const byConfig = await server.client.threads.getHistory(threadId, {
+  const byConfig = await held.server.client.threads.getHistory(threadId, {
     before: { configurable: { checkpoint_id: newest } },
   });
   expect(byConfig).toEqual(states.slice(1));
-  const response = await fetch(`${server.url}/threads/${threadId}/history?limit=1&before=${newest}`);
+  const response = await fetch(`${held.server.url}/threads/${threadId}/history?limit=1&before=${newest}`);
   expect(await response.json()).toEqual(states.slice(1, 2));
 });
 
 test("state at a checkpoint is what it was then, and an unknown checkpoint is 404", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  await server.client.runs.wait(threadId, "topical", ask("one"));
-  await server.client.runs.wait(threadId, "topical", { input: ask("two").input });
-  const old = (await server.client.threads.getHistory<{ messages: unknown[] }>(threadId)).at(3);
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await held.server.client.runs.wait(threadId, "topical", ask("one"));
+  await held.server.client.runs.wait(threadId, "topical", { input: ask("two").input });
+  const old = (await held.server.client.threads.getHistory<{ messages: unknown[] }>(threadId)).at(3);
   const id = old?.checkpoint.checkpoint_id ?? "";
-  expect(await server.client.threads.getState(threadId, id)).toMatchObject({ values: old?.values });
+  expect(await held.server.client.threads.getState(threadId, id)).toMatchObject({ values: old?.values });
   expect(
-    await server.client.threads.getState(threadId, { checkpoint_id: id, thread_id: threadId } as never),
+    await held.server.client.threads.getState(threadId, { checkpoint_id: id, thread_id: threadId } as never),
   ).toMatchObject({
     values: old?.values,
   });
-  await expect(server.client.threads.getState(threadId, randomUUID())).rejects.toThrow(
+  await expect(held.server.client.threads.getState(threadId, randomUUID())).rejects.toThrow(
     /HTTP 404: Checkpoint/,
   );
 });
 
 test("updating state at an old checkpoint makes a sibling branch and keeps both", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  await server.client.runs.wait(threadId, "topical", ask("one"));
-  const [end, editable] = await server.client.threads.getHistory<{ topic: string }>(threadId);
-  const { checkpoint } = (await server.client.threads.updateState(threadId, {
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await held.server.client.runs.wait(threadId, "topical", ask("one"));
+  const [end, editable] = await held.server.client.threads.getHistory<{ topic: string }>(threadId);
+  const { checkpoint } = (await held.server.client.threads.updateState(threadId, {
     values: { topic: "coffee" },
     checkpointId: editable?.checkpoint.checkpoint_id ?? "",
   })) as unknown as { checkpoint: { checkpoint_id: string } };
-  await server.client.runs.wait(threadId, "topical", { input: null, checkpointId: checkpoint.checkpoint_id });
-  const now = await server.client.threads.getState<{ topic: string }>(threadId);
-  const before = await server.client.threads.getState<{ topic: string }>(
+  await held.server.client.runs.wait(threadId, "topical", {
+    input: null,
+    checkpointId: checkpoint.checkpoint_id,
+  });
+  const now = await held.server.client.threads.getState<{ topic: string }>(threadId);
+  const before = await held.server.client.threads.getState<{ topic: string }>(
     threadId,
     end?.checkpoint.checkpoint_id ?? "",
   );
@@ -115,22 +108,22 @@ test("updating state at an old checkpoint makes a sibling branch and keeps both"
 });
 
 test("updating state as a node says what comes next", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  await server.client.runs.wait(threadId, "topical", ask("one"));
-  await server.client.threads.updateState(threadId, { values: { topic: "milk" }, asNode: "__start__" });
-  const thread = await server.client.threads.get(threadId);
-  expect([thread.status, (await server.client.threads.getState(threadId)).next]).toEqual([
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await held.server.client.runs.wait(threadId, "topical", ask("one"));
+  await held.server.client.threads.updateState(threadId, { values: { topic: "milk" }, asNode: "__start__" });
+  const thread = await held.server.client.threads.get(threadId);
+  expect([thread.status, (await held.server.client.threads.getState(threadId)).next]).toEqual([
     "interrupted",
     ["answer"],
   ]);
 });
 
 test("a deleted thread is gone with all its rows", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  await server.client.runs.wait(threadId, "topical", ask("one"));
-  await server.client.threads.delete(threadId);
-  await expect(server.client.threads.get(threadId)).rejects.toThrow(/HTTP 404/);
-  const rows = await scratch.database.query(
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await held.server.client.runs.wait(threadId, "topical", ask("one"));
+  await held.server.client.threads.delete(threadId);
+  await expect(held.server.client.threads.get(threadId)).rejects.toThrow(/HTTP 404/);
+  const rows = await held.scratch.database.query(
     `select thread_id from public.checkpoints where thread_id = $1
      union all select thread_id from holdfast.runs where thread_id = $1`,
     [threadId],
@@ -141,48 +134,48 @@ test("a deleted thread is gone with all its rows", async () => {
 test("as many state updates at once as there are connections all succeed", async () => {
   const threads = await Promise.all(
     Array.from({ length: 14 }, async () => {
-      const { thread_id: threadId } = await server.client.threads.create({ graphId: "keeping" });
+      const { thread_id: threadId } = await held.server.client.threads.create({ graphId: "keeping" });
       return threadId;
     }),
   );
   const update = { values: { count: 5 }, asNode: "keep" };
-  await Promise.all(threads.map((threadId) => server.client.threads.updateState(threadId, update)));
+  await Promise.all(threads.map((threadId) => held.server.client.threads.updateState(threadId, update)));
   const one = threads[0] ?? "";
-  await Promise.all(threads.map(() => server.client.threads.updateState(one, update)));
-  expect(await server.client.threads.getHistory(one, { limit: 100 })).toHaveLength(15);
+  await Promise.all(threads.map(() => held.server.client.threads.updateState(one, update)));
+  expect(await held.server.client.threads.getHistory(one, { limit: 100 })).toHaveLength(15);
 });
 
 test("an unknown checkpoint is 404 and changes nothing", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  await server.client.runs.wait(threadId, "topical", ask("one"));
-  const before = await server.client.threads.getState(threadId);
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await held.server.client.runs.wait(threadId, "topical", ask("one"));
+  const before = await held.server.client.threads.getState(threadId);
   const checkpointId = randomUUID();
   const missing = /HTTP 404: Checkpoint .* not found/;
-  await expect(server.client.threads.updateState(threadId, { values: {}, checkpointId })).rejects.toThrow(
-    missing,
-  );
-  await expect(server.client.runs.wait(threadId, "topical", { input: null, checkpointId })).rejects.toThrow(
-    missing,
-  );
-  expect(await server.client.threads.getState(threadId)).toEqual(before);
-  expect((await server.client.threads.get(threadId)).status).toBe("idle");
+  await expect(
+    held.server.client.threads.updateState(threadId, { values: {}, checkpointId }),
+  ).rejects.toThrow(missing);
+  await expect(
+    held.server.client.runs.wait(threadId, "topical", { input: null, checkpointId }),
+  ).rejects.toThrow(missing);
+  expect(await held.server.client.threads.getState(threadId)).toEqual(before);
+  expect((await held.server.client.threads.get(threadId)).status).toBe("idle");
 });
 
 test("an update as a node that does not exist is 400 and names what is wrong", async () => {
-  const { thread_id: threadId } = await server.client.threads.create({ graphId: "keeping" });
-  const update = server.client.threads.updateState(threadId, { values: {}, asNode: "nobody" });
+  const { thread_id: threadId } = await held.server.client.threads.create({ graphId: "keeping" });
+  const update = held.server.client.threads.updateState(threadId, { values: {}, asNode: "nobody" });
   await expect(update).rejects.toThrow(/HTTP 400: .*nobody/);
 });
 
 test("a thread of a graph that is not served here can still be read", async () => {
-  const { thread_id: threadId } = await server.client.threads.create({ graphId: "retired" });
-  expect(await server.client.threads.get(threadId)).toMatchObject({ thread_id: threadId, values: {} });
+  const { thread_id: threadId } = await held.server.client.threads.create({ graphId: "retired" });
+  expect(await held.server.client.threads.get(threadId)).toMatchObject({ thread_id: threadId, values: {} });
 });
 
 test("history asks for a checkpoint by its id and for metadata that could exist", async () => {
-  const { thread_id: threadId } = await server.client.threads.create();
-  expect((await fetch(`${server.url}/threads/${threadId}/history?before=x`)).status).toBe(400);
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  expect((await fetch(`${held.server.url}/threads/${threadId}/history?before=x`)).status).toBe(400);
   const body = JSON.stringify({ metadata: { a: "\0" } });
-  const poisoned = await fetch(`${server.url}/threads/${threadId}/history`, { method: "POST", body });
+  const poisoned = await fetch(`${held.server.url}/threads/${threadId}/history`, { method: "POST", body });
   expect(poisoned.status).toBe(422);
 });

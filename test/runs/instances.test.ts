@@ -1,38 +1,26 @@
 // What is left of a server that died, and how a database that goes away is borne.
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { insertRun } from "../../server/storage/runs.ts";
-import { testDatabase } from "../support/database.ts";
-import type { TestDatabase } from "../support/database.ts";
-import { collect, startTestServer } from "../support/server.ts";
-import type { TestServer } from "../support/server.ts";
+import { collect, startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
-let scratch: TestDatabase;
-let server: TestServer;
-beforeAll(async () => {
-  scratch = await testDatabase();
-  server = await startTestServer(scratch.url);
-});
-afterAll(async () => {
-  await server.stop();
-  await scratch.close();
-});
+const held = useServer();
 
-const newThread = async (): Promise<string> => (await server.client.threads.create()).thread_id;
+const newThread = async (): Promise<string> => (await held.server.client.threads.create()).thread_id;
 const states = (threadId: string): Promise<{ state: string }[]> =>
-  scratch.database.query("select state from holdfast.runs where thread_id = $1", [threadId]);
+  held.scratch.database.query("select state from holdfast.runs where thread_id = $1", [threadId]);
 
 /** A running run of a process that no longer exists, as a kill leaves it. */
 async function leaveRun(threadId: string, isRegistered = true): Promise<string> {
   const runId = randomUUID();
   const workerId = randomUUID();
   if (isRegistered) {
-    await scratch.database.query("insert into holdfast.instances (worker_id) values ($1)", [workerId]);
+    await held.scratch.database.query("insert into holdfast.instances (worker_id) values ($1)", [workerId]);
   }
-  const { assistant_id: assistantId } = await server.client.assistants.get("keeping");
+  const { assistant_id: assistantId } = await held.server.client.assistants.get("keeping");
   const identity = { runId, threadId, assistantId, workerId };
-  await insertRun(scratch.database, {
+  await insertRun(held.scratch.database, {
     ...identity,
     multitask: "reject",
     metadata: {},
@@ -45,10 +33,10 @@ async function leaveRun(threadId: string, isRegistered = true): Promise<string> 
 test("a run whose server died is ended, its stream says so, and its thread can be used again", async () => {
   const threadId = await newThread();
   const runId = await leaveRun(threadId);
-  const frames = await collect(server.client.runs.joinStream(threadId, runId));
+  const frames = await collect(held.server.client.runs.joinStream(threadId, runId));
   expect(frames).toMatchObject([{ event: "error", id: "0", data: { error: "InstanceLost" } }]);
-  expect((await server.client.runs.get(threadId, runId)).status).toBe("error");
-  expect(await server.client.runs.wait(threadId, "keeping", { input: { value: 1 } })).toMatchObject({
+  expect((await held.server.client.runs.get(threadId, runId)).status).toBe("error");
+  expect(await held.server.client.runs.wait(threadId, "keeping", { input: { value: 1 } })).toMatchObject({
     value: 1,
   });
 });
@@ -56,21 +44,21 @@ test("a run whose server died is ended, its stream says so, and its thread can b
 test("a run is ended too when its server took its leave without it", async () => {
   const threadId = await newThread();
   const runId = await leaveRun(threadId, false);
-  const frames = await collect(server.client.runs.joinStream(threadId, runId));
+  const frames = await collect(held.server.client.runs.joinStream(threadId, runId));
   expect(frames).toMatchObject([{ event: "error", data: { error: "InstanceLost" } }]);
 });
 
 test("the runs of a server that lives are left alone by another", async () => {
-  const other = await startTestServer(scratch.url);
+  const other = await startTestServer(held.scratch.url);
   const threadId = await newThread();
   try {
     const leave = new AbortController();
     const options = { input: {}, onDisconnect: "cancel" as const, signal: leave.signal };
-    const live = server.client.runs.stream(threadId, "endless", options);
+    const live = held.server.client.runs.stream(threadId, "endless", options);
     await live.next();
     await leaveRun(await newThread());
     await until(
-      async () => (await scratch.database.query("select 1 from holdfast.instances")).length === 2,
+      async () => (await held.scratch.database.query("select 1 from holdfast.instances")).length === 2,
       "the reaper",
     );
     expect(await states(threadId)).toEqual([{ state: "running" }]);
@@ -83,13 +71,13 @@ test("the runs of a server that lives are left alone by another", async () => {
 });
 
 test("a server that stops ends its runs and leaves no instance behind", async () => {
-  const stopping = await startTestServer(scratch.url);
+  const stopping = await startTestServer(held.scratch.url);
   const threadId = await newThread();
   const live = stopping.client.runs.stream(threadId, "endless", { input: {} });
   await live.next();
   await stopping.stop();
   expect(await states(threadId)).toEqual([{ state: "interrupted" }]);
-  expect(await scratch.database.query("select 1 from holdfast.instances")).toHaveLength(1);
+  expect(await held.scratch.database.query("select 1 from holdfast.instances")).toHaveLength(1);
   await live.return(undefined).catch(() => undefined);
 });
 
@@ -97,30 +85,30 @@ test("a run outlives the loss of every connection to Postgres, and its thread st
   const threadId = await newThread();
   const leave = new AbortController();
   const options = { input: {}, onDisconnect: "cancel" as const, signal: leave.signal };
-  const live = server.client.runs.stream(threadId, "endless", options);
+  const live = held.server.client.runs.stream(threadId, "endless", options);
   await live.next();
-  await scratch.database.query(
+  await held.scratch.database.query(
     "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()",
   );
   await until(
-    async () => (await server.client.threads.get(threadId).catch(() => null)) !== null,
+    async () => (await held.server.client.threads.get(threadId).catch(() => null)) !== null,
     "a new connection",
   );
   expect(await states(threadId)).toEqual([{ state: "running" }]);
   leave.abort();
   await until(async () => (await states(threadId))[0]?.state === "interrupted", "the run to be cancelled");
   await live.next().catch(() => undefined);
-  expect(await server.client.runs.wait(threadId, "keeping", { input: { value: 3 } })).toMatchObject({
+  expect(await held.server.client.runs.wait(threadId, "keeping", { input: { value: 3 } })).toMatchObject({
     value: 3,
   });
 });
 
 test("a thread deleted under its run stops the run", async () => {
   const threadId = await newThread();
-  const live = server.client.runs.stream(threadId, "endless", { input: {} });
+  const live = held.server.client.runs.stream(threadId, "endless", { input: {} });
   await live.next();
-  await expect(server.client.threads.delete(threadId)).rejects.toThrow("HTTP 409: Thread is busy");
-  await scratch.database.query("delete from holdfast.threads where thread_id = $1", [threadId]);
+  await expect(held.server.client.threads.delete(threadId)).rejects.toThrow("HTTP 409: Thread is busy");
+  await held.scratch.database.query("delete from holdfast.threads where thread_id = $1", [threadId]);
   await expect(collect(live)).rejects.toThrow(/Run not found|terminated/);
   expect(await states(threadId)).toEqual([]);
 });

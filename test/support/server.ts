@@ -1,9 +1,12 @@
 // A real server on a free port, over the file's own database, with the fixture graphs or others.
 import { Client } from "@langchain/langgraph-sdk";
+import { afterAll, beforeAll, expect } from "vitest";
 import { readConfig } from "../../server/config.ts";
 import { startServer } from "../../server/main.ts";
 import type { RunningServer } from "../../server/main.ts";
 import { readGraphsFile } from "../../server/runs/graphs.ts";
+import { testDatabase } from "./database.ts";
+import type { TestDatabase } from "./database.ts";
 
 export interface TestServer extends RunningServer {
   /** The official client, pointed at this server. */
@@ -27,6 +30,32 @@ export async function startTestServer(
   const client = new Client({ apiUrl: server.url, callerOptions: { maxRetries: 0 } });
   return { ...server, client };
 }
+
+/** A database and a server for the whole test file; both are there from the first test on. */
+export function useServer(settings: Record<string, string> = {}): {
+  scratch: TestDatabase;
+  server: TestServer;
+} {
+  const held: { scratch?: TestDatabase; server?: TestServer } = {};
+  beforeAll(async () => {
+    held.scratch = await testDatabase();
+    held.server = await startTestServer(held.scratch.url, settings);
+  });
+  afterAll(async () => {
+    await held.server?.stop();
+    await held.scratch?.close();
+  });
+  return {
+    get scratch() {
+      return started(held.scratch);
+    },
+    get server() {
+      return started(held.server);
+    },
+  };
+}
+
+const started = <Part>(part: Part | undefined): Part => part ?? expect.fail("the server did not start");
 
 export interface Frame {
   readonly id?: string | undefined;
