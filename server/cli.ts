@@ -37,9 +37,14 @@ function program(): Command {
       .command("dev")
       .description("serve for development: embedded PostgreSQL, sample documents, offline model"),
   ).action((options: Shared) => dev(options));
-  serving(cli.command("serve").description("serve the graphs of langgraph.json on DATABASE_URL")).action(
-    (options: Shared) => serve(options),
-  );
+  serving(cli.command("serve").description("serve the graphs of langgraph.json on DATABASE_URL"))
+    .option("--no-worker", "answer HTTP only; `holdfast work` executes the runs")
+    .action((options: Shared & { worker: boolean }) => serve(options, options.worker ? "all" : "http"));
+  cli
+    .command("work")
+    .description("execute runs without answering HTTP")
+    .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
+    .action((options: Shared) => serve(options, "worker"));
   cli
     .command("migrate")
     .description("bring the database's schema up to date")
@@ -88,16 +93,16 @@ async function dev(options: Shared): Promise<never> {
   say(`Holdfast: graphs of ${graphs.path}`);
   const prepare = indexSamples(config, { graphsPath: graphs.path, say });
   return serveUntilStopped({ config, graphs, say, mayModelBeOffline: true, prepare }, ({ url, graphIds }) => {
-    say(`\nReady on ${url} with graph ${graphIds.join(", ")}. Try:\n`);
-    say(exampleFor(url, graphIds[0] ?? ""));
+    say(`\nReady on ${url ?? ""} with graph ${graphIds.join(", ")}. Try:\n`);
+    say(exampleFor(url ?? "", graphIds[0] ?? ""));
   });
 }
 
-async function serve(options: Shared): Promise<never> {
+async function serve(options: Shared, role: "all" | "http" | "worker"): Promise<never> {
   const { config, graphs } = await configure(options);
   const { serveUntilStopped } = await import("./main.ts");
-  return serveUntilStopped({ config, graphs, say, mayModelBeOffline: false }, ({ url, graphIds }) => {
-    say(`Ready on ${url} with graph ${graphIds.join(", ")}.`);
+  return serveUntilStopped({ config, graphs, say, mayModelBeOffline: false, role }, ({ url, graphIds }) => {
+    say(`Ready${url ? ` on ${url}` : " to work"} with graph ${graphIds.join(", ")}.`);
   });
 }
 

@@ -18,3 +18,13 @@ export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
 export function deadline(ms: number, ...signals: (AbortSignal | undefined)[]): AbortSignal {
   return AbortSignal.any([AbortSignal.timeout(ms), ...signals.filter((signal) => signal !== undefined)]);
 }
+
+/** Lets everything that is already due happen first. */
+export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Calls `work` every `ms` until the returned function is called. Keeps no process alive. */
+export function every(ms: number, work: () => void): () => void {
+  const timer = setInterval(work, ms);
+  timer.unref();
+  return () => clearInterval(timer);
+}

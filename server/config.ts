@@ -24,6 +24,15 @@ const flag = z.enum(["on", "off"], "must be on or off").transform((value) => val
 const address = (scheme: RegExp, form: string): z.ZodString =>
   z.string().regex(scheme, `must look like ${form}`);
 const postgres = address(/^postgres(ql)?:\/\//, "postgresql://user:password@host:5432/database");
+const list = z
+  .string()
+  .default("")
+  .transform((text) =>
+    text
+      .split(",")
+      .map((one) => one.trim())
+      .filter(Boolean),
+  );
 const setting = <Schema extends z.ZodType>(one: Setting<Schema>): Setting<Schema> => one;
 
 export const settings = {
@@ -138,6 +147,39 @@ export const settings = {
     schema: flag.prefault("on"),
     help: "Named prepared statements; off for transaction poolers that cannot keep them.",
   }),
+  pooler: setting({
+    env: "HOLDFAST_POOLER",
+    schema: flag.prefault("off"),
+    help: "on: DATABASE_URL is a transaction pooler such as PgBouncer. Session locks and notifications then need DATABASE_DIRECT_URL; without it takeover takes up to 15 s.",
+  }),
+  slots: setting({
+    env: "HOLDFAST_SLOTS",
+    schema: integer(1, 100_000).default(512),
+    help: "Runs that one process executes at a time; more wait in the queue.",
+  }),
+  runTimeoutMs: setting({
+    env: "HOLDFAST_RUN_TIMEOUT_MS",
+    schema: integer(100, 2_000_000_000).default(3_600_000),
+    help: "Longest time a run may take from its first start in milliseconds, takeovers included; then it ends with status timeout.",
+  }),
+  maxAttempts: setting({
+    env: "HOLDFAST_MAX_ATTEMPTS",
+    schema: integer(1, 1000).default(3),
+    help: "How often a run is begun again after its server died before it ends in error. An orderly hand-over does not count.",
+  }),
+  maxQueuedRuns: setting({
+    env: "HOLDFAST_MAX_QUEUED_RUNS",
+    schema: integer(1, 1_000_000).default(1000),
+    help: "Runs that may wait on one thread; one more is refused.",
+  }),
+  fault: setting({
+    env: "HOLDFAST_FAULT",
+    schema: z
+      .string()
+      .regex(/^[a-z.]+:\d+$/, "must look like run.claimed:1")
+      .optional(),
+    help: "For tests only: the process kills itself when it passes this fault point for the nth time (name:n).",
+  }),
   heartbeatMs: setting({
     env: "HOLDFAST_HEARTBEAT_MS",
     schema: integer(100, 60_000).default(5000),
@@ -146,7 +188,31 @@ export const settings = {
   drainMs: setting({
     env: "HOLDFAST_DRAIN_MS",
     schema: integer(0, 3_600_000).default(25_000),
-    help: "How long a stopping server waits for its runs in milliseconds before it interrupts them.",
+    help: "How long a stopping server waits for its runs in milliseconds before it hands them over to another.",
+  }),
+  drainDelayMs: setting({
+    env: "HOLDFAST_DRAIN_DELAY_MS",
+    schema: integer(0, 600_000).default(0),
+    help: "How long a stopping server answers /ready with 503 in milliseconds before it stops listening, so that load balancers notice.",
+  }),
+  threadTtlMinutes: setting({
+    env: "HOLDFAST_THREAD_TTL_MINUTES",
+    schema: integer(0, 100_000_000).default(0),
+    help: "How long a thread is kept after its last activity in minutes, unless it was created with a ttl of its own; 0 keeps it.",
+  }),
+  webhookSecrets: setting({
+    env: "HOLDFAST_WEBHOOK_SECRETS",
+    secret: true,
+    schema: list.refine(
+      (secrets) => secrets.every((one) => /^whsec_[A-Za-z0-9+/]{32,88}={0,2}$/.test(one)),
+      "must be secrets that look like whsec_ and 24 to 64 bytes in base64, separated by commas",
+    ),
+    help: "Secrets that sign webhooks, separated by commas; each signs, so that one can be exchanged. Unset: webhooks are not signed.",
+  }),
+  egressAllow: setting({
+    env: "HOLDFAST_EGRESS_ALLOW",
+    schema: list,
+    help: "Networks (CIDR), addresses and host names (*.example.com too) that webhooks may reach although they are not public, separated by commas.",
   }),
   logLevel: setting({
     env: "HOLDFAST_LOG_LEVEL",

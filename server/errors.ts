@@ -99,6 +99,55 @@ export class RunNotFound extends AppError {
   }
 }
 
+/** As many runs wait on the thread as may. */
+export class QueueFull extends AppError {
+  readonly code = "queue_full";
+  readonly status = 429;
+  override readonly retryable = true;
+  constructor(threadId: string, most: number) {
+    super(
+      `${most} runs wait on thread ${threadId} already (HOLDFAST_MAX_QUEUED_RUNS). Wait until some have ended, or cancel them.`,
+    );
+  }
+}
+
+/** The run is over: there is nothing to cancel. */
+export class RunEnded extends AppError {
+  readonly code = "run_ended";
+  readonly status = 409;
+  constructor(runId: string, state: string) {
+    super(`Run ${runId} has already ended (${state}): there is nothing to cancel.`);
+  }
+}
+
+/** This process stops: another one takes the request when it is sent again. */
+export class ServerStopping extends AppError {
+  readonly code = "server_stopping";
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor() {
+    super("This server is stopping. Send the request again: another one will take it.");
+  }
+}
+
+/** The run has not ended, so it cannot be deleted. */
+export class RunLive extends AppError {
+  readonly code = "run_live";
+  readonly status = 409;
+  constructor(runId: string) {
+    super(`Run ${runId} has not ended. Cancel it first.`);
+  }
+}
+
+/** Only a run that failed can be tried again. */
+export class RunNotFailed extends AppError {
+  readonly code = "run_not_failed";
+  readonly status = 409;
+  constructor(runId: string, state: string) {
+    super(`Run ${runId} did not fail (${state}): only runs that ended in error or timeout can be retried.`);
+  }
+}
+
 export class CheckpointNotFound extends AppError {
   readonly code = "checkpoint_not_found";
   readonly status = 404;
@@ -181,4 +230,24 @@ export class CollectionNotFound extends AppError {
 /** The message of anything thrown, for logs and answers. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+export class CronNotFound extends AppError {
+  readonly code = "cron_not_found";
+  readonly status = 404;
+  constructor() {
+    super("Cron not found");
+  }
+}
+
+/** A schedule that cannot be understood, or never comes. */
+export class CronInvalid extends AppError {
+  readonly code = "cron_invalid";
+  readonly status = 422;
+}
+
+/** A call-back address that this server will not connect to. */
+export class WebhookRefused extends AppError {
+  readonly code = "webhook_refused";
+  readonly status = 422;
 }

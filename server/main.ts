@@ -4,23 +4,28 @@ import type { Server } from "node:http";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { serve } from "@hono/node-server";
-import { deadline, sleep } from "./clock.ts";
+import { sleep } from "./clock.ts";
 import { useModelEndpoint } from "./config.ts";
 import type { Config } from "./config.ts";
 import { ResourceTaken, messageOf } from "./errors.ts";
+import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
 import { search } from "./retrieval/search.ts";
+import { drain } from "./runs/drain.ts";
 import type { Engine } from "./runs/engine.ts";
-import { RunCancelled } from "./runs/execute.ts";
+import { EventLog } from "./runs/event-log.ts";
 import { loadGraphs } from "./runs/graphs.ts";
 import type { GraphsFile } from "./runs/graphs.ts";
+import { Hints } from "./runs/hints.ts";
 import { startInstance } from "./runs/instance.ts";
 import { LiveRuns } from "./runs/live.ts";
-import { startReaper } from "./runs/reap.ts";
+import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
+import { Worker } from "./runs/worker.ts";
 import { graphSettings } from "./services.ts";
 import { upsertSystemAssistants } from "./storage/assistants.ts";
+import { CheckpointBatch } from "./storage/checkpoint-batch.ts";
 import type { Database } from "./storage/database.ts";
 import { openDatabase } from "./storage/open.ts";
 import { codeOf } from "./storage/postgres.ts";
@@ -32,6 +37,8 @@ export interface ServerOptions {
   readonly graphs: GraphsFile;
   /** Answer with the offline model when no provider is configured. */
   readonly mayModelBeOffline: boolean;
+  /** Whether this process answers HTTP, executes runs, or both. */
+  readonly role?: "all" | "http" | "worker";
   /** Told of each step, in words for a person. */
   readonly say: (text: string) => void;
   /** Runs after the migrations and before the graphs are loaded. */
@@ -39,9 +46,10 @@ export interface ServerOptions {
 }
 
 export interface RunningServer {
-  readonly url: string;
+  /** Undefined for a worker, which answers no requests. */
+  readonly url: string | undefined;
   readonly graphIds: readonly string[];
-  /** Lets live runs end for `HOLDFAST_DRAIN_MS`, stops the rest, and releases everything. */
+  /** Lets live runs end for `HOLDFAST_DRAIN_MS`, hands the rest over, and releases everything. */
   stop(): Promise<void>;
 }
 
@@ -57,7 +65,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 }
 
 async function build(options: ServerOptions, parts: AsyncDisposableStack): Promise<RunningServer> {
-  const { config, say } = options;
+  const { config, say, role = "all" } = options;
   const log = openLog(config.logLevel);
   const { database, isEmbedded, migrate, close } = await openDatabase(config, say);
   parts.defer(close);
@@ -68,35 +76,62 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   );
   await options.prepare?.(database);
   await connectModel(options, parts);
+  if (config.fault) armFaultOf(config.fault);
 
   const graphs = await loadGraphs(options.graphs);
   const graphIds = [...graphs.keys()];
   const systemIds = graphIds.map((graphId) => ({ graphId, assistantId: assistantIdOf(graphId) }));
+  const assistants = await upsertSystemAssistants(database, systemIds);
+  const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;
+  if (!hasSessions) say("No DATABASE_DIRECT_URL behind the pooler: runs of a server that dies wait 15 s.");
+  const workerId = uuidv7();
   const live = new LiveRuns();
+  const hints = new Hints(database, log);
+  const eventLog = new EventLog(database, workerId, hasSessions);
+  parts.defer(() => eventLog.close());
+  const worker = new Worker();
+  const stopping = new AbortController();
   const engine: Engine = {
     database,
     log,
-    workerId: uuidv7(),
+    workerId,
     graphs,
-    assistants: await upsertSystemAssistants(database, systemIds),
+    assistants,
+    limits: { ...config, slots: role === "http" ? 0 : config.slots },
     live,
-    recorder: new Recorder(database, log, (runIds) => live.wake(runIds)),
+    hints,
+    recorder: new Recorder(eventLog, log, (runIds) => hints.events(runIds)),
+    reader: new EventReader(database),
+    checkpoints: new CheckpointBatch(database, workerId),
     services: {
       settings: graphSettings(config),
       search: (query, { collection = config.collection, limit = config.passages }) =>
         search(database, defaultScope, { collection, query, limit }),
     },
+    stopping: stopping.signal,
+    poke: () => worker.poke(),
   };
-  const instance = await startInstance(database, log, engine.workerId);
+  const instance = await startInstance(engine, worker, hasSessions);
   parts.defer(() => instance.stop());
-  const reaper = startReaper(engine);
-  parts.defer(() => reaper.stop());
 
+  const http = role === "worker" ? undefined : await serveHttp(engine, config);
+  parts.defer(() => {
+    stopping.abort();
+    return leave(engine, http?.server, config);
+  });
+  log.info("server.started", { url: http?.url, graphs: graphIds, worker_id: workerId, role });
+  return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
+}
+
+function serveHttp(engine: Engine, config: Config): Promise<{ server: Server; url: string }> {
   const app = buildApp(engine, { ...config, ...versions() });
-  const { server, url } = await listen(config, (request, bindings) => app.fetch(request, bindings));
-  parts.defer(() => drain(engine, server, config.drainMs));
-  log.info("server.started", { url, graphs: graphIds, worker_id: engine.workerId });
-  return { url, graphIds, stop: () => parts.disposeAsync() };
+  return listen(config, (request, bindings) => app.fetch(request, bindings));
+}
+
+/** The process ends itself as `kill -9` would. */
+function armFaultOf(fault: string): void {
+  const [name = "", nth] = fault.split(":");
+  armFault(name, Number(nth), () => process.kill(process.pid, "SIGKILL"));
 }
 
 /** Serves until SIGINT or SIGTERM, then stops in order; a second signal ends the process at once. */
@@ -119,7 +154,9 @@ export async function serveUntilStopped(
   const running = await server;
   started(running);
   const signal = await stopping.promise;
-  options.say(`${signal}: waiting for live runs, then stopping. Press Ctrl-C again to end at once.`);
+  options.say(
+    `${signal}: letting runs end or handing them over, then stopping. Press Ctrl-C again to end at once.`,
+  );
   await running.stop();
   process.exit(0); // a graph may have left timers of its own
 }
@@ -166,14 +203,16 @@ function listen(
   });
 }
 
-async function drain(engine: Engine, server: Server, drainMs: number): Promise<void> {
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  await Promise.race([engine.live.settled(), sleep(drainMs, deadline(drainMs))]);
-  engine.live.cancelAll(new RunCancelled("The server stopped."));
-  await engine.live.settled();
-  // Destroyed, not ended: a client of an unfinished stream must notice and come back.
-  server.closeAllConnections();
+/**
+ * Leaves in order: balancers notice, runs end or are handed over, streams that are not over are cut.
+ * Destroyed, not ended: a client of an unfinished stream must notice and come back.
+ */
+async function leave(engine: Engine, server: Server | undefined, config: Config): Promise<void> {
+  if (server && config.drainDelayMs > 0) await sleep(config.drainDelayMs);
+  const closed = new Promise<void>((resolve) => (server ? server.close(() => resolve()) : resolve()));
+  server?.closeIdleConnections();
+  await drain(engine, config.drainMs);
+  server?.closeAllConnections();
   await closed;
 }
 

@@ -48,7 +48,7 @@ export function buildApp(engine: Engine, options: AppOptions): Hono {
     throw new BodyTooLarge(options.maxBodyBytes);
   };
   app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
-  app.route("/", healthRoutes(options));
+  app.route("/", healthRoutes(engine, options));
   app.route("/", assistantRoutes(engine));
   app.route("/", threadRoutes(engine));
   app.route("/", runRoutes(engine, options));

@@ -1,9 +1,22 @@
-// Routes that say what this server is. `flags` names only what is built.
+// Routes that say what this server is and how it is. `flags` names only what is built.
 import { Hono } from "hono";
+import { sleep } from "../clock.ts";
+import type { Engine } from "../runs/engine.ts";
+import { isAnswering } from "../storage/instances.ts";
 
-export function healthRoutes(about: { version: string; langgraphVersion: string }): Hono {
+const READY_WITHIN_MS = 1000;
+
+export function healthRoutes(engine: Engine, about: { version: string; langgraphVersion: string }): Hono {
   const app = new Hono();
   app.get("/ok", (context) => context.json({ ok: true }));
+  // The process alone: a restart of the database must not make an orchestrator kill every server.
+  app.get("/live", (context) => context.json({ ok: true }));
+  app.get("/ready", async (context) => {
+    if (engine.stopping.aborted) return context.json({ ok: false, reason: "stopping" }, 503);
+    const answers = await Promise.race([isAnswering(engine.database), sleep(READY_WITHIN_MS)]);
+    if (answers) return context.json({ ok: true });
+    return context.json({ ok: false, reason: "PostgreSQL does not answer" }, 503);
+  });
   app.get("/info", (context) =>
     context.json({
       version: about.version,

@@ -1,133 +1,146 @@
-// Routes of runs on a thread: stream, wait, read, and resume a stream.
+// Routes of runs: on a thread, or without one, which makes a temporary thread.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import type { ServerResponse } from "node:http";
-import { InputInvalid, messageOf } from "../errors.ts";
-import { createRun, getRun } from "../runs/create.ts";
-import type { AcceptedRun } from "../runs/create.ts";
+import { uuidv7 } from "../ids.ts";
+import { cancelRun, deleteRun, retry } from "../runs/cancel.ts";
+import { cancelMany } from "../runs/cancel-many.ts";
+import { createRun, getRun, listRunsOf } from "../runs/create.ts";
+import type { CreateOptions } from "../runs/create.ts";
 import type { Engine } from "../runs/engine.ts";
-import { execute, RunCancelled } from "../runs/execute.ts";
-import { follow } from "../runs/follow.ts";
-import type { Followed } from "../runs/follow.ts";
-import type { RunState } from "../runs/run.ts";
+import { isPending, isTerminal } from "../runs/run.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
-import { check, checkId, joinQuery, runCreate } from "./schemas.ts";
-import { bytesOf, sseResponse } from "./sse.ts";
+import {
+  bodiesOf,
+  check,
+  checkId,
+  cancelQuery,
+  cancelManyBody,
+  joinQuery,
+  runCreate,
+  runList,
+} from "./schemas.ts";
+import { cursorOf, RunStreams } from "./run-streams.ts";
+import type { Bindings } from "./run-streams.ts";
 
-/** What the Node server gives with a request. */
-interface Bindings {
-  readonly Bindings: { readonly outgoing: ServerResponse };
-}
+const THREAD = "/threads/:thread/runs";
+const RUN = `${THREAD}/:run`;
 
 export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hono<Bindings> {
   const app = new Hono<Bindings>();
+  const streams = new RunStreams(engine, options.heartbeatMs);
 
-  app.post("/threads/:thread/runs/stream", async (context) => {
-    const { run, cancelsOnLeave } = await start(engine, context);
-    return stream(run, { after: -1, cancelsOnLeave, context });
+  for (const base of [THREAD, "/runs"]) {
+    app.post(`${base}/stream`, async (context) => {
+      const { run, isStateless, cancelsOnLeave } = await create(context);
+      return streams.stream(context, run, { after: -1, cancelsOnLeave, isStateless });
+    });
+    app.post(`${base}/wait`, async (context) => {
+      const { run, isStateless, cancelsOnLeave } = await create(context);
+      return streams.wait(context, run, { after: -1, cancelsOnLeave, isStateless });
+    });
+    app.post(base, async (context) => {
+      const { run, isStateless } = await create(context);
+      const path = isStateless ? `/runs/${run.run_id}` : `/threads/${run.thread_id}/runs/${run.run_id}`;
+      return context.json(toRun(run), 200, { "content-location": path });
+    });
+  }
+
+  app.post("/runs/batch", async (context) => {
+    const requests = bodiesOf(await readBody(context));
+    for (const request of requests) refuseUnstorable("metadata", request.metadata);
+    const runs: RunRow[] = [];
+    for (const request of requests)
+      runs.push(await createRun(engine, uuidv7(), request, { isStateless: true }));
+    return context.json(runs.map(toRun));
   });
 
-  app.get("/threads/:thread/runs/:run/stream", async (context) => {
-    const run = await find(engine, context);
-    const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());
-    return stream(run, { after: cursorOf(context.req.header("last-event-id")), cancelsOnLeave, context });
+  app.post("/runs/cancel", async (context) => {
+    const { action } = check(cancelQuery, context.req.query());
+    await cancelMany(engine, check(cancelManyBody, await readBody(context)), action);
+    return context.body(null, 204);
   });
 
-  app.post("/threads/:thread/runs/wait", async (context) => {
-    const { run, cancelsOnLeave } = await start(engine, context);
-    const { events, ...held } = reading(run, { after: -1, cancelsOnLeave, context });
-    const body = bytesOf(lastValues(events), { ...held, render: String, keepAlive: "\n" });
-    return new Response(body, { headers: { "content-type": "application/json", ...locations(run) } });
+  app.get(THREAD, async (context) => {
+    const threadId = checkId("thread", context.req.param("thread"));
+    const query = check(runList, context.req.query());
+    refuseUnstorable("metadata", query.metadata);
+    return context.json((await listRunsOf(engine, threadId, query)).map(toRun));
   });
 
-  app.get("/threads/:thread/runs/:run", async (context) => context.json(toRun(await find(engine, context))));
+  app.get(RUN, async (context) => context.json(toRun(await find(context))));
+  app.get("/runs/:run", async (context) => context.json(toRun(await find(context))));
 
-  /** What a response needs to read a run: its events, and what to do when the client or the stream goes. */
-  function reading(run: Place, { after, cancelsOnLeave, context }: From) {
-    const gone = new AbortController();
+  app.delete(RUN, async (context) => {
+    await deleteRun(engine, placeOf(context));
+    return context.body(null, 204);
+  });
+
+  app.post(`${RUN}/retry`, async (context) => {
+    await retry(engine, placeOf(context));
+    return context.json(toRun(await find(context)));
+  });
+
+  app.post(`${RUN}/cancel`, async (context) => {
+    const { action, wait, reason } = check(cancelQuery, context.req.query());
+    const run = await find(context);
+    await cancelRun(engine, { threadId: run.thread_id, runId: run.run_id }, action, reasonOf(reason, action));
+    if (!wait) return context.body(null, 202);
+    await streams.ended(context, run);
+    return context.body(null, 204);
+  });
+
+  for (const path of [RUN, "/runs/:run"]) {
+    app.get(`${path}/stream`, async (context) => {
+      const run = await find(context);
+      const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());
+      const after = cursorOf(context.req.header("last-event-id"));
+      return streams.stream(context, run, { after, cancelsOnLeave, isStateless: false });
+    });
+    app.get(`${path}/join`, async (context) => {
+      const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());
+      return streams.join(context, await find(context), cancelsOnLeave);
+    });
+  }
+
+  async function create(
+    context: Context<Bindings>,
+  ): Promise<{ run: RunRow; isStateless: boolean; cancelsOnLeave: boolean }> {
+    const given = context.req.param("thread");
+    const threadId = given === undefined ? uuidv7() : checkId("thread", given);
+    const request = check(runCreate, await readBody(context));
+    refuseUnstorable("metadata", request.metadata);
+    const isStateless = given === undefined;
+    const key = context.req.header("idempotency-key");
+    const options: CreateOptions = {
+      isStateless,
+      idemKey: key ? `${given ?? "stateless"} ${key}` : undefined,
+    };
+    const run = await createRun(engine, threadId, request, options);
+    return { run, isStateless, cancelsOnLeave: request.on_disconnect === "cancel" };
+  }
+
+  function placeOf(context: Context<Bindings>): { threadId: string; runId: string } {
     return {
-      heartbeatMs: options.heartbeatMs,
-      gone,
-      events: follow(engine, run.run_id, { after, signal: gone.signal }),
-      onLeave: (): void => {
-        if (cancelsOnLeave) engine.live.cancel(run.run_id, new RunCancelled("The client left."));
-      },
-      breakOff: (reason: unknown): void => {
-        engine.log.warn("stream.broken", { run_id: run.run_id, reason: messageOf(reason) });
-        context.env.outgoing.destroy();
-      },
+      threadId: checkId("thread", context.req.param("thread") ?? ""),
+      runId: checkId("run", context.req.param("run") ?? ""),
     };
   }
 
-  function stream(run: Place, from: From): Response {
-    const { events, ...held } = reading(run, from);
-    return sseResponse(events, locations(run, from.cancelsOnLeave), held);
+  function find(context: Context<Bindings>): Promise<RunRow> {
+    const thread = context.req.param("thread");
+    const threadId = thread === undefined ? undefined : checkId("thread", thread);
+    return getRun(engine, threadId, checkId("run", context.req.param("run") ?? ""));
   }
 
   return app;
 }
 
-type Place = Pick<RunRow, "run_id" | "thread_id">;
+/** "taken": somebody answers in the run's place; only an interrupt may say so. */
+const reasonOf = (reason: string | undefined, action: "interrupt" | "rollback"): string | null =>
+  reason === "taken" && action === "interrupt" ? "taken: by another client" : null;
 
-interface From {
-  /** The last event the client has; -1 for none. */
-  readonly after: number;
-  readonly cancelsOnLeave: boolean;
-  readonly context: Context<Bindings>;
-}
-
-async function start(
-  engine: Engine,
-  context: Context<Bindings>,
-): Promise<{ run: AcceptedRun; cancelsOnLeave: boolean }> {
-  const threadId = checkId("thread", context.req.param("thread") ?? "");
-  const request = check(runCreate, await readBody(context));
-  refuseUnstorable("metadata", request.metadata);
-  const run = await createRun(engine, threadId, request);
-  execute(engine, run);
-  return { run, cancelsOnLeave: request.on_disconnect === "cancel" };
-}
-
-function find(engine: Engine, context: Context<Bindings>): Promise<RunRow> {
-  const threadId = checkId("thread", context.req.param("thread") ?? "");
-  return getRun(engine, threadId, checkId("run", context.req.param("run") ?? ""));
-}
-
-/** The last `values` of a run as one JSON object: with interrupts if it stopped at one, or its error. */
-async function* lastValues(events: AsyncGenerator<Followed>): AsyncGenerator<string> {
-  let values: Record<string, unknown> = {};
-  for await (const { event, data } of events) {
-    if (event === "error") values = { __error__: JSON.parse(data) };
-    if (event !== "values") continue;
-    const latest: unknown = JSON.parse(data);
-    if (typeof latest !== "object" || latest === null) continue;
-    values = "__interrupt__" in latest ? { ...values, ...latest } : { ...latest };
-  }
-  yield JSON.stringify(values);
-}
-
-/** Where a run is, and where its stream goes on after a cut: there, leaving still cancels if it did before. */
-function locations(
-  { thread_id: thread, run_id: run }: Place,
-  cancelsOnLeave = false,
-): Record<string, string> {
-  const path = `/threads/${thread}/runs/${run}`;
-  return {
-    "content-location": path,
-    location: `${path}/stream${cancelsOnLeave ? "?cancel_on_disconnect=1" : ""}`,
-  };
-}
-
-function cursorOf(header: string | undefined): number {
-  if (header === undefined || header === "") return -1;
-  if (/^(-1|\d{1,9})$/.test(header)) return Number(header);
-  throw new InputInvalid("Last-Event-ID must be the number of an event, or -1 for all of them.");
-}
-
-const PENDING: ReadonlySet<RunState> = new Set(["delayed", "blocked", "ready"]);
-
-function toRun(run: RunRow): object {
+export function toRun(run: RunRow): object {
   const { run_id, thread_id, assistant_id, metadata, kwargs, created_at, updated_at, multitask, state } = run;
   return {
     run_id,
@@ -135,9 +148,11 @@ function toRun(run: RunRow): object {
     assistant_id,
     created_at,
     updated_at,
-    status: PENDING.has(state) ? "pending" : state,
+    status: isPending(state) ? "pending" : state,
     metadata,
     kwargs,
     multitask_strategy: multitask,
+    cancel_reason: run.cancel_reason,
+    ...(isTerminal(state) && run.error ? { error: run.error } : {}),
   };
 }

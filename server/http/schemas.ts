@@ -54,10 +54,62 @@ export const runCreate = z.object({
     .enum(["create", "reject"])
     .nullish()
     .transform((value) => value ?? "reject"),
+  after_seconds: z.number().min(0).max(31_536_000).nullish(),
+  webhook: z.string().min(1).max(2048).nullish(),
+  // The client's type says complete|continue, the server means delete|keep: the former leave it unset.
+  on_completion: z
+    .enum(["delete", "keep", "complete", "continue"])
+    .nullish()
+    .transform((value) => (value === "delete" || value === "keep" ? value : undefined)),
   durability: z
     .enum(["sync", "async", "exit"])
     .nullish()
     .transform((value) => value ?? "sync"),
+});
+
+/** What a batch holds; the official client sends the keys in its own spelling. */
+export function bodiesOf(body: unknown): z.output<typeof runCreate>[] {
+  const bodies = check(z.array(fields).max(1000), body);
+  return bodies.map((one) => check(runCreate, Object.fromEntries(Object.entries(one).map(snakeCased))));
+}
+
+const snakeCased = ([key, value]: [string, unknown]): [string, unknown] => [
+  key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+  value,
+];
+
+const isSet = flag.optional().transform((value) => value ?? false);
+
+export const cancelQuery = z.object({
+  wait: isSet,
+  action: z
+    .enum(["interrupt", "rollback"])
+    .optional()
+    .transform((value) => value ?? "interrupt"),
+  reason: z.string().max(200).optional(),
+});
+
+export const cancelManyBody = z.object({
+  thread_id: uuid.nullish(),
+  run_ids: z.array(uuid).max(1000).nullish(),
+  status: z.enum(["pending", "running", "all"]).nullish(),
+});
+
+export const runList = z.object({
+  limit: whole(1, 1000, 10),
+  offset: whole(0, 1_000_000_000, 0),
+  status: z.enum(["pending", "running", "success", "error", "timeout", "interrupted"]).optional(),
+  metadata: z
+    .string()
+    .transform((text, context) => {
+      try {
+        return fields.parse(JSON.parse(text));
+      } catch {
+        context.addIssue({ code: "custom", message: "must be a JSON object" });
+        return z.NEVER;
+      }
+    })
+    .optional(),
 });
 
 export const stateUpdate = z.object({

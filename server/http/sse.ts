@@ -1,13 +1,17 @@
 // A run's events as server-sent events. A stream ends cleanly only when its run is over; whatever else
 // happens, the connection is broken off, and the client comes back with Last-Event-ID.
 // Frames are read when the client takes them: for a slow one, the log is the buffer.
-import { sleep } from "../clock.ts";
-import type { Followed } from "../runs/follow.ts";
+import { every, now, sleep } from "../clock.ts";
+import { dataOf, nameOf } from "../runs/lines.ts";
+import type { Numbered } from "../runs/lines.ts";
 
 const encoder = new TextEncoder();
 // One line without a blank one after it: anything more shows as an event in older official clients.
 const BEAT = Symbol("beat");
 const HEARTBEAT = ": heartbeat\n";
+// A client that takes nothing for so long is cut off; it may come back with Last-Event-ID.
+const STALLED_MS = 60_000;
+const STALL_CHECK_MS = 10_000;
 
 export interface StreamOptions {
   readonly heartbeatMs: number;
@@ -21,11 +25,11 @@ export interface StreamOptions {
 
 /** The response to a request for a run's stream. `location` is where the client may resume. */
 export function sseResponse(
-  events: AsyncGenerator<Followed>,
+  events: AsyncGenerator<Numbered[]>,
   headers: Record<string, string>,
   options: StreamOptions,
 ): Response {
-  return new Response(bytesOf(events, { ...options, render: frame, keepAlive: HEARTBEAT }), {
+  return new Response(bytesOf(events, { ...options, render: frames, keepAlive: HEARTBEAT }), {
     headers: {
       "content-type": "text/event-stream",
       "cache-control": "no-cache, no-transform",
@@ -57,10 +61,17 @@ export function bytesOf<Item>(
     pending = undefined;
     return first.done ? undefined : render(first.value);
   };
+  let takenAt = 0;
+  const stopWatching = every(STALL_CHECK_MS, () => {
+    if (takenAt > 0 && now() - takenAt > STALLED_MS) options.breakOff(new Error("The client reads nothing."));
+  });
+  gone.signal.addEventListener("abort", stopWatching, { once: true });
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
+      takenAt = 0;
       try {
         const text = await read();
+        takenAt = now();
         if (gone.signal.aborted) return;
         if (text !== undefined) controller.enqueue(encoder.encode(text));
         else {
@@ -70,6 +81,7 @@ export function bytesOf<Item>(
         }
       } catch (error) {
         options.breakOff(error);
+        gone.abort();
         controller.close();
       }
     },
@@ -81,4 +93,10 @@ export function bytesOf<Item>(
   });
 }
 
-const frame = ({ seq, event, data }: Followed): string => `event: ${event}\ndata: ${data}\nid: ${seq}\n\n`;
+/** All events at hand in one piece: many small writes to a socket cost more than anything else here. */
+function frames(events: readonly Numbered[]): string {
+  let text = "";
+  for (const { seq, entry } of events)
+    text += `event: ${nameOf(entry)}\ndata: ${dataOf(entry)}\nid: ${seq}\n\n`;
+  return text;
+}

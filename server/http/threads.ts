@@ -4,7 +4,7 @@ import type { Context } from "hono";
 import { ThreadExists } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
-import { deleteThread, getState, getThread, listHistory, updateState } from "../runs/state.ts";
+import { deleteThread, getState, getStateText, getThread, listHistory, updateState } from "../runs/state.ts";
 import { insertThread } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
@@ -51,7 +51,9 @@ export function threadRoutes(engine: Engine): Hono {
 
   app.get("/threads/:thread/state", async (context) => {
     const { subgraphs } = check(stateQuery, context.req.query());
-    return context.json(await getState(engine, idOf(context), { subgraphs: subgraphs ?? false }));
+    if (subgraphs) return context.json(await getState(engine, idOf(context), { subgraphs }));
+    const text = await getStateText(engine, idOf(context));
+    return context.body(text, 200, { "content-type": "application/json" });
   });
 
   app.get("/threads/:thread/state/:checkpoint", async (context) => {
@@ -103,6 +105,6 @@ function checkpointOf(
   return { ...checkpoint, ...(id ? { checkpoint_id: id } : {}) };
 }
 
-function toThread(thread: ThreadRow): object {
+function toThread({ is_temporary: _, ...thread }: ThreadRow): object {
   return { ...thread, values: {}, interrupts: {}, error: thread.error ?? undefined };
 }

@@ -1,14 +1,24 @@
-// Accepts a run: the assistant, the merged configuration, and the row, which claims the thread for it.
-// Nothing is executed here; a caller that sees an error knows that nothing was accepted.
-import { AssistantNotFound, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
+// Accepts a run: the assistant, what it was asked, and the row, which claims the thread for it or waits in its queue.
+// Nothing is executed before the row is committed; a caller that sees an error knows that nothing was accepted.
+import { AssistantNotFound, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
+import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
-import { findRun, insertRun } from "../storage/runs.ts";
-import type { RunRow } from "../storage/runs.ts";
-import { findThread, insertThread } from "../storage/threads.ts";
+import { cancelPending, requestCancel } from "../storage/finish.ts";
+import { promoteRuns } from "../storage/queue.ts";
+import { findRun, findRunByKey, insertRun, listRuns, listUnfinished } from "../storage/runs.ts";
+import type { NewRun, OwnedRunRow, RunRow } from "../storage/runs.ts";
+import { lockThread } from "../storage/threads.ts";
+import { stopRuns } from "./cancel.ts";
+import { announceReady } from "./end.ts";
+import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
-import { requireCheckpoint } from "./state.ts";
+import { execute } from "./execute.ts";
+import { asFields } from "./input.ts";
+import { isPending } from "./run.ts";
+import type { RunState } from "./run.ts";
+import { getThread, requireCheckpoint } from "./state.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -26,15 +36,29 @@ export interface RunRequest {
   readonly interrupt_after?: "*" | readonly string[] | null | undefined;
   readonly checkpoint?: Fields | null | undefined;
   readonly checkpoint_id?: string | null | undefined;
-  readonly multitask_strategy: string;
+  readonly multitask_strategy: "reject" | "enqueue" | "interrupt" | "rollback";
   readonly if_not_exists: "create" | "reject";
   readonly durability: "sync" | "async" | "exit";
+  /** Seconds until the run may begin. */
+  readonly after_seconds?: number | null | undefined;
+  readonly webhook?: string | null | undefined;
+  /** For a run without a thread of its own: whether its thread stays. */
+  readonly on_completion?: "delete" | "keep" | null | undefined;
+}
+
+export interface CreateOptions {
+  /** The run has no thread yet: one is made for it, which goes soon after the run unless `on_completion` is "keep". */
+  readonly isStateless?: boolean;
+  /** A second request with the same key gets the run of the first. */
+  readonly idemKey?: string | undefined;
 }
 
 /** What a run keeps of its request: enough to execute it, on any instance. */
 export interface RunKwargs {
   readonly input: unknown;
   readonly command: Fields | null;
+  /** The assistant's configuration; the thread's and the request's win over it. */
+  readonly defaults?: Fields;
   readonly config: Fields;
   readonly context: Fields;
   readonly stream_mode: readonly string[];
@@ -44,60 +68,167 @@ export interface RunKwargs {
   readonly durability: "sync" | "async" | "exit";
 }
 
-export type AcceptedRun = Omit<RunRow, "kwargs"> & { readonly kwargs: RunKwargs; readonly graph_id: string };
+export type AcceptedRun = Omit<OwnedRunRow, "kwargs"> & {
+  readonly kwargs: RunKwargs;
+  readonly graph_id: string;
+};
 
 /**
- * Accepts a run on a thread.
- * @throws AssistantNotFound, ThreadNotFound (unless `if_not_exists` is "create"), ThreadBusy while another run is live
+ * Accepts a run on a thread, and begins it here if the thread is idle and this process has a free slot.
+ * @returns the run's row; with an idempotency key that was used before, the row of the first run
+ * @throws AssistantNotFound, ThreadNotFound (unless `if_not_exists` is "create"), CheckpointNotFound, QueueFull,
+ * ThreadBusy while another run is pending or running and the strategy is "reject"
  */
-export async function createRun(engine: Engine, threadId: string, request: RunRequest): Promise<AcceptedRun> {
+export async function createRun(
+  engine: Engine,
+  threadId: string,
+  request: RunRequest,
+  options: CreateOptions = {},
+): Promise<RunRow> {
   const assistant = findAssistant(engine, request.assistant_id);
   if (!assistant) {
     throw new AssistantNotFound(
       `No assistant found for "${request.assistant_id}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
     );
   }
+  const asked = {
+    ...request.checkpoint,
+    ...(request.checkpoint_id ? { checkpoint_id: request.checkpoint_id } : {}),
+  };
+  await requireCheckpoint(new Checkpoints(engine.database), threadId, asked);
+  const run = newRun(engine, { threadId, assistant, request, options, asked });
+  engine.live.expect(run.runId);
+  try {
+    return await accept(engine, run, request, options);
+  } finally {
+    engine.live.forget(run.runId);
+  }
+}
+
+async function accept(
+  engine: Engine,
+  run: NewRun,
+  request: RunRequest,
+  { idemKey }: CreateOptions,
+): Promise<RunRow> {
+  if (idemKey) {
+    const first = await findRunByKey(engine.database, idemKey);
+    if (first) return first;
+  }
+  faultPoint("run.accepting");
+  let row = await insertRun(engine.database, run);
+  if (row === "taken" && idemKey) {
+    const first = await findRunByKey(engine.database, idemKey);
+    if (first) return first;
+  }
+  if (row === undefined || row === "taken") row = await queue(engine, run, request);
+  faultPoint("run.accepted");
+  if (row.state === "running") await execute(engine, acceptedOf(engine, row));
+  if (row.state === "ready") announceReady(engine);
+  return row;
+}
+
+/** The thread is missing, or other runs are there: under its lock the strategy decides. */
+async function queue(engine: Engine, run: NewRun, request: RunRequest): Promise<OwnedRunRow> {
+  const { threadId } = run;
+  const strategy = request.multitask_strategy;
+  const { row, stopped } = await engine.database.transaction(async (transaction) => {
+    if (!(await lockThread(transaction, threadId))) throw new ThreadNotFound(threadId);
+    const others = await listUnfinished(transaction, threadId);
+    if (others.length > 0 && strategy === "reject") throw ThreadBusy.forRun();
+    const running = others.filter(({ state }) => state === "running").map(({ run_id: id }) => id);
+    const pending = others.filter(({ state }) => isPending(state)).map(({ run_id: id }) => id);
+    const isStopping = strategy === "interrupt" || strategy === "rollback";
+    if (isStopping) {
+      await cancelPending(transaction, pending, strategy, "another run came");
+      await requestCancel(transaction, running, strategy, "another run came");
+    } else if (pending.length >= engine.limits.maxQueuedRuns) {
+      throw new QueueFull(threadId, engine.limits.maxQueuedRuns);
+    }
+    const isLive = running.length > 0 || (!isStopping && others.some(({ state }) => state === "ready"));
+    const waits = isLive || (!isStopping && others.some(({ state }) => state === "blocked"));
+    const state = run.state === "delayed" ? "delayed" : waits ? "blocked" : run.state;
+    const workerId = state === "running" ? run.workerId : null;
+    const inserted = await insertRun(transaction, {
+      ...run,
+      state,
+      workerId,
+      creates: "no",
+      isDecided: true,
+    });
+    // Under the thread's lock nobody else can have come between.
+    if (inserted === undefined || inserted === "taken") throw ThreadBusy.forRun();
+    // Runs that waited without a live one, such as after a crash, go first.
+    if (waits && !isLive) await promoteRuns(transaction, [threadId]);
+    return { row: inserted, stopped: isStopping ? { runIds: running, action: strategy } : undefined };
+  });
+  if (stopped) stopRuns(engine, stopped.runIds, stopped.action);
+  if (row.state === "blocked") announceReady(engine);
+  return row;
+}
+
+function newRun(
+  engine: Engine,
+  given: {
+    threadId: string;
+    assistant: AssistantRow;
+    request: RunRequest;
+    options: CreateOptions;
+    asked: Fields;
+  },
+): NewRun {
+  const { threadId, assistant, request, options, asked } = given;
   const runId = uuidv7();
   const kept = { graph_id: assistant.graph_id, assistant_id: assistant.assistant_id };
-  const metadata = { ...assistant.metadata, ...request.metadata, ...kept };
-  const found = await findThread(engine.database, threadId);
-  if (!found && request.if_not_exists === "reject") throw new ThreadNotFound(threadId);
-  const { checkpoint, checkpoint_id: checkpointId } = request;
-  const asked = { ...checkpoint, ...(checkpointId ? { checkpoint_id: checkpointId } : {}) };
-  await requireCheckpoint(new Checkpoints(engine.database), threadId, asked);
-  // Last, so that a request that is refused leaves no thread behind.
-  const thread = found ?? (await insertThread(engine.database, threadId, {}));
-  const kwargs = kwargsOf(request, {
-    config: mergeConfigs([assistant.config, thread?.config ?? {}, request.config ?? {}]),
-    context: { ...assistant.context, ...request.context },
-    identity: { ...asked, ...kept, run_id: runId, thread_id: threadId },
-  });
-  engine.live.expect(runId);
-  const row = await insertRun(engine.database, {
+  const isDelayed = (request.after_seconds ?? 0) > 0;
+  const state = isDelayed ? "delayed" : hasSlot(engine) ? "running" : "ready";
+  const isTemporary = options.isStateless && request.on_completion !== "keep";
+  const creates = request.if_not_exists === "create" || options.isStateless ? "thread" : "no";
+  return {
     runId,
     threadId,
     assistantId: assistant.assistant_id,
-    workerId: engine.workerId,
+    workerId: state === "running" ? engine.workerId : null,
+    state,
     multitask: request.multitask_strategy,
-    metadata,
-    kwargs,
+    metadata: { ...assistant.metadata, ...request.metadata, ...kept },
+    kwargs: kwargsOf(request, assistant, { ...asked, ...kept, run_id: runId, thread_id: threadId }),
     threadMetadata: kept,
-  }).catch((error: unknown) => {
-    engine.live.forget(runId);
-    throw error;
-  });
-  if (row === "busy" || row === "missing") {
-    engine.live.forget(runId);
-    throw row === "busy" ? ThreadBusy.forRun() : new ThreadNotFound(threadId);
-  }
-  return { ...row, kwargs, graph_id: assistant.graph_id };
+    idemKey: options.idemKey,
+    afterSeconds: request.after_seconds ?? 0,
+    timeoutMs: engine.limits.runTimeoutMs,
+    webhook: request.webhook ?? undefined,
+    creates: isTemporary ? "temporary" : creates,
+  };
 }
 
-/** A run of a thread. @throws RunNotFound also when the run belongs to another thread */
-export async function getRun(engine: Engine, threadId: string, runId: string): Promise<RunRow> {
+/** A row as the engine executes it. Its assistant is one of those that this process serves. */
+export function acceptedOf(engine: Engine, row: OwnedRunRow): AcceptedRun {
+  const assistant = findAssistant(engine, row.assistant_id);
+  // Written by kwargsOf, in this shape.
+  const kwargs = row.kwargs as unknown as RunKwargs;
+  return { ...row, kwargs, graph_id: assistant?.graph_id ?? String(row.metadata["graph_id"]) };
+}
+
+/** A run, of this thread if one is named. @throws RunNotFound also when the run belongs to another thread */
+export async function getRun(engine: Engine, threadId: string | undefined, runId: string): Promise<RunRow> {
   const run = await findRun(engine.database, runId);
-  if (run?.thread_id !== threadId) throw new RunNotFound();
+  if (!run || (threadId !== undefined && run.thread_id !== threadId)) throw new RunNotFound();
   return run;
+}
+
+/** Runs of a thread, oldest first. @throws ThreadNotFound */
+export async function listRunsOf(
+  engine: Engine,
+  threadId: string,
+  query: { status?: string | undefined; metadata?: Fields | undefined; limit: number; offset: number },
+): Promise<RunRow[]> {
+  await getThread(engine, threadId);
+  const { status, ...rest } = query;
+  const pending: readonly RunState[] = ["delayed", "blocked", "ready"];
+  // Checked at the door: the names of states, and "pending" for all that wait.
+  const states = status === undefined ? undefined : status === "pending" ? pending : [status as RunState];
+  return listRuns(engine.database, threadId, { metadata: undefined, ...rest, states });
 }
 
 /** An assistant by its id or by the id of its graph. */
@@ -105,16 +236,15 @@ export function findAssistant(engine: Engine, id: string): AssistantRow | undefi
   return engine.assistants.find((one) => one.assistant_id === id || one.graph_id === id);
 }
 
-function kwargsOf(
-  request: RunRequest,
-  merged: { config: Fields; context: Fields; identity: Fields },
-): RunKwargs {
-  const configurable = { ...asFields(merged.config["configurable"]), ...merged.identity };
+function kwargsOf(request: RunRequest, assistant: AssistantRow, identity: Fields): RunKwargs {
+  const config = request.config ?? {};
+  const configurable = { ...asFields(config["configurable"]), ...identity };
   return {
     input: request.input ?? null,
     command: request.command ?? null,
-    config: { ...merged.config, configurable },
-    context: merged.context,
+    ...(Object.keys(assistant.config).length > 0 ? { defaults: assistant.config } : {}),
+    config: { ...config, configurable },
+    context: { ...assistant.context, ...request.context },
     stream_mode: request.stream_mode,
     stream_subgraphs: request.stream_subgraphs,
     interrupt_before: request.interrupt_before ?? null,
@@ -122,13 +252,3 @@ function kwargsOf(
     durability: request.durability,
   };
 }
-
-/** Later ones win; `configurable` is merged key by key. */
-function mergeConfigs(configs: readonly Fields[]): Fields {
-  const configurable = Object.assign({}, ...configs.map((config) => asFields(config["configurable"])));
-  return Object.assign({}, ...configs, { configurable });
-}
-
-/** An object's own fields; none of anything else. */
-export const asFields = (value: unknown): Fields =>
-  typeof value === "object" && value !== null ? { ...value } : {};

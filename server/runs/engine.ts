@@ -1,11 +1,24 @@
 // What the engine's parts share: built once by main.ts, handed down.
 import type { Services } from "../services.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
+import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Graph } from "./graphs.ts";
+import type { Hints } from "./hints.ts";
 import type { LiveRuns } from "./live.ts";
+import type { EventReader } from "./reader.ts";
 import type { Recorder } from "./record.ts";
+
+/** What bounds a run and the queue. */
+export interface EngineLimits {
+  /** Runs that this process executes at a time; 0 for a process that only serves HTTP. */
+  readonly slots: number;
+  readonly runTimeoutMs: number;
+  readonly maxAttempts: number;
+  /** Runs that may wait on one thread. */
+  readonly maxQueuedRuns: number;
+}
 
 export interface Engine {
   readonly database: Database;
@@ -13,7 +26,19 @@ export interface Engine {
   readonly workerId: string;
   readonly graphs: ReadonlyMap<string, Graph>;
   readonly assistants: readonly AssistantRow[];
+  readonly limits: EngineLimits;
   readonly live: LiveRuns;
+  readonly hints: Hints;
   readonly recorder: Recorder;
+  readonly reader: EventReader;
+  readonly checkpoints: CheckpointBatch;
   readonly services: Services;
+  /** Set once the process is about to stop: it begins no more runs. */
+  readonly stopping: AbortSignal;
+  /** Looks for ready runs soon. */
+  readonly poke: () => void;
 }
+
+/** Whether this process may begin one more run. */
+export const hasSlot = ({ live, limits, stopping }: Engine): boolean =>
+  !stopping.aborted && live.size < limits.slots;

@@ -1,130 +1,168 @@
-// Drives a graph for an accepted run and decides how the run ends. Whatever happens in the graph, the run
-// reaches one end: its last event is committed first, then its state, fenced on its owner.
-import { Command } from "@langchain/langgraph";
-import { now } from "../clock.ts";
+// Drives a graph for a run that this process owns. Whatever happens in the graph, the run reaches one end,
+// or goes back to the queue for another process to go on with.
+import { RunControl } from "@langchain/langgraph";
+import { now, sleep } from "../clock.ts";
 import { GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
-import { PATIENCE_MS, persistently } from "../persist.ts";
+import { faultPoint } from "../faults.ts";
+import { PATIENCE_MS } from "../persist.ts";
 import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
-import { finishRun } from "../storage/runs.ts";
-import type { RunError } from "../storage/runs.ts";
-import { asFields } from "./create.ts";
-import type { AcceptedRun, RunKwargs } from "./create.ts";
+import { findLastEvent } from "../storage/events.ts";
+import type { AcceptedRun } from "./create.ts";
+import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
+import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
-import { eventOf, graphModes, isInterrupt } from "./modes.ts";
+import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
+import { graphModes, isInterrupt, Projection } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import type { Recording } from "./record.ts";
-import type { RunState } from "./run.ts";
+import { rewind } from "./rewind.ts";
+import type { Owner } from "./run.ts";
+import { stateTextOf } from "./state.ts";
 import { toWireJson } from "./wire-json.ts";
 
-// How long the end of a run is worth another try while the database is away; then a reaper ends it.
-const FINISH_MS = 30_000;
+// After a crash of the database its last moments may be missing from the log: numbers go on far beyond any
+// that a client can have seen.
+const CRASH_GAP = 1_000_000;
 
-interface End {
-  readonly state: RunState;
-  readonly error: RunError | null;
-  readonly threadStatus: "idle" | "interrupted" | "error";
+/** A run, who drives it, and what it is driven with. */
+interface Drive {
+  readonly engine: Engine;
+  readonly run: AcceptedRun;
+  readonly owner: Owner;
+  readonly controller: AbortController;
+  readonly control: RunControl;
+  readonly recording: Recording;
 }
 
-/** Why a run was stopped from outside: by its client, or because the server stops. */
-export class RunCancelled extends Error {
-  override readonly name = "RunCancelled";
-}
-
-/** Starts the run and returns at once; follow its events to see it. */
-export function execute(engine: Engine, run: AcceptedRun): void {
+/** Starts the run and returns as soon as its events can be followed. Its id must be expected by `engine.live`. */
+export async function execute(engine: Engine, run: AcceptedRun): Promise<void> {
+  const first = run.attempt === 1 ? 0 : await nextEvent(engine, run);
   const controller = new AbortController();
-  const done = drive(engine, run, controller).catch((error: unknown) => {
+  const control = new RunControl();
+  const owner: Owner = {
+    runId: run.run_id,
+    threadId: run.thread_id,
+    workerId: engine.workerId,
+    attempt: run.attempt,
+  };
+  const recording = engine.recorder.open(owner, first, (error) => controller.abort(error));
+  const done = drive({ engine, run, owner, controller, control, recording });
+  const requestDrain = (): void => control.requestDrain("The server stops.");
+  const { runId, attempt } = owner;
+  engine.live.add({ runId, attempt, controller, tail: recording.tail, requestDrain, done });
+}
+
+async function nextEvent(engine: Engine, run: AcceptedRun): Promise<number> {
+  const last = await findLastEvent(engine.database, run.run_id);
+  return last + 1 + (run.is_boot_new ? CRASH_GAP : 0);
+}
+
+async function drive(held: Drive): Promise<void> {
+  const { engine, run, controller, recording } = held;
+  const startedAt = now();
+  try {
+    faultPoint("run.claimed");
+    const outcome = await runToEnd(held);
+    controller.abort(); // nothing of this run may go on after its end
+    await endRun(engine, held, outcome);
+    const facts = { run_id: run.run_id, graph_id: run.graph_id, attempt: run.attempt, ms: now() - startedAt };
+    engine.log.info("run.finished", { ...facts, status: outcome.state, code: outcome.error?.error });
+  } catch (error) {
+    controller.abort();
+    recording.close("lost");
     const level = error instanceof LeaseLost ? "warn" : "error";
     engine.log[level]("run.abandoned", { run_id: run.run_id, reason: messageOf(error) });
-  });
-  engine.live.add({ runId: run.run_id, controller, done });
-}
-
-async function drive(engine: Engine, run: AcceptedRun, controller: AbortController): Promise<void> {
-  const startedAt = now();
-  const recording = engine.recorder.open(run.run_id);
-  try {
-    const end = await runToEnd(engine, run, { controller, recording });
-    if (end.error) await recording.append("error", toWireJson(end.error));
-    // If the log is lost the run must not end as if it were whole: it stays for the reaper, which says so.
-    await recording.flushed();
-    await finish(engine, run, end);
-    const facts = { run_id: run.run_id, graph_id: run.graph_id, ms: now() - startedAt };
-    engine.log.info("run.finished", { ...facts, status: end.state, code: end.error?.error });
-  } finally {
-    recording.close();
   }
 }
 
-async function runToEnd(
-  engine: Engine,
-  run: AcceptedRun,
-  held: { controller: AbortController; recording: Recording },
-): Promise<End> {
-  const { controller, recording } = held;
-  let isInterrupted = false;
+async function runToEnd(held: Drive): Promise<Outcome> {
+  const { engine, run, controller, recording } = held;
+  const { signal } = controller;
+  if (run.deadline) void stopAt(run.deadline, controller);
   try {
+    if (run.cancel) throw new RunCancelled(run.cancel);
+    if (run.attempt - run.handovers > engine.limits.maxAttempts) {
+      return outcomeOf(new MaxAttemptsExceeded(`Run ${run.run_id} exceeded max attempts`));
+    }
     const graph = engine.graphs.get(run.graph_id);
     if (!graph) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
-    await recording.append("metadata", toWireJson({ run_id: run.run_id, attempt: run.attempt }));
-    const onLost = (error: LeaseLost): void => controller.abort(error);
-    const checkpointer = new Checkpoints(engine.database, { onLost, patienceMs: PATIENCE_MS });
-    for await (const chunk of chunksOf(engine, run, { graph, checkpointer, signal: controller.signal })) {
+    await recording.append({
+      event: "metadata",
+      data: toWireJson({ run_id: run.run_id, attempt: run.attempt }),
+    });
+    const checkpointer = checkpointerOf(held);
+    const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording }));
+    const source = chunksOf(held, { graph, checkpointer, resumes });
+    const projection = new Projection(run.kwargs.stream_mode);
+    let isInterrupted = false;
+    let values: unknown;
+    for await (const chunk of source) {
       isInterrupted ||= isInterrupt(chunk);
-      const event = chunk.mode === "events" ? eventFrame(chunk, run) : eventOf(chunk, run.kwargs.stream_mode);
-      if (event) await recording.append(event.event, event.data);
+      if (chunk.mode === "values" && chunk.namespace.length === 0) values = chunk.payload;
+      const entry = projection.entryOf(chunk);
+      if (entry) await recording.append(entry);
     }
-    return { state: "success", error: null, threadStatus: isInterrupted ? "interrupted" : "idle" };
+    if (signal.aborted) throw signal.reason;
+    const threadState = isInterrupted ? null : stateTextOf(run.thread_id, checkpointer.lastPut, values);
+    return {
+      state: "success",
+      error: null,
+      threadStatus: isInterrupted ? "interrupted" : "idle",
+      threadState,
+    };
   } catch (error) {
-    return endOf(controller.signal.aborted ? controller.signal.reason : error);
-  } finally {
-    controller.abort(); // nothing of this run may go on after its end
+    const reason: unknown = signal.aborted ? signal.reason : error;
+    if (reason instanceof LeaseLost) throw reason;
+    return outcomeOf(held.control.drainRequested && isDrained(reason) ? new HandOver() : reason);
   }
 }
 
-function endOf(error: unknown): End {
-  if (error instanceof RunCancelled) return { state: "interrupted", error: null, threadStatus: "idle" };
-  const name = error instanceof Error ? error.name : "Error";
-  return { state: "error", error: { error: name, message: messageOf(error) }, threadStatus: "error" };
+class MaxAttemptsExceeded extends Error {
+  override readonly name = "MaxAttemptsExceeded";
 }
 
-async function finish(engine: Engine, run: AcceptedRun, end: End): Promise<void> {
-  const owner = { runId: run.run_id, workerId: engine.workerId, attempt: run.attempt };
-  const isOurs = await persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
-  if (!isOurs) throw new LeaseLost(`Run ${run.run_id} was ended or deleted by somebody else.`);
+const isDrained = (error: unknown): boolean => error instanceof Error && error.name === "GraphDrained";
+
+async function stopAt(deadline: Date, controller: AbortController): Promise<void> {
+  await sleep(Math.max(0, deadline.getTime() - now()), controller.signal);
+  controller.abort(new RunTimedOut());
 }
 
-interface Drive {
+function checkpointerOf({ engine, run, owner, controller }: Drive): Checkpoints {
+  return new Checkpoints(engine.database, {
+    onLost: (error) => controller.abort(error),
+    patienceMs: PATIENCE_MS,
+    put: (write) => engine.checkpoints.put(owner, write),
+    isNew: !run.has_checkpoints,
+  });
+}
+
+interface Given {
   readonly graph: Graph;
   readonly checkpointer: Checkpoints;
-  readonly signal: AbortSignal;
+  /** The run has made checkpoints already: it goes on from the newest, without its input. */
+  readonly resumes: boolean;
 }
 
-async function* chunksOf(engine: Engine, run: AcceptedRun, held: Drive): AsyncGenerator<Chunk> {
-  const { kwargs } = run;
-  const input = kwargs.command ? commandOf(kwargs.command) : kwargs.input;
-  const options = optionsOf(engine, run, held);
+async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
+  const { kwargs, run_id: runId } = held.run;
+  const input = given.resumes ? null : kwargs.command ? commandOf(kwargs.command) : kwargs.input;
+  const options = optionsOf(held, given);
   const decode = (raw: unknown): Chunk => decodeChunk(raw, kwargs.stream_subgraphs);
   if (!kwargs.stream_mode.includes("events")) {
-    for await (const raw of await held.graph.stream(input, options)) yield decode(raw);
+    for await (const raw of await given.graph.stream(input, options)) yield decode(raw);
     return;
   }
-  for await (const event of held.graph.streamEvents(input, { ...options, version: "v2" })) {
-    if (isOwnChunk(event, run.run_id)) yield decode(event.data.chunk);
+  for await (const event of given.graph.streamEvents(input, { ...options, version: "v2" })) {
+    if (isOwnChunk(event, runId)) yield decode(event.data.chunk);
     yield { namespace: [], mode: "events", payload: event };
   }
 }
 
 const isOwnChunk = (event: StreamedEvent, runId: string): boolean =>
   event.event === "on_chain_stream" && event.run_id === runId && Array.isArray(event.data.chunk);
-
-function eventFrame(chunk: Chunk, run: AcceptedRun): { event: string; data: string } | undefined {
-  return run.kwargs.stream_mode.includes("events")
-    ? { event: "events", data: toWireJson(chunk.payload) }
-    : undefined;
-}
 
 function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
   // LangGraph yields [namespace, mode, payload] with subgraphs, else [mode, payload].
@@ -135,25 +173,23 @@ function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
 }
 
 /** Options left unset must be absent: `undefined` would override the graph's own. */
-function optionsOf(engine: Engine, run: AcceptedRun, held: Drive): object {
+function optionsOf({ engine, run, controller, control }: Drive, given: Given): object {
   const { kwargs } = run;
-  const {
-    configurable,
-    metadata,
-    recursion_limit: limit,
-    max_concurrency: concurrency,
-    ...rest
-  } = kwargs.config;
+  const merged = mergeConfigs([kwargs.defaults ?? {}, run.thread_config, kwargs.config]);
+  const { configurable, metadata, recursion_limit: _limit, max_concurrency: _most, ...rest } = merged;
+  const place = asFields(configurable);
+  // From a named checkpoint LangGraph would begin a new branch again.
+  if (given.resumes)
+    for (const key of ["checkpoint_id", "checkpoint_ns", "checkpoint_map"]) delete place[key];
   const identity = { run_id: run.run_id, thread_id: run.thread_id, run_attempt: run.attempt };
   return {
     ...rest,
-    ...(limit === undefined ? {} : { recursionLimit: limit }),
-    ...(concurrency === undefined ? {} : { maxConcurrency: concurrency }),
+    ...recursionOf(merged),
     ...(Object.keys(kwargs.context).length > 0 ? { context: kwargs.context } : {}),
-    ...breakpoints(kwargs),
+    ...breakpointsOf(kwargs),
     configurable: {
-      ...asFields(configurable),
-      __pregel_checkpointer: held.checkpointer,
+      ...place,
+      __pregel_checkpointer: given.checkpointer,
       [SERVICES]: engine.services,
     },
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
@@ -161,19 +197,7 @@ function optionsOf(engine: Engine, run: AcceptedRun, held: Drive): object {
     streamMode: graphModes(kwargs.stream_mode),
     subgraphs: kwargs.stream_subgraphs,
     durability: kwargs.durability,
-    signal: held.signal,
+    signal: controller.signal,
+    control,
   };
-}
-
-function breakpoints({ interrupt_before: before, interrupt_after: after }: RunKwargs): object {
-  return {
-    ...(before === null ? {} : { interruptBefore: before }),
-    ...(after === null ? {} : { interruptAfter: after }),
-  };
-}
-
-function commandOf({ resume, update, goto }: Record<string, unknown>): Command {
-  const parts = { resume, update, goto };
-  const given = Object.entries(parts).filter(([, value]) => value !== undefined && value !== null);
-  return new Command(Object.fromEntries(given));
 }

@@ -1,48 +1,60 @@
-// The read side of the event log: rows after a cursor, then a hint, then rows again, until the run is over.
-// Replay and live are one path, so a stream can begin at any event, on any instance, at any time.
-import { deadline } from "../clock.ts";
+// The read side of the event log: events after a cursor, then a hint, then events again, until the run is over.
+// A run that this process executes is read from memory, any other from the log. Both show the same committed events,
+// so a stream can begin at any event, on any instance, at any time.
 import { RunNotFound } from "../errors.ts";
 import { persistently } from "../persist.ts";
-import type { Queryable } from "../storage/database.ts";
-import { listEvents } from "../storage/events.ts";
-import type { LiveRuns } from "./live.ts";
+import type { Engine } from "./engine.ts";
+import { LineReader } from "./lines.ts";
+import type { Numbered } from "./lines.ts";
+import { PAGE } from "./reader.ts";
 import { isTerminal } from "./run.ts";
+import type { Tail } from "./tail.ts";
 
-const PAGE = 500;
-// A hint may be lost, and runs of other instances give none.
-const POLL_MS = 500;
-
-export interface Followed {
-  readonly seq: number;
-  readonly event: string;
-  /** One JSON document. */
-  readonly data: string;
-}
+type Source = Pick<Engine, "live" | "hints" | "reader">;
 
 /**
  * The events of a run after `after` (-1: from the first), each once and in order, live until the run is over.
- * @throws RunNotFound when there is no such run, or no longer
+ * Yields what there is, at least one event at a time.
+ * @throws RunNotFound when there is no such run; one that is rolled back meanwhile ends
  */
 export async function* follow(
-  source: { database: Queryable; live: LiveRuns },
+  source: Source,
   runId: string,
   options: { after: number; signal: AbortSignal },
-): AsyncGenerator<Followed> {
+): AsyncGenerator<Numbered[]> {
+  const { signal } = options;
+  const lines = new LineReader((seq) => source.reader.find(runId, seq));
   let { after } = options;
-  while (!options.signal.aborted) {
-    const hinted = source.live.next(runId, deadline(POLL_MS, options.signal));
-    const page = { after, limit: PAGE };
-    const rows = await persistently(() => listEvents(source.database, runId, page), {
-      signal: options.signal,
-    });
-    const [first] = rows;
-    if (!first) throw new RunNotFound();
-    for (const { seq, event, data } of rows) {
-      if (seq === null) continue;
-      yield { seq, event, data };
-      after = seq;
+  let hasSeen = false;
+  let tail: Tail | undefined;
+  while (!signal.aborted) {
+    if (!tail || tail.fate === "lost") tail = source.live.get(runId)?.tail;
+    const events = tail?.fate === "lost" ? undefined : tail?.after(after);
+    if (tail && events) {
+      hasSeen = true;
+      if (events.length > 0) {
+        yield events;
+        after = events.at(-1)?.seq ?? after;
+      } else if (tail.fate === "over") return;
+      else await tail.next(signal);
+      continue;
     }
-    if (rows.length === PAGE) continue;
+    const hinted = source.hints.next(runId, signal);
+    const read = await persistently(() => source.reader.read(runId, after), { signal });
+    const [first] = read;
+    if (!first?.state) {
+      if (hasSeen) return;
+      throw new RunNotFound();
+    }
+    hasSeen = true;
+    const fresh: Numbered[] = [];
+    for (const { seq, body } of read) {
+      if (seq === null) continue;
+      for (const event of await lines.read(seq, body)) if (event.seq > after) fresh.push(event);
+    }
+    if (fresh.length > 0) yield fresh;
+    after = fresh.at(-1)?.seq ?? after;
+    if (read.length === PAGE) continue;
     if (isTerminal(first.state)) return;
     await hinted;
   }

@@ -1,27 +1,42 @@
-// The runs that this process executes now: how to stop one, and who waits for its next event.
-
+// The runs that this process executes now: how to stop one, and what it has told so far.
 import { sleep } from "../clock.ts";
+import type { Tail } from "./tail.ts";
 
 const ACCEPTING_MS = 20;
 
 export interface LiveRun {
   readonly runId: string;
+  readonly attempt: number;
   readonly controller: AbortController;
-  /** Settles when the run has ended in the database, or given up trying. */
+  readonly tail: Tail;
+  /** Asks the graph to stop after the superstep under way. */
+  readonly requestDrain: () => void;
+  /** Settles when the run has ended in the database, was given back, or is lost. */
   readonly done: Promise<void>;
 }
 
 export class LiveRuns {
   readonly #runs = new Map<string, LiveRun>();
   readonly #starting = new Set<string>();
-  readonly #waiters = new Map<string, Set<() => void>>();
 
-  /** Ids of all that is executing or about to: a reaper must leave these alone. */
-  ids(): string[] {
-    return [...this.#runs.keys(), ...this.#starting];
+  /** Runs that execute or are about to. */
+  get size(): number {
+    return this.#runs.size + this.#starting.size;
   }
 
-  /** Announces a run before its row exists. */
+  get(runId: string): LiveRun | undefined {
+    return this.#runs.get(runId);
+  }
+
+  has(runId: string): boolean {
+    return this.#runs.has(runId) || this.#starting.has(runId);
+  }
+
+  all(): LiveRun[] {
+    return [...this.#runs.values()];
+  }
+
+  /** Announces a run before its row says that it is ours. */
   expect(runId: string): void {
     this.#starting.add(runId);
   }
@@ -34,52 +49,27 @@ export class LiveRuns {
     this.#runs.set(run.runId, run);
     this.#starting.delete(run.runId);
     void run.done.finally(() => {
-      this.#runs.delete(run.runId);
-      this.wake([run.runId]);
+      // A later attempt may have come back to this process meanwhile.
+      if (this.#runs.get(run.runId) === run) this.#runs.delete(run.runId);
     });
   }
 
   /** Stops a run of this process; false when it is not here. */
-  cancel(runId: string, reason: Error): boolean {
+  abort(runId: string, reason: Error): boolean {
     const run = this.#runs.get(runId);
     run?.controller.abort(reason);
     return run !== undefined;
   }
 
-  cancelAll(reason: Error): void {
+  abortAll(reason: Error): void {
     for (const { controller } of this.#runs.values()) controller.abort(reason);
   }
 
   /** Resolves when no run is left, those included that are just being accepted. */
   async settled(): Promise<void> {
-    while (this.#runs.size + this.#starting.size > 0) {
-      await Promise.all([...this.#runs.values()].map(({ done }) => done));
+    while (this.size > 0) {
+      await Promise.all(this.all().map(({ done }) => done));
       if (this.#starting.size > 0) await sleep(ACCEPTING_MS);
     }
-  }
-
-  wake(runIds: Iterable<string>): void {
-    for (const runId of runIds) {
-      const waiters = this.#waiters.get(runId);
-      this.#waiters.delete(runId);
-      for (const resolve of waiters ?? []) resolve();
-    }
-  }
-
-  /** Resolves at the run's next event, or when `signal` aborts. Ask before reading, so that no event slips between. */
-  next(runId: string, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const waiters = this.#waiters.get(runId) ?? new Set();
-      this.#waiters.set(runId, waiters);
-      const done = (): void => {
-        signal.removeEventListener("abort", done);
-        waiters.delete(done);
-        if (waiters.size === 0 && this.#waiters.get(runId) === waiters) this.#waiters.delete(runId);
-        resolve();
-      };
-      waiters.add(done);
-      signal.addEventListener("abort", done, { once: true });
-      if (signal.aborted) done();
-    });
   }
 }

@@ -1,5 +1,7 @@
 // One pass over a graph, as the events that legacy clients expect.
 // "messages-tuple" is LangGraph's mode "messages" and is sent as event "messages".
+import { everyField, isMessage } from "../privacy/envelopes.ts";
+import type { Entry, Template } from "./lines.ts";
 import { toWireJson } from "./wire-json.ts";
 
 /** Modes a client may ask for, and what each is for LangGraph. */
@@ -22,23 +24,57 @@ export interface Chunk {
   readonly payload: unknown;
 }
 
-/** LangGraph's modes for what a client asked. `updates` is always read: it tells of interrupts. */
+/** LangGraph's modes for what a client asked. `updates` and `values` are always read: they tell how the run ends. */
 export function graphModes(asked: readonly string[]): GraphMode[] {
   const modes = Object.entries(GRAPH_MODES).filter(
-    ([client]) => client === "updates" || asked.includes(client),
+    ([client]) => client === "updates" || client === "values" || asked.includes(client),
   );
   return modes.map(([, mode]) => mode);
 }
 
-/** A chunk as a client's event, or undefined when it did not ask for it or may not see it. */
-export function eventOf(chunk: Chunk, asked: readonly string[]): { event: string; data: string } | undefined {
-  const client = chunk.mode === "messages" ? "messages-tuple" : chunk.mode;
-  if (!asked.includes(client) || isHidden(chunk)) return undefined;
-  const event = [chunk.mode, ...chunk.namespace].join("|");
-  const payload =
-    chunk.mode === "debug" || chunk.mode === "checkpoints" ? withoutInternals(chunk) : chunk.payload;
-  return { event, data: toWireJson(payload) };
+/** Turns the pieces of one run's stream into what its clients asked for. */
+export class Projection {
+  readonly #asked: ReadonlySet<string>;
+  /** Metadata of a message comes as the same object with each of its tokens. */
+  readonly #metadata = new WeakMap<object, string>();
+  readonly #templates = new Map<string, { rest: string; metadata: string; template: Template }>();
+
+  constructor(asked: readonly string[]) {
+    this.#asked = new Set(asked);
+  }
+
+  /** A chunk as an entry of the log, or undefined when nobody asked for it or it may not be seen. */
+  entryOf(chunk: Chunk): Entry | undefined {
+    const client = chunk.mode === "messages" ? "messages-tuple" : chunk.mode;
+    if (!this.#asked.has(client) || isHidden(chunk)) return undefined;
+    const event = [chunk.mode, ...chunk.namespace].join("|");
+    if (chunk.mode === "messages") return this.#token(event, chunk.payload) ?? whole(event, chunk.payload);
+    const isInternal = chunk.mode === "debug" || chunk.mode === "checkpoints";
+    return whole(event, isInternal ? withoutInternals(chunk) : chunk.payload);
+  }
+
+  /** A message whose content is text: only that text differs from one token to the next. */
+  #token(event: string, payload: unknown): Entry | undefined {
+    if (!Array.isArray(payload)) return undefined;
+    const [message, metadata]: unknown[] = payload;
+    if (typeof message !== "object" || message === null || !isMessage(message)) return undefined;
+    const { content, ...fields } = { ...everyField(message), type: message.type } as Record<string, unknown>;
+    if (typeof content !== "string" || typeof metadata !== "object" || metadata === null) return undefined;
+    const id = String(fields["id"]);
+    const rest = toWireJson(fields);
+    const known = this.#metadata.get(metadata);
+    const about = known ?? toWireJson(metadata);
+    if (known === undefined) this.#metadata.set(metadata, about);
+    const last = this.#templates.get(id);
+    const text = JSON.stringify(content);
+    if (last?.rest === rest && last.metadata === about) return { template: last.template, text };
+    const template = { event, prefix: '[{"content":', suffix: `,${rest.slice(1)},${about}]` };
+    this.#templates.set(id, { rest, metadata: about, template });
+    return { template, text };
+  }
 }
+
+const whole = (event: string, payload: unknown): Entry => ({ event, data: toWireJson(payload) });
 
 /** Whether this chunk says that the graph stopped at an interrupt. */
 export function isInterrupt({ mode, namespace, payload }: Chunk): boolean {

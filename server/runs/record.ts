@@ -1,105 +1,174 @@
 // The write side of the event log. An event is shown to nobody before it is committed.
-// One flush is under way at a time and takes all events of all runs that have gathered meanwhile,
+// One flush is under way at a time and takes the events of all runs that have gathered meanwhile,
 // so that an idle server writes each token at once and a busy one writes large batches.
-import { messageOf } from "../errors.ts";
-import { persistently } from "../persist.ts";
-import type { Database } from "../storage/database.ts";
-import { insertEvents } from "../storage/events.ts";
-import type { RunEvent } from "../storage/events.ts";
+import { turn } from "../clock.ts";
+import { LeaseLost, messageOf } from "../errors.ts";
+import { faultPoint } from "../faults.ts";
+import type { Segment } from "../storage/events.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { EventLog } from "./event-log.ts";
+import { LineWriter } from "./lines.ts";
+import type { Entry } from "./lines.ts";
+import type { Owner } from "./run.ts";
+import { Tail } from "./tail.ts";
 
 // Above this the graphs wait: the database is slower than the models.
 const MAX_PENDING_BYTES = 32 * 1024 * 1024;
-const MAX_BATCH = 2000;
+const MAX_BATCH_BYTES = 4 * 1024 * 1024;
 
-/** Events of one run, numbered from 0. */
+/** Events of one attempt of a run. */
 export interface Recording {
-  /** Resolves when there is room for more. Throws once the log could not be written: the run must stop. */
-  append(event: string, json: string): Promise<void>;
-  /** Resolves when every event so far is committed; throws if that failed. */
+  readonly tail: Tail;
+  /** Takes one more event. A promise means: wait for it before the next one. */
+  append(entry: Entry): Promise<void> | undefined;
+  /** Resolves when every event so far is committed. @throws LeaseLost */
   flushed(): Promise<void>;
+  /** What is not written yet, for the statement that ends the run; waits for what is on its way. @throws LeaseLost */
+  rest(): Promise<{ rest: Omit<Segment, "runId" | "attempt"> | undefined; segments: number }>;
+  /** The run has ended in the database, or it is not ours any more. */
+  close(fate: "over" | "lost"): void;
+}
+
+interface Open {
+  readonly owner: Owner;
+  readonly tail: Tail;
+  readonly onLost: (error: LeaseLost) => void;
+  lines: string[];
+  bytes: number;
+  next: number;
+  segments: number;
+  isFlushing: boolean;
+  failure: LeaseLost | undefined;
 }
 
 export class Recorder {
-  readonly #database: Database;
+  readonly #eventLog: EventLog;
   readonly #log: Log;
-  readonly #onCommitted: (runIds: Set<string>) => void;
-  readonly #failures = new Map<string, unknown>();
-  /** How many events of each run are not committed yet. */
-  readonly #open = new Map<string, number>();
-  #pending: RunEvent[] = [];
+  readonly #onCommitted: (runIds: readonly string[]) => void;
+  readonly #pending = new Set<Open>();
   #pendingBytes = 0;
   #isFlushing = false;
   #batchDone = Promise.withResolvers<void>();
 
   /** @param onCommitted told which runs have new events */
-  constructor(database: Database, log: Log, onCommitted: (runIds: Set<string>) => void) {
-    this.#database = database;
+  constructor(eventLog: EventLog, log: Log, onCommitted: (runIds: readonly string[]) => void) {
+    this.#eventLog = eventLog;
     this.#log = log;
     this.#onCommitted = onCommitted;
   }
 
-  open(runId: string): Recording & { close(): void } {
-    let seq = 0;
+  /**
+   * Begins an attempt's events with number `first`.
+   * @param onLost told once when the events can no longer be written: the run must stop
+   */
+  open(owner: Owner, first: number, onLost: (error: LeaseLost) => void): Recording {
+    const tail = new Tail(first);
+    const state = { lines: [], bytes: 0, next: first, segments: 0, isFlushing: false, failure: undefined };
+    const open: Open = { owner, tail, onLost, ...state };
+    const writer = new LineWriter();
     return {
-      append: async (event, data) => {
-        this.#throwIfFailed(runId);
-        this.#pending.push({ runId, seq, event, data });
-        seq += 1;
-        this.#count(runId, 1);
-        this.#pendingBytes += data.length;
-        if (!this.#isFlushing) void this.#flush();
-        while (this.#pendingBytes > MAX_PENDING_BYTES) await this.#batchDone.promise;
+      tail,
+      append: (entry) => {
+        if (open.failure) throw open.failure;
+        const event = { seq: open.next, entry };
+        tail.push(event);
+        this.#add(open, writer.line(event));
+        return this.#pendingBytes > MAX_PENDING_BYTES ? this.#room() : undefined;
       },
       flushed: async () => {
-        // Only this run's events: those of other runs may never pause.
-        while (this.#open.has(runId)) await this.#batchDone.promise;
-        this.#throwIfFailed(runId);
+        while ((open.lines.length > 0 || open.isFlushing) && !open.failure) await this.#batchDone.promise;
+        if (open.failure) throw open.failure;
       },
-      close: () => this.#failures.delete(runId),
+      rest: async () => {
+        const lines = this.#take(open);
+        const seq = open.next - lines.length;
+        while (open.isFlushing && !open.failure) await this.#batchDone.promise;
+        if (open.failure) throw open.failure;
+        const rest = lines.length > 0 ? { seq, last: open.next - 1, body: lines.join("\n") } : undefined;
+        return { rest, segments: open.segments + (rest ? 1 : 0) };
+      },
+      close: (fate) => {
+        this.#take(open);
+        tail.close(fate);
+      },
     };
+  }
+
+  #add(open: Open, line: string): void {
+    open.lines.push(line);
+    open.next += 1;
+    open.bytes += line.length;
+    this.#pendingBytes += line.length;
+    this.#pending.add(open);
+    if (!this.#isFlushing) void this.#flush();
+  }
+
+  #take(open: Open): string[] {
+    const { lines } = open;
+    this.#pending.delete(open);
+    this.#pendingBytes -= open.bytes;
+    open.lines = [];
+    open.bytes = 0;
+    return lines;
+  }
+
+  async #room(): Promise<void> {
+    while (this.#pendingBytes > MAX_PENDING_BYTES) await this.#batchDone.promise;
   }
 
   async #flush(): Promise<void> {
     this.#isFlushing = true;
-    // Let the events of this tick gather first.
-    await Promise.resolve();
-    while (this.#pending.length > 0) {
-      const batch = this.#pending.splice(0, MAX_BATCH);
-      const runIds = new Set(batch.map(({ runId }) => runId));
-      try {
-        await persistently(() => insertEvents(this.#database, batch));
-        this.#settle(batch);
-      } catch (error) {
-        this.#log.error("events.lost", { runs: runIds.size, events: batch.length, reason: messageOf(error) });
-        for (const runId of runIds) this.#failures.set(runId, error);
-        const hopeless = this.#pending.filter(({ runId }) => runIds.has(runId));
-        this.#pending = this.#pending.filter(({ runId }) => !runIds.has(runId));
-        this.#settle([...batch, ...hopeless]);
-      }
-      this.#onCommitted(runIds);
+    // Let the events of this turn of the event loop gather first.
+    await turn();
+    while (this.#pending.size > 0) {
+      const batch = this.#nextBatch();
+      for (const { open } of batch) open.isFlushing = true;
+      await this.#write(batch);
+      for (const { open } of batch) open.isFlushing = false;
+      this.#batchDone.resolve();
+      this.#batchDone = Promise.withResolvers<void>();
     }
     this.#isFlushing = false;
   }
 
-  /** These events are committed or given up: whoever waits for them, or for room, goes on. */
-  #settle(events: readonly RunEvent[]): void {
-    for (const { runId, data } of events) {
-      this.#count(runId, -1);
-      this.#pendingBytes -= data.length;
+  #nextBatch(): { open: Open; segment: Segment }[] {
+    const batch: { open: Open; segment: Segment }[] = [];
+    let bytes = 0;
+    for (const open of this.#pending) {
+      bytes += open.bytes;
+      const seq = open.next - open.lines.length;
+      const { runId, attempt } = open.owner;
+      const body = this.#take(open).join("\n");
+      batch.push({ open, segment: { runId, attempt, seq, last: open.next - 1, body } });
+      if (bytes > MAX_BATCH_BYTES) break;
     }
-    this.#batchDone.resolve();
-    this.#batchDone = Promise.withResolvers<void>();
+    return batch;
   }
 
-  #count(runId: string, change: number): void {
-    const left = (this.#open.get(runId) ?? 0) + change;
-    if (left > 0) this.#open.set(runId, left);
-    else this.#open.delete(runId);
-  }
+  async #write(batch: readonly { open: Open; segment: Segment }[]): Promise<void> {
+    try {
+      faultPoint("events.flush");
+      const held = await this.#eventLog.write(batch.map(({ segment }) => segment));
+      faultPoint("events.flushed");
 
-  #throwIfFailed(runId: string): void {
-    const failure = this.#failures.get(runId);
-    if (failure !== undefined) throw failure;
+      for (const { open, segment } of batch) {
+        if (held.has(`${segment.runId}:${segment.attempt}`)) commit(open, segment);
+        else lose(open, `Run ${segment.runId} is not this server's any more.`);
+      }
+      this.#onCommitted(batch.map(({ segment }) => segment.runId));
+    } catch (error) {
+      this.#log.error("events.lost", { runs: batch.length, reason: messageOf(error) });
+      for (const { open } of batch) lose(open, `Its events could not be written: ${messageOf(error)}`);
+    }
   }
+}
+
+function commit(open: Open, segment: Segment): void {
+  open.segments += 1;
+  open.tail.commit(segment.last);
+}
+
+function lose(open: Open, reason: string): void {
+  open.failure = new LeaseLost(reason);
+  open.onLost(open.failure);
 }

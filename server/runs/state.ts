@@ -12,11 +12,12 @@ import {
 } from "../errors.ts";
 import { deleteThreadRows } from "../storage/checkpoint-rows.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
-import { findThread, lockThread, updateThreadState } from "../storage/threads.ts";
+import type { LastPut } from "../storage/checkpoints.ts";
+import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
-import { toWire } from "./wire-json.ts";
+import { toWire, toWireJson } from "./wire-json.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -52,8 +53,23 @@ const EMPTY: ThreadState = {
 
 export async function getThread(engine: Engine, threadId: string): Promise<ThreadRow> {
   const thread = await findThread(engine.database, threadId);
-  if (!thread) throw new ThreadNotFound(threadId);
+  if (!thread || isGone(thread)) throw new ThreadNotFound(threadId);
   return thread;
+}
+
+/** A temporary thread is not shown once its run is over, although the run still is. */
+const isGone = ({ is_temporary: isTemporary, status }: Pick<ThreadRow, "is_temporary" | "status">): boolean =>
+  isTemporary && status !== "busy";
+
+/**
+ * The newest state as JSON text: stored at the end of each run, computed while one is live.
+ * @param showsGone also of a temporary thread whose run is over
+ * @throws ThreadNotFound
+ */
+export async function getStateText(engine: Engine, threadId: string, showsGone = false): Promise<string> {
+  const thread = await findThreadState(engine.database, threadId);
+  if (!thread || (isGone(thread) && !showsGone)) throw new ThreadNotFound(threadId);
+  return thread.state ?? JSON.stringify(await readState(engine, threadId, thread, { subgraphs: false }));
 }
 
 /**
@@ -65,7 +81,16 @@ export async function getState(
   threadId: string,
   at: { checkpoint?: Fields | undefined; subgraphs: boolean },
 ): Promise<ThreadState> {
-  const graph = graphOf(engine, await getThread(engine, threadId));
+  return readState(engine, threadId, await getThread(engine, threadId), at);
+}
+
+async function readState(
+  engine: Engine,
+  threadId: string,
+  thread: Pick<ThreadRow, "metadata">,
+  at: { checkpoint?: Fields | undefined; subgraphs: boolean },
+): Promise<ThreadState> {
+  const graph = graphOf(engine, thread);
   if (!graph) return EMPTY;
   const config = configOf(new Checkpoints(engine.database), threadId, at.checkpoint);
   const snapshot = await graph.getState(config, { subgraphs: at.subgraphs });
@@ -116,8 +141,9 @@ export async function updateState(
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);
     const config = configOf(checkpointer, threadId, update.checkpoint);
     const made = await graph.updateState(config, update.values, update.asNode).catch(refuseUpdate);
-    const { next } = await graph.getState(configOf(checkpointer, threadId, undefined));
-    await updateThreadState(transaction, threadId, next.length > 0 ? "interrupted" : "idle");
+    const newest = stateOf(await graph.getState(configOf(checkpointer, threadId, undefined)));
+    const status = newest.next.length > 0 ? "interrupted" : "idle";
+    await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
     return checkpointOf(made) ?? {};
   });
 }
@@ -194,6 +220,25 @@ function stateOf(snapshot: StateSnapshot): ThreadState {
     checkpoint: snapshot.createdAt === undefined ? null : checkpointOf(snapshot.config),
     parent_checkpoint: checkpointOf(snapshot.parentConfig),
   };
+}
+
+/**
+ * The state that a run leaves when it went to its end: its last values and its last checkpoint, without reading either.
+ * @returns JSON text, the same as stateOf() gives; null when something of it is missing
+ */
+export function stateTextOf(threadId: string, last: LastPut | undefined, values: unknown): string | null {
+  if (!last || values === undefined) return null;
+  const place = { thread_id: threadId, checkpoint_ns: "" };
+  const parent = last.parentId ? { ...place, checkpoint_id: last.parentId } : null;
+  const rest: Omit<ThreadState, "values" | "metadata"> = {
+    next: [],
+    tasks: [],
+    interrupts: [],
+    created_at: last.createdAt,
+    checkpoint: { ...place, checkpoint_id: last.id },
+    parent_checkpoint: parent,
+  };
+  return `{"values":${toWireJson(values)},"metadata":${last.metadata},${JSON.stringify(rest).slice(1)}`;
 }
 
 function checkpointOf(config: RunnableConfig | undefined): Fields | null {

@@ -1,6 +1,4 @@
-// The SQL of checkpoints in the stock PostgresSaver's tables: one statement per read and per write.
-// Every write is fenced on its thread's row in the same statement: a deleted thread never comes back.
-// All values of a write travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
+// Reading checkpoints from the stock PostgresSaver's tables: one statement per read.
 // Parts are read by primary key, in laterals with `limit 1` or `offset 0`: without statistics the planner would
 // rather join with all rows of the thread.
 import type { Queryable } from "./database.ts";
@@ -47,32 +45,6 @@ export interface CheckpointPage {
   readonly after?: CheckpointKey | undefined;
   readonly limit: number;
 }
-
-const putCheckpoint = `/* putCheckpoint */
-with fence as (select 1 from holdfast.threads where thread_id = $1 for key share),
-blob as (
-  insert into public.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-  select $1, $2, b.channel, b.version, b.type, substring($12::bytea from b.start for b.size)
-    from fence, unnest($7::text[], $8::text[], $9::text[], $10::int[], $11::int[]) as b (channel, version, type, start, size)
-  on conflict (thread_id, checkpoint_ns, channel, version) do nothing),
-put as (
-  insert into public.checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
-  select $1, $2, $3, $4, $5::jsonb, $6::jsonb from fence
-  on conflict (thread_id, checkpoint_ns, checkpoint_id)
-  do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata)
-select count(*) as fenced from fence`;
-
-const putWrites = `/* putWrites */
-with fence as (select 1 from holdfast.threads where thread_id = $1 for key share),
-put as (
-  insert into public.checkpoint_writes as w
-    (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
-  select $1, $2, $3, $4, $5, v.idx, v.channel, v.type, substring($12::bytea from v.start for v.size)
-    from fence, unnest($7::int[], $8::text[], $9::text[], $10::int[], $11::int[]) as v (idx, channel, type, start, size)
-  on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-  do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob, task_path = excluded.task_path
-    where $6::boolean)
-select count(*) as fenced from fence`;
 
 const findCheckpoint = `/* findCheckpoint */
 with found as (
@@ -136,52 +108,17 @@ select checkpoint_id, type, blob from public.checkpoint_writes
  where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = any ($3::text[]) and channel = $4
  order by checkpoint_id, task_path collate "C", task_id collate "C", idx`;
 
+const findOfRun = `/* findCheckpointOfRun */
+select 1 from public.checkpoints
+ where thread_id = $1 and checkpoint_ns = '' and metadata ->> 'run_id' = $2 limit 1`;
+
+const deleteEvents = `/* deleteThreadEvents */
+delete from holdfast.run_events e using holdfast.runs r where r.thread_id = $1 and e.run_id = r.run_id`;
 const deleteThread = `/* deleteThread */ delete from holdfast.threads where thread_id = $1`;
 const deleteCheckpoints = `/* deleteCheckpoints */
 with c as (delete from public.checkpoints where thread_id = $1),
 b as (delete from public.checkpoint_blobs where thread_id = $1)
 delete from public.checkpoint_writes where thread_id = $1`;
-
-/** Stores a checkpoint with the channel values that are new in it. False: the thread is gone, nothing was written. */
-export async function insertCheckpoint(
-  on: Queryable,
-  key: CheckpointKey,
-  stored: {
-    parentId: string | undefined;
-    checkpoint: object;
-    metadata: string;
-    values: readonly (Value & { version: string })[];
-  },
-): Promise<boolean> {
-  const { values } = stored;
-  return isFenced(on, putCheckpoint, [
-    ...identify(key),
-    stored.parentId ?? null,
-    JSON.stringify(stored.checkpoint),
-    stored.metadata,
-    values.map(({ channel }) => channel),
-    values.map(({ version }) => version),
-    ...packed(values),
-  ]);
-}
-
-/** Stores one task's writes, in order. False: the thread is gone, nothing was written. */
-export async function insertWrites(
-  on: Queryable,
-  key: CheckpointKey,
-  task: { id: string; path: string; mayReplace: boolean; writes: readonly (Value & { idx: number })[] },
-): Promise<boolean> {
-  const { writes } = task;
-  return isFenced(on, putWrites, [
-    ...identify(key),
-    task.id,
-    task.path,
-    task.mayReplace,
-    writes.map(({ idx }) => idx),
-    writes.map(({ channel }) => channel),
-    ...packed(writes),
-  ]);
-}
 
 /** The checkpoint with its values and writes, as rows in no order; the newest if no id is given. */
 export const findCheckpointRows = (
@@ -211,28 +148,15 @@ export const listPendingSendRows = (
 ): Promise<{ checkpoint_id: string; type: string; blob: Uint8Array }[]> =>
   on.query(listPendingSends, [key.threadId, key.namespace, key.checkpointIds, key.channel]);
 
-/** Deletes a thread and all its checkpoints. Call in a transaction: the first statement waits for running
- * writes and refuses later ones, only then can the second see all there is to delete. */
+/** Deletes a thread with its runs, their events and its checkpoints. Call in a transaction: deleting the thread waits
+ * for writes under way and refuses later ones, only then can the next statement see all there is to delete. */
 export async function deleteThreadRows(on: Queryable, threadId: string): Promise<void> {
+  await on.query(deleteEvents, [threadId]);
   await on.query(deleteThread, [threadId]);
   await on.query(deleteCheckpoints, [threadId]);
 }
 
-async function isFenced(on: Queryable, statement: string, values: unknown[]): Promise<boolean> {
-  const [row] = await on.query<{ fenced: number }>(statement, values);
-  return row !== undefined && row.fenced > 0;
-}
-
-const identify = (key: CheckpointKey): string[] => [key.threadId, key.namespace, key.checkpointId];
-
-/** Types, 1-based offsets, lengths and the bytes themselves in one buffer. */
-function packed(values: readonly Value[]): [string[], number[], number[], Buffer] {
-  let end = 1;
-  const starts = values.map(({ bytes }) => (end += bytes.length) - bytes.length);
-  return [
-    values.map(({ type }) => type),
-    starts,
-    values.map(({ bytes }) => bytes.length),
-    Buffer.concat(values.map(({ bytes }) => bytes)),
-  ];
+/** Whether the thread's own graph has a checkpoint that this run made. */
+export async function hasCheckpointOfRun(on: Queryable, threadId: string, runId: string): Promise<boolean> {
+  return (await on.query(findOfRun, [threadId, runId])).length > 0;
 }

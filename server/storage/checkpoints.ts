@@ -1,6 +1,6 @@
-// Our saver: LangGraph checkpoints in the stock PostgresSaver's tables, one statement per call.
-// Versions are unique, so branches of a thread never share a blob; writes come back in live order;
-// a write to a deleted thread is refused and reported, so that its run stops at once.
+// Our saver: LangGraph checkpoints in the stock PostgresSaver's tables.
+// Versions are unique, so branches of a thread never share a blob; writes come back in live order; a write of a run
+// that has another owner, or to a deleted thread, is refused and reported, so that its run stops at once.
 import {
   BaseCheckpointSaver,
   TASKS,
@@ -26,12 +26,12 @@ import { dump, load } from "../privacy/serde.ts";
 import {
   deleteThreadRows,
   findCheckpointRows,
-  insertCheckpoint,
-  insertWrites,
   listCheckpointRows,
   listPendingSendRows,
 } from "./checkpoint-rows.ts";
 import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
+import { putForThread } from "./checkpoint-writes.ts";
+import type { CheckpointWrite, PointWrite } from "./checkpoint-writes.ts";
 import type { Database, Queryable } from "./database.ts";
 import { listDeltaHistory } from "./deltas.ts";
 
@@ -44,12 +44,29 @@ export interface CheckpointsOptions {
   readonly onLost?: (error: LeaseLost) => void;
   /** How long an absence of the database is borne, in milliseconds; 0 fails at once. */
   readonly patienceMs?: number;
+  /** Writes for the run that drives the graph; by default each write is a statement of its own. False: lost. */
+  readonly put?: (write: CheckpointWrite) => Promise<boolean>;
+  /** Nothing was ever written to the thread: the first read, which would find nothing, is spared. */
+  readonly isNew?: boolean;
+}
+
+/** The last checkpoint of the thread's own graph that was put, for who wants to know the state without reading. */
+export interface LastPut {
+  readonly id: string;
+  readonly parentId: string | undefined;
+  readonly createdAt: string;
+  /** JSON text. */
+  readonly metadata: string;
 }
 
 export class Checkpoints extends BaseCheckpointSaver {
   readonly #database: Queryable | Database;
   readonly #onLost: (error: LeaseLost) => void;
   readonly #patienceMs: number;
+  readonly #put: (write: CheckpointWrite) => Promise<boolean>;
+  #isNew: boolean;
+  /** Undefined before the first put. */
+  lastPut: LastPut | undefined;
 
   /** @param database the pool, or a transaction that all reads and writes are then part of */
   constructor(database: Queryable | Database, options: CheckpointsOptions = {}) {
@@ -57,6 +74,8 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#database = database;
     this.#onLost = options.onLost ?? (() => {});
     this.#patienceMs = options.patienceMs ?? 0;
+    this.#put = options.put ?? ((write) => this.#persist(() => putForThread(this.#database, write)));
+    this.#isNew = options.isNew ?? false;
   }
 
   /**
@@ -71,6 +90,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     if (config.configurable?.["thread_id"] === undefined) return undefined;
     const { threadId, namespace, checkpointId } = keyOf(config);
+    if (this.#isNew && !this.lastPut) return undefined;
     const key = { threadId, namespace, checkpointId };
     const rows = await this.#persist(() => findCheckpointRows(this.#database, key));
     const [tuple] = await this.#tuples(rows);
@@ -116,9 +136,12 @@ export class Checkpoints extends BaseCheckpointSaver {
       .filter(([channel]) => channel in current)
       .map(([channel, version]) => valueOf(channel, current[channel], { version: String(version) }));
     const key = { threadId, namespace, checkpointId: checkpoint.id };
-    const stored = { parentId, checkpoint: rest, metadata: metadataText(config, metadata), values };
-    const isFenced = await this.#persist(() => insertCheckpoint(this.#database, key, stored));
-    if (!isFenced) this.#lose(threadId);
+    const about = storable(config, metadata);
+    if (namespace === "") {
+      this.lastPut = { id: checkpoint.id, parentId, createdAt: checkpoint.ts, metadata: about };
+    }
+    const point: PointWrite = { ...key, parentId, checkpoint: JSON.stringify(rest), metadata: about, values };
+    if (!(await this.#put(point))) this.#lose(threadId);
     return configOf(key);
   }
 
@@ -132,16 +155,15 @@ export class Checkpoints extends BaseCheckpointSaver {
     if (checkpointId === undefined) throw new InputInvalid("putWrites needs configurable.checkpoint_id.");
     const key = { threadId, namespace, checkpointId };
     const task = {
-      id: taskId,
-      path: taskPath,
+      taskId,
+      taskPath,
       // Errors, interrupts and resumes may change; a task's results never do.
       mayReplace: writes.every(([channel]) => channel in WRITES_IDX_MAP),
       writes: writes.map(([channel, value], index) =>
         valueOf(channel, value, { idx: WRITES_IDX_MAP[channel] ?? index }),
       ),
     };
-    const isFenced = await this.#persist(() => insertWrites(this.#database, key, task));
-    if (!isFenced) this.#lose(threadId);
+    if (!(await this.#put({ ...key, ...task }))) this.#lose(threadId);
   }
 
   /** Deletes the thread itself too, so that late writes of a run still going are refused. */
@@ -165,7 +187,9 @@ export class Checkpoints extends BaseCheckpointSaver {
   }
 
   #lose(threadId: string): never {
-    const error = new LeaseLost(`Thread ${threadId} was deleted: nothing more is written to it.`);
+    const error = new LeaseLost(
+      `Thread ${threadId} was deleted, or its run has another owner: nothing more is written to it.`,
+    );
     this.#onLost(error);
     throw error;
   }
@@ -277,7 +301,7 @@ function valueOf<Place extends object>(channel: string, value: unknown, place: P
 }
 
 // jsonb takes neither NUL nor lone surrogates.
-function metadataText(config: RunnableConfig, metadata: CheckpointMetadata): string {
+function storable(config: RunnableConfig, metadata: CheckpointMetadata): string {
   const kept = KEPT_METADATA.filter((key) => config.metadata?.[key] !== undefined);
   const all = { ...metadata, ...Object.fromEntries(kept.map((key) => [key, config.metadata?.[key]])) };
   return JSON.stringify(all, (_, value: unknown) =>

@@ -10,6 +10,8 @@ export interface Queryable {
 export interface Session extends Queryable {
   /** Resolves when the connection is gone, however it went. */
   readonly closed: Promise<void>;
+  /** Calls `heard` with the payload of every notification this connection listens for. */
+  onNotification(heard: (payload: string) => void): void;
   close(): Promise<void>;
 }
 

@@ -1,53 +1,102 @@
-// Rows of holdfast.run_events: what a run's stream shows, numbered 0, 1, 2 … per run.
+// Rows of holdfast.run_events: what a run's stream shows. One row holds the events seq … last as lines of text;
+// the form of a line belongs to runs/lines.ts.
 import type { RunState } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
 
-export interface RunEvent {
+/** Consecutive events of one run, as one row. */
+export interface Segment {
   readonly runId: string;
+  readonly attempt: number;
   readonly seq: number;
-  readonly event: string;
-  /** One JSON document. */
-  readonly data: string;
+  readonly last: number;
+  readonly body: string;
 }
 
-export interface EventRow {
-  readonly state: RunState;
+export interface SegmentRow {
+  /** Position of the question this row answers. */
+  readonly n: number;
+  /** Null when there is no such run. */
+  readonly state: RunState | null;
   /** Null in the only row of a run without further events. */
   readonly seq: number | null;
-  readonly event: string;
-  readonly data: string;
+  readonly last: number;
+  readonly body: string;
 }
 
-// A batch whose commit was not confirmed is sent again: what is there already is the same event. A run that was
-// deleted drops out; its foreign key would otherwise fail the events of all other runs in the batch.
-const insertEventRows = `/* insertEvents */
-insert into holdfast.run_events (run_id, seq, event, data)
-select e.run_id, e.seq, e.event, e.data
-  from unnest($1::uuid[], $2::int[], $3::text[], $4::text[]) as e (run_id, seq, event, data)
-  join holdfast.runs r using (run_id)
-   for key share of r
-on conflict (run_id, seq) do nothing`;
+// A takeover changes the row that is locked here: it waits for a batch under way, and no later one passes.
+// A batch whose commit was not confirmed is sent again, and finds its rows.
+const insertSegmentRows = `/* insertSegments */
+with held as (
+  select run_id, attempt from holdfast.runs
+   where run_id = any ($1::uuid[]) and worker_id = $2 and state = 'running' for share),
+put as (
+  insert into holdfast.run_events (run_id, seq, last, attempt, body)
+  select s.run_id, s.seq, s.last, s.attempt, s.body
+    from unnest($1::uuid[], $3::int[], $4::int[], $5::int[], $6::text[]) as s (run_id, attempt, seq, last, body)
+    join held using (run_id, attempt)
+  on conflict (run_id, seq) do nothing)
+select run_id, attempt from held`;
 
 // State and events in one snapshot: a run seen as ended has shown all its events.
-const listEventRows = `/* listEvents */
-select r.state, e.seq, e.event, e.data
-  from holdfast.runs r
+const listSegmentRows = `/* listSegments */
+select q.n::int as n, r.state, e.seq, e.last, e.body
+  from unnest($1::uuid[], $2::int[]) with ordinality as q (run_id, after, n)
+  left join holdfast.runs r using (run_id)
   left join lateral (
-    select seq, event, data from holdfast.run_events where run_id = r.run_id and seq > $2 order by seq limit $3) e on true
- where r.run_id = $1 order by e.seq`;
+    select seq, last, body from holdfast.run_events e
+     where e.run_id = r.run_id and e.last > q.after and e.seq >= coalesce((
+       select max(f.seq) from holdfast.run_events f where f.run_id = r.run_id and f.seq <= q.after), 0)
+     order by e.seq limit $3) e on true
+ order by q.n, e.seq`;
 
-export async function insertEvents(on: Queryable, events: readonly RunEvent[]): Promise<void> {
-  await on.query(insertEventRows, [
-    events.map(({ runId }) => runId),
-    events.map(({ seq }) => seq),
-    events.map(({ event }) => event),
-    events.map(({ data }) => data),
+const findSegmentRow = `/* findSegment */
+select 1 as n, null as state, seq, last, body from holdfast.run_events
+ where run_id = $1 and seq <= $2 order by seq desc limit 1`;
+
+const findLastRow = `/* findLastEvent */
+select coalesce(max(last), -1) as last from holdfast.run_events where run_id = $1`;
+
+const deleteRunEventRows = `/* deleteRunEvents */ delete from holdfast.run_events where run_id = any ($1::uuid[])`;
+
+/** Writes segments of runs that `workerId` owns. Returns the runs, with their attempts, that it does own. */
+export const insertSegments = (
+  on: Queryable,
+  workerId: string,
+  segments: readonly Segment[],
+): Promise<{ run_id: string; attempt: number }[]> =>
+  on.query(insertSegmentRows, [
+    segments.map(({ runId }) => runId),
+    workerId,
+    segments.map(({ attempt }) => attempt),
+    segments.map(({ seq }) => seq),
+    segments.map(({ last }) => last),
+    segments.map(({ body }) => body),
   ]);
-}
 
-/** Events after `after`, oldest first, each with the run's state; no row at all when the run does not exist. */
-export const listEvents = (
+/** Segments with events after each cursor, oldest first; at least one row for each question. */
+export const listSegments = (
+  on: Queryable,
+  cursors: readonly { runId: string; after: number }[],
+  limit: number,
+): Promise<SegmentRow[]> =>
+  on.query(listSegmentRows, [cursors.map(({ runId }) => runId), cursors.map(({ after }) => after), limit]);
+
+/** The segment that holds event `seq` of a run. */
+export async function findSegment(
   on: Queryable,
   runId: string,
-  page: { after: number; limit: number },
-): Promise<EventRow[]> => on.query(listEventRows, [runId, page.after, page.limit]);
+  seq: number,
+): Promise<SegmentRow | undefined> {
+  const [row] = await on.query<SegmentRow>(findSegmentRow, [runId, seq]);
+  return row;
+}
+
+/** The number of a run's last event; -1 when it has none. */
+export async function findLastEvent(on: Queryable, runId: string): Promise<number> {
+  const [row] = await on.query<{ last: number }>(findLastRow, [runId]);
+  return row?.last ?? -1;
+}
+
+export async function deleteRunEvents(on: Queryable, runIds: readonly string[]): Promise<void> {
+  await on.query(deleteRunEventRows, [runIds]);
+}

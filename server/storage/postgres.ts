@@ -120,7 +120,10 @@ async function openSession(client: Client, on: (client: ClientBase) => Queryable
   } catch (error) {
     throw translate(error);
   }
-  return { ...on(client), closed, close: () => client.end() };
+  const onNotification = (heard: (payload: string) => void): void => {
+    client.on("notification", ({ payload = "" }) => heard(payload));
+  };
+  return { ...on(client), closed, onNotification, close: () => client.end() };
 }
 
 function nameOf(text: string): string | undefined {

@@ -1,4 +1,4 @@
-// Rows of holdfast.runs. A run is written by its owner only: (run, worker, attempt) of a running row.
+// Rows of holdfast.runs: accepting, finding and listing them. How they move on is in queue.ts and finish.ts.
 import type { RunState } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
 import { codeOf, UNIQUE_VIOLATION } from "./postgres.ts";
@@ -9,12 +9,29 @@ export interface RunRow {
   readonly assistant_id: string;
   readonly state: RunState;
   readonly attempt: number;
+  /** Attempts that ended because their server stopped in order; they do not count as failures. */
+  readonly handovers: number;
   readonly multitask: string;
+  readonly cancel: "interrupt" | "rollback" | null;
+  readonly cancel_reason: string | null;
+  readonly webhook: string | null;
+  readonly deadline: Date | null;
   readonly metadata: Record<string, unknown>;
   readonly kwargs: Record<string, unknown>;
   readonly error: RunError | null;
   readonly created_at: Date;
   readonly updated_at: Date;
+  readonly started_at: Date | null;
+  readonly ended_at: Date | null;
+}
+
+/** A run that this process owns now, with what of its thread it needs. */
+export interface OwnedRunRow extends RunRow {
+  readonly thread_config: Record<string, unknown>;
+  /** False for a thread that was never written to: nothing has to be loaded. */
+  readonly has_checkpoints: boolean;
+  /** The life of the database server in which the attempt before began, if it was another one. */
+  readonly is_boot_new: boolean;
 }
 
 /** Why a run failed: the class of the error and its message. */
@@ -27,76 +44,97 @@ export interface NewRun {
   readonly runId: string;
   readonly threadId: string;
   readonly assistantId: string;
-  readonly workerId: string;
+  /** The owner when the state is running. */
+  readonly workerId: string | null;
+  readonly state: "running" | "ready" | "blocked" | "delayed";
   readonly multitask: string;
   readonly metadata: object;
   readonly kwargs: object;
   /** Merged into the thread's metadata: which graph and assistant it runs. */
   readonly threadMetadata: object;
+  readonly idemKey?: string | undefined;
+  /** Seconds until it may start. */
+  readonly afterSeconds?: number | undefined;
+  /** Milliseconds it may take, from its first start. */
+  readonly timeoutMs: number;
+  readonly webhook?: string | undefined;
+  /** Make the thread if it is missing; a temporary one goes soon after its run. */
+  readonly creates?: "no" | "thread" | "temporary" | undefined;
+  /** The caller holds the thread's lock and has decided that this run may wait there or begin. */
+  readonly isDecided?: boolean | undefined;
 }
 
+export const RUN_COLUMNS = `r.run_id, r.thread_id, r.assistant_id, r.state, r.attempt, r.handovers, r.multitask, r.cancel,
+  r.cancel_reason, r.webhook, r.deadline, r.metadata, r.kwargs, r.error, r.created_at, r.updated_at, r.started_at, r.ended_at`;
+
+// A life of the database server: a restart gives a new start time, recovery after a crash resets the statistics.
+export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset from pg_stat_wal))`;
+
 const insertRunRow = `/* insertRun */
-with thread as (
-  update holdfast.threads set status = 'busy', error = null, metadata = metadata || $8::jsonb, updated_at = now()
-   where thread_id = $2 returning thread_id)
-insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, multitask, metadata, kwargs)
-select $1, thread_id, $3, $4, 'running', $5, $6, $7 from thread
-returning run_id, thread_id, assistant_id, state, attempt, multitask, metadata, kwargs, error, created_at, updated_at`;
-
-const findRunRow = `/* findRun */
-select run_id, thread_id, assistant_id, state, attempt, multitask, metadata, kwargs, error, created_at, updated_at
-  from holdfast.runs where run_id = $1`;
-
-// Lock order everywhere: the thread, then its run.
-const finishRunRow = `/* finishRun */
-with thread as (
-  select thread_id from holdfast.threads
-   where thread_id = (select thread_id from holdfast.runs where run_id = $1) for no key update),
-run as (
-  update holdfast.runs r set state = $4, error = $5::json, updated_at = now()
+with made as (
+  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting)
+  select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed') where $14 <> 'no'
+  on conflict (thread_id) do nothing returning thread_id, config),
+taken as (
+  update holdfast.threads
+     set status = 'busy', error = null, expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
+         has_waiting = has_waiting or $5 in ('blocked', 'delayed')
+   where thread_id = $2 and (status <> 'busy' or $15::boolean) returning thread_id, config),
+thread as (select thread_id, config from made union all select thread_id, config from taken),
+r as (
+  insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, attempt, multitask, metadata, kwargs, idem_key,
+    run_at, deadline, boot, started_at, webhook)
+  select $1, thread_id, $3, $4, $5, case when $5 = 'running' then 1 else 0 end, $6, $7, $9, $10,
+    now() + $11 * interval '1 s', case when $5 = 'running' then now() + $12 * interval '1 ms' end,
+    case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13
     from thread
-   where r.run_id = $1 and r.thread_id = thread.thread_id and r.worker_id = $2 and r.attempt = $3 and r.state = 'running'
-  returning r.thread_id)
-update holdfast.threads t set status = $6, error = $5::json, updated_at = now(), state_updated_at = now()
-  from run where t.thread_id = run.thread_id returning t.thread_id`;
+  returning *)
+select ${RUN_COLUMNS}, thread.config as thread_config, false as is_boot_new,
+       exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
+  from r join thread using (thread_id)`;
 
-const listOrphanRows = `/* listOrphanRuns */
-select r.run_id from holdfast.runs r
- where r.state = 'running' and (r.worker_id = any ($1::uuid[])
-    or not exists (select from holdfast.instances i where i.worker_id = r.worker_id))`;
+const findRunRow = `/* findRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1`;
+const findRunByKeyRow = `/* findRunByKey */ select ${RUN_COLUMNS} from holdfast.runs r where idem_key = $1`;
 
-const failRunRows = `/* failRuns */
-with thread as (
-  select t.thread_id from holdfast.threads t join holdfast.runs r using (thread_id)
-   where r.run_id = any ($1::uuid[]) order by t.thread_id for no key update of t),
-lost as (
-  update holdfast.runs r set state = 'error', error = $2::json, updated_at = now()
-    from thread
-   where r.thread_id = thread.thread_id and r.run_id = any ($1::uuid[]) and r.state = 'running'
-  returning r.run_id, r.thread_id),
-freed as (
-  update holdfast.threads t set status = 'error', error = $2::json, updated_at = now()
-    from lost where t.thread_id = lost.thread_id)
-insert into holdfast.run_events (run_id, seq, event, data)
-select run_id, coalesce((select max(seq) + 1 from holdfast.run_events e where e.run_id = lost.run_id), 0), 'error', $2::text
-  from lost returning run_id`;
+const listRunRows = `/* listRuns */
+select ${RUN_COLUMNS} from holdfast.runs r
+ where thread_id = $1 and ($2::text[] is null or state = any ($2)) and ($3::jsonb is null or metadata @> $3)
+ order by ord limit $4 offset $5`;
 
-/** The run, already running; "busy" when another run of the thread is live, "missing" without the thread. */
-export async function insertRun(on: Queryable, run: NewRun): Promise<RunRow | "busy" | "missing"> {
+const listUnfinishedRows = `/* listUnfinished */
+select run_id, state, worker_id from holdfast.runs
+ where thread_id = $1 and state in ('delayed', 'blocked', 'ready', 'running') order by ord for update`;
+
+const listRunIdRows = `/* listRunIds */
+select run_id as "runId", thread_id as "threadId" from holdfast.runs
+ where state = any ($1::text[]) and ($2::text is null or thread_id = $2) order by ord`;
+
+/**
+ * Accepts a run. Undefined: nothing was written, because the thread is missing or busy.
+ * "taken": its idempotency key was used before, or another run of the thread came first.
+ */
+export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow | "taken" | undefined> {
   try {
-    const [row] = await on.query<RunRow>(insertRunRow, [
+    const [row] = await on.query<OwnedRunRow>(insertRunRow, [
       run.runId,
       run.threadId,
       run.assistantId,
       run.workerId,
+      run.state,
       run.multitask,
       run.metadata,
-      JSON.stringify(run.kwargs),
       run.threadMetadata,
+      JSON.stringify(run.kwargs),
+      run.idemKey ?? null,
+      run.afterSeconds ?? 0,
+      run.timeoutMs,
+      run.webhook ?? null,
+      run.creates ?? "no",
+      run.isDecided ?? false,
     ]);
-    return row ?? "missing";
+    return row;
   } catch (error) {
-    if (codeOf(error) === UNIQUE_VIOLATION) return "busy";
+    if (codeOf(error) === UNIQUE_VIOLATION) return "taken";
     throw error;
   }
 }
@@ -106,26 +144,41 @@ export async function findRun(on: Queryable, runId: string): Promise<RunRow | un
   return row;
 }
 
-/** Ends a run and frees its thread. False: the run is no longer this owner's; nothing was written. */
-export async function finishRun(
+/** The run that was created with an idempotency key. */
+export async function findRunByKey(on: Queryable, key: string): Promise<RunRow | undefined> {
+  const [row] = await on.query<RunRow>(findRunByKeyRow, [key]);
+  return row;
+}
+
+/** Runs of a thread, oldest first. */
+export const listRuns = (
   on: Queryable,
-  owner: { runId: string; workerId: string; attempt: number },
-  end: { state: RunState; error: RunError | null; threadStatus: string },
-): Promise<boolean> {
-  const error = end.error ? JSON.stringify(end.error) : null;
-  const { runId, workerId, attempt } = owner;
-  const rows = await on.query(finishRunRow, [runId, workerId, attempt, end.state, error, end.threadStatus]);
-  return rows.length > 0;
-}
+  threadId: string,
+  query: {
+    states: readonly RunState[] | undefined;
+    metadata: object | undefined;
+    limit: number;
+    offset: number;
+  },
+): Promise<RunRow[]> =>
+  on.query(listRunRows, [
+    threadId,
+    query.states ?? null,
+    query.metadata ? JSON.stringify(query.metadata) : null,
+    query.limit,
+    query.offset,
+  ]);
 
-/** Running runs that belong to one of `workerIds`, or to no instance there is. */
-export async function listOrphanRuns(on: Queryable, workerIds: readonly string[]): Promise<string[]> {
-  const rows = await on.query<{ run_id: string }>(listOrphanRows, [workerIds]);
-  return rows.map(({ run_id: runId }) => runId);
-}
+/** Runs of a thread that have not ended, oldest first, locked. Lock the thread first. */
+export const listUnfinished = (
+  transaction: Queryable,
+  threadId: string,
+): Promise<{ run_id: string; state: RunState; worker_id: string | null }[]> =>
+  transaction.query(listUnfinishedRows, [threadId]);
 
-/** Ends those of `runIds` that are running still, and appends the error to their streams. Returns their ids. */
-export async function failRuns(on: Queryable, runIds: readonly string[], error: RunError): Promise<string[]> {
-  const rows = await on.query<{ run_id: string }>(failRunRows, [runIds, JSON.stringify(error)]);
-  return rows.map(({ run_id: runId }) => runId);
-}
+/** Runs in these states, of one thread or of all. */
+export const listRunIds = (
+  on: Queryable,
+  states: readonly RunState[],
+  threadId: string | undefined,
+): Promise<{ runId: string; threadId: string }[]> => on.query(listRunIdRows, [states, threadId ?? null]);

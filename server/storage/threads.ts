@@ -7,6 +7,8 @@ export interface ThreadRow {
   readonly metadata: Record<string, unknown>;
   readonly config: Record<string, unknown>;
   readonly error: { error: string; message: string } | null;
+  /** Made for one run only, and gone soon after it. */
+  readonly is_temporary: boolean;
   readonly created_at: Date;
   readonly updated_at: Date;
   readonly state_updated_at: Date;
@@ -15,10 +17,10 @@ export interface ThreadRow {
 const insertThreadRow = `/* insertThread */
 insert into holdfast.threads (thread_id, metadata) values ($1, $2)
 on conflict (thread_id) do nothing
-returning thread_id, status, metadata, config, error, created_at, updated_at, state_updated_at`;
+returning thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at`;
 
 const findThreadRow = `/* findThread */
-select thread_id, status, metadata, config, error, created_at, updated_at, state_updated_at
+select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at
   from holdfast.threads where thread_id = $1`;
 
 // The status is read from the row that was locked: a look into runs would be older than a wait for the lock.
@@ -26,7 +28,15 @@ const lockThreadRow = `/* lockThread */
 select metadata, status = 'busy' as is_busy from holdfast.threads where thread_id = $1 for no key update`;
 
 const touchThreadState = `/* touchThreadState */
-update holdfast.threads set status = $2, error = null, updated_at = now(), state_updated_at = now() where thread_id = $1`;
+update holdfast.threads
+   set status = $2, state = $3::json, error = null, updated_at = now(), state_updated_at = now(),
+       expires_at = case when ttl_minutes is not null then now() + ttl_minutes * interval '1 min' end
+ where thread_id = $1`;
+
+// While a run is live its checkpoints are newer than what the last one left.
+const findStateRow = `/* findThreadState */
+select status, metadata, is_temporary, case when status <> 'busy' then state::text end as state
+  from holdfast.threads where thread_id = $1`;
 
 /** The new thread, or undefined when the id is taken. */
 export async function insertThread(
@@ -54,11 +64,23 @@ export async function lockThread(
   return row;
 }
 
-/** Notes that the state was changed by hand. */
+/** Notes that the state was changed by hand. @param state what GET /threads/:id/state answers, as JSON text */
 export async function updateThreadState(
   on: Queryable,
   threadId: string,
   status: "idle" | "interrupted",
+  state: string,
 ): Promise<void> {
-  await on.query(touchThreadState, [threadId, status]);
+  await on.query(touchThreadState, [threadId, status, state]);
+}
+
+/** The newest state of a thread as JSON text; null when it has to be computed. */
+export async function findThreadState(
+  on: Queryable,
+  threadId: string,
+): Promise<(Pick<ThreadRow, "status" | "metadata" | "is_temporary"> & { state: string | null }) | undefined> {
+  const [row] = await on.query<
+    Pick<ThreadRow, "status" | "metadata" | "is_temporary"> & { state: string | null }
+  >(findStateRow, [threadId]);
+  return row;
 }

@@ -12,40 +12,71 @@ const states = (threadId: string): Promise<{ state: string }[]> =>
   held.scratch.database.query("select state from holdfast.runs where thread_id = $1", [threadId]);
 
 /** A running run of a process that no longer exists, as a kill leaves it. */
-async function leaveRun(threadId: string, isRegistered = true): Promise<string> {
+async function leaveRun(
+  threadId: string,
+  left: { isRegistered?: boolean; attempt?: number } = {},
+): Promise<string> {
   const runId = randomUUID();
   const workerId = randomUUID();
+  const { isRegistered = true, attempt = 1 } = left;
   if (isRegistered) {
-    await held.scratch.database.query("insert into holdfast.instances (worker_id) values ($1)", [workerId]);
+    await held.scratch.database.query(
+      "insert into holdfast.instances (worker_id, beat_at) values ($1, now() - interval '3 s')",
+      [workerId],
+    );
   }
   const { assistant_id: assistantId } = await held.server.client.assistants.get("keeping");
-  const identity = { runId, threadId, assistantId, workerId };
+  const graph = { graph_id: "keeping" };
   await insertRun(held.scratch.database, {
-    ...identity,
-    multitask: "reject",
-    metadata: {},
-    kwargs: {},
-    threadMetadata: { graph_id: "keeping" },
+    ...{ runId, threadId, assistantId, workerId, state: "running", multitask: "reject", timeoutMs: 60_000 },
+    metadata: graph,
+    threadMetadata: graph,
+    kwargs: {
+      ...{ input: { value: "kept" }, command: null, context: {}, stream_mode: ["values"] },
+      ...{ stream_subgraphs: false, interrupt_before: null, interrupt_after: null, durability: "sync" },
+      config: { configurable: { thread_id: threadId, run_id: runId } },
+    },
   });
+  await held.scratch.database.query("update holdfast.runs set attempt = $2 where run_id = $1", [
+    runId,
+    attempt,
+  ]);
   return runId;
 }
 
-test("a run whose server died is ended, its stream says so, and its thread can be used again", async () => {
+test("a run whose server died is taken over with the same input, and its thread can be used again", async () => {
   const threadId = await newThread();
   const runId = await leaveRun(threadId);
   const frames = await collect(held.server.client.runs.joinStream(threadId, runId));
-  expect(frames).toMatchObject([{ event: "error", id: "0", data: { error: "InstanceLost" } }]);
-  expect((await held.server.client.runs.get(threadId, runId)).status).toBe("error");
+  expect(frames[0]).toMatchObject({ event: "metadata", id: "0", data: { run_id: runId, attempt: 2 } });
+  expect(frames.at(-1)).toMatchObject({ event: "values", data: { value: "kept", count: 1 } });
+  expect((await held.server.client.runs.get(threadId, runId)).status).toBe("success");
   expect(await held.server.client.runs.wait(threadId, "keeping", { input: { value: 1 } })).toMatchObject({
     value: 1,
   });
 });
 
-test("a run is ended too when its server took its leave without it", async () => {
+test("a run is taken over too when its server took its leave without it", async () => {
   const threadId = await newThread();
-  const runId = await leaveRun(threadId, false);
+  const runId = await leaveRun(threadId, { isRegistered: false });
   const frames = await collect(held.server.client.runs.joinStream(threadId, runId));
-  expect(frames).toMatchObject([{ event: "error", data: { error: "InstanceLost" } }]);
+  expect(frames.at(-1)).toMatchObject({ event: "values", data: { value: "kept" } });
+});
+
+test("a run that has died with too many servers ends in error, and can be tried again", async () => {
+  const threadId = await newThread();
+  const runId = await leaveRun(threadId, { attempt: 3 });
+  const frames = await collect(held.server.client.runs.joinStream(threadId, runId));
+  const message = `Run ${runId} exceeded max attempts`;
+  expect(frames).toMatchObject([{ event: "error", data: { error: "MaxAttemptsExceeded", message } }]);
+  expect((await held.server.client.threads.get(threadId)).status).toBe("error");
+  const url = `${held.server.url}/threads/${threadId}/runs/${runId}/retry`;
+  expect((await fetch(url, { method: "POST" })).status).toBe(200);
+  const again = await collect(held.server.client.runs.joinStream(threadId, runId));
+  expect(again.map(({ event }) => event)).toEqual(["error", "metadata", "values", "values", "values"]);
+  expect((await held.server.client.runs.get(threadId, runId)).status).toBe("success");
+  const refused = await fetch(url, { method: "POST" });
+  expect([refused.status, refused.headers.get("x-holdfast-code")]).toEqual([409, "run_not_failed"]);
 });
 
 test("the runs of a server that lives are left alone by another", async () => {
@@ -70,14 +101,18 @@ test("the runs of a server that lives are left alone by another", async () => {
   }
 });
 
-test("a server that stops ends its runs and leaves no instance behind", async () => {
+test("a server that stops hands its runs over and leaves no instance behind", async () => {
   const stopping = await startTestServer(held.scratch.url);
   const threadId = await newThread();
   const live = stopping.client.runs.stream(threadId, "endless", { input: {} });
   await live.next();
   await stopping.stop();
-  expect(await states(threadId)).toEqual([{ state: "interrupted" }]);
   expect(await held.scratch.database.query("select 1 from holdfast.instances")).toHaveLength(1);
+  const isHere = async (): Promise<boolean> => (await states(threadId))[0]?.state === "running";
+  await until(isHere, "the other server to take the run", 1500);
+  const [run] = await held.server.client.runs.list(threadId);
+  await held.server.client.runs.cancel(threadId, run?.run_id ?? "", true);
+  expect(await states(threadId)).toEqual([{ state: "interrupted" }]);
   await live.return(undefined).catch(() => undefined);
 });
 
@@ -109,6 +144,6 @@ test("a thread deleted under its run stops the run", async () => {
   await live.next();
   await expect(held.server.client.threads.delete(threadId)).rejects.toThrow("HTTP 409: Thread is busy");
   await held.scratch.database.query("delete from holdfast.threads where thread_id = $1", [threadId]);
-  await expect(collect(live)).rejects.toThrow(/Run not found|terminated/);
+  expect(await collect(live)).toEqual([]);
   expect(await states(threadId)).toEqual([]);
 });

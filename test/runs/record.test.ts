@@ -1,12 +1,17 @@
 // The event log: durable before it is shown, dense, in order, and one run's trouble is not another's.
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { Hints } from "../../server/runs/hints.ts";
+import { EventLog } from "../../server/runs/event-log.ts";
 import { follow } from "../../server/runs/follow.ts";
-import type { Followed } from "../../server/runs/follow.ts";
+import { dataOf, nameOf } from "../../server/runs/lines.ts";
 import { LiveRuns } from "../../server/runs/live.ts";
+import { EventReader } from "../../server/runs/reader.ts";
 import { Recorder } from "../../server/runs/record.ts";
+import type { Owner } from "../../server/runs/run.ts";
 import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
-import { finishRun, insertRun } from "../../server/storage/runs.ts";
+import { finishRun } from "../../server/storage/finish.ts";
+import { insertRun } from "../../server/storage/runs.ts";
 import { openLog } from "../../server/telemetry/log.ts";
 import { createThreadRow } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
@@ -21,41 +26,75 @@ beforeAll(async () => {
 });
 afterAll(() => scratch.close());
 
-async function newRun(): Promise<string> {
+const asked = {
+  assistantId,
+  workerId,
+  state: "running",
+  multitask: "reject",
+  metadata: {},
+  kwargs: {},
+  threadMetadata: {},
+  timeoutMs: 60_000,
+} as const;
+
+async function newRun(): Promise<Owner> {
   const [runId, threadId] = [randomUUID(), randomUUID()];
   await createThreadRow(scratch.database, threadId);
-  const rest = { multitask: "reject", metadata: {}, kwargs: {}, threadMetadata: {} };
-  await insertRun(scratch.database, { runId, threadId, assistantId, workerId, ...rest });
-  return runId;
+  await insertRun(scratch.database, { ...asked, runId, threadId });
+  return { runId, threadId, workerId, attempt: 1 };
 }
 
-const end = (runId: string): Promise<boolean> =>
-  finishRun(
-    scratch.database,
-    { runId, workerId, attempt: 1 },
-    { state: "success", error: null, threadStatus: "idle" },
-  );
-
-function start(): { live: LiveRuns; recorder: Recorder } {
-  const live = new LiveRuns();
-  return { live, recorder: new Recorder(scratch.database, openLog("error"), (runIds) => live.wake(runIds)) };
+async function end(owner: Owner, rest?: { seq: number; last: number; body: string }): Promise<boolean> {
+  const result = { state: "success", error: null, threadStatus: "idle", threadState: null } as const;
+  const ended = await finishRun(scratch.database, owner, {
+    ...result,
+    rest,
+    segments: 1,
+    webhook: undefined,
+  });
+  return ended !== undefined;
 }
 
-async function read(live: LiveRuns, runId: string, after = -1): Promise<Followed[]> {
+interface Started {
+  readonly live: LiveRuns;
+  readonly hints: Hints;
+  readonly reader: EventReader;
+  readonly recorder: Recorder;
+  readonly eventLog: EventLog;
+}
+
+function start(): Started {
+  const log = openLog("error");
+  const hints = new Hints(scratch.database, log);
+  const eventLog = new EventLog(scratch.database, workerId, true);
+  const recorder = new Recorder(eventLog, log, (runIds) => hints.events(runIds));
+  return { live: new LiveRuns(), hints, reader: new EventReader(scratch.database), recorder, eventLog };
+}
+
+async function read(
+  source: Started,
+  runId: string,
+  after = -1,
+): Promise<{ seq: number; event: string; data: string }[]> {
   const signal = AbortSignal.timeout(10_000);
-  return Array.fromAsync(follow({ database: scratch.database, live }, runId, { after, signal }));
+  const batches = await Array.fromAsync(follow(source, runId, { after, signal }));
+  return batches.flat().map(({ seq, entry }) => ({ seq, event: nameOf(entry), data: dataOf(entry) }));
 }
+
+const n = (data: string): { event: string; data: string } => ({ event: "n", data });
+const unlost = (error: Error): never => expect.fail(error.message);
 
 test("many runs at once are each read densely and in order, by those who were there and those who come later", async () => {
-  const { live, recorder } = start();
-  const runIds = await Promise.all(Array.from({ length: 8 }, newRun));
-  const readers = runIds.map((runId) => read(live, runId));
+  const source = start();
+  const runs = await Promise.all(Array.from({ length: 8 }, newRun));
+  const readers = runs.map(({ runId }) => read(source, runId));
   await Promise.all(
-    runIds.map(async (runId) => {
-      const recording = recorder.open(runId);
-      for (let index = 0; index < 700; index += 1) await recording.append("n", String(index));
-      await recording.flushed();
-      await end(runId);
+    runs.map(async (run) => {
+      const recording = source.recorder.open(run, 0, unlost);
+      for (let index = 0; index < 700; index += 1) await recording.append(n(String(index)));
+      const { rest } = await recording.rest();
+      await end(run, rest);
+      source.hints.events([run.runId]);
     }),
   );
   const expected = Array.from({ length: 700 }, (_, index) => ({
@@ -64,54 +103,84 @@ test("many runs at once are each read densely and in order, by those who were th
     data: String(index),
   }));
   for (const events of await Promise.all(readers)) expect(events).toEqual(expected);
-  expect(await read(live, runIds[0] ?? "", 690)).toEqual(expected.slice(691));
+  expect(await read(source, runs[0]?.runId ?? "", 690)).toEqual(expected.slice(691));
+  await source.eventLog.close();
 });
 
 test("an event is in the database before anybody is shown it", async () => {
-  const { live, recorder } = start();
-  const runId = await newRun();
-  const recording = recorder.open(runId);
-  const reader = follow({ database: scratch.database, live }, runId, {
-    after: -1,
-    signal: AbortSignal.timeout(5000),
-  });
+  const source = start();
+  const run = await newRun();
+  const reader = follow(source, run.runId, { after: -1, signal: AbortSignal.timeout(10_000) });
   const shown = reader.next();
-  await recording.append("n", "1");
-  expect((await shown).value).toEqual({ seq: 0, event: "n", data: "1" });
-  const rows = await scratch.database.query("select seq from holdfast.run_events where run_id = $1", [runId]);
+  await source.recorder.open(run, 0, unlost).append(n("1"));
+  expect((await shown).value).toEqual([{ seq: 0, entry: n("1") }]);
+  const rows = await scratch.database.query("select seq from holdfast.run_events where run_id = $1", [
+    run.runId,
+  ]);
   expect(rows).toEqual([{ seq: 0 }]);
   await reader.return(undefined);
+  await source.eventLog.close();
 });
 
-test("a run that was deleted does not take the events of other runs with it", async () => {
-  const { live, recorder } = start();
-  const [gone, kept] = [await newRun(), await newRun()];
-  await scratch.database.query("delete from holdfast.runs where run_id = $1", [gone]);
-  const recordings = [recorder.open(gone), recorder.open(kept)];
-  await Promise.all(recordings.map((recording) => recording.append("n", "1")));
-  await Promise.all(recordings.map((recording) => recording.flushed()));
+test("a run that was deleted or taken over loses its events and is told so, and no other run is", async () => {
+  const source = start();
+  const [gone, taken, kept] = [await newRun(), await newRun(), await newRun()];
+  await scratch.database.query("delete from holdfast.runs where run_id = $1", [gone.runId]);
+  await scratch.database.query("update holdfast.runs set attempt = 2 where run_id = $1", [taken.runId]);
+  const lost: string[] = [];
+  const recordings = [gone, taken, kept].map((run) =>
+    source.recorder.open(run, 0, () => lost.push(run.runId)),
+  );
+  for (const recording of recordings) void recording.append(n("1"));
+  const flushed = await Promise.allSettled(recordings.map((recording) => recording.flushed()));
+  expect(flushed.map(({ status }) => status)).toEqual(["rejected", "rejected", "fulfilled"]);
+  expect(lost).toEqual([gone.runId, taken.runId]);
+  expect(() => recordings[0]?.append(n("2"))).toThrow("not this server's any more");
   await end(kept);
-  expect(await read(live, kept)).toEqual([{ seq: 0, event: "n", data: "1" }]);
+  expect(await read(source, kept.runId)).toEqual([{ seq: 0, event: "n", data: "1" }]);
+  const left = "select run_id from holdfast.run_events where run_id = any ($1)";
+  expect(await scratch.database.query(left, [[gone.runId, taken.runId]])).toEqual([]);
+  await source.eventLog.close();
 });
 
 test("a run ends while others stream without a pause", async () => {
-  const { recorder } = start();
+  const source = start();
   const [noisy, quiet] = [await newRun(), await newRun()];
-  const noise = recorder.open(noisy);
+  const noise = source.recorder.open(noisy, 0, unlost);
   const over = new AbortController();
   const streaming = (async () => {
     while (!over.signal.aborted) {
-      await noise.append("n", "1");
+      await noise.append(n("1"));
       await new Promise(setImmediate);
     }
   })();
-  const recording = recorder.open(quiet);
-  await recording.append("n", "1");
+  const recording = source.recorder.open(quiet, 0, unlost);
+  await recording.append(n("1"));
   await recording.flushed();
   expect(await end(quiet)).toBe(true);
   over.abort();
   await streaming;
   await noise.flushed();
+  await source.eventLog.close();
+});
+
+test("a log session that was cut writes its last moments once more, and every event is there once", async () => {
+  const source = start();
+  const run = await newRun();
+  const recording = source.recorder.open(run, 0, unlost);
+  await recording.append(n("0"));
+  await recording.flushed();
+  // As a crash of the database leaves it: the session is gone, and so is what it had not written to disk.
+  await scratch.database.query("delete from holdfast.run_events where run_id = $1", [run.runId]);
+  await scratch.database.query(
+    `select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = current_database() and query like '/* insertSegments */%' and pid <> pg_backend_pid()`,
+  );
+  await recording.append(n("1"));
+  await recording.flushed();
+  await end(run);
+  expect((await read(source, run.runId)).map(({ data }) => data)).toEqual(["0", "1"]);
+  await source.eventLog.close();
 });
 
 test("runs that end and runs that begin on one thread never deadlock", async () => {
@@ -121,10 +190,9 @@ test("runs that end and runs that begin on one thread never deadlock", async () 
   const client = async (): Promise<void> => {
     for (let round = 0; round < 60; round += 1) {
       const runId = randomUUID();
-      const rest = { multitask: "reject", metadata: {}, kwargs: {}, threadMetadata: {} };
-      const row = await insertRun(scratch.database, { runId, threadId, assistantId, workerId, ...rest });
-      if (typeof row === "string") outcomes.busy += 1;
-      else if (await end(runId)) outcomes.ended += 1;
+      const row = await insertRun(scratch.database, { ...asked, runId, threadId });
+      if (row === undefined || row === "taken") outcomes.busy += 1;
+      else if (await end({ runId, threadId, workerId, attempt: 1 })) outcomes.ended += 1;
     }
   };
   await Promise.all(Array.from({ length: 6 }, client));
@@ -133,10 +201,8 @@ test("runs that end and runs that begin on one thread never deadlock", async () 
 });
 
 test("an end can be written once, by the owner only", async () => {
-  const runId = await newRun();
-  const stranger = { runId, workerId: randomUUID(), attempt: 1 };
-  const success = { state: "success", error: null, threadStatus: "idle" } as const;
-  expect(await finishRun(scratch.database, stranger, success)).toBe(false);
-  expect(await finishRun(scratch.database, { runId, workerId, attempt: 2 }, success)).toBe(false);
-  expect([await end(runId), await end(runId)]).toEqual([true, false]);
+  const run = await newRun();
+  expect(await end({ ...run, workerId: randomUUID() })).toBe(false);
+  expect(await end({ ...run, attempt: 2 })).toBe(false);
+  expect([await end(run), await end(run)]).toEqual([true, false]);
 });

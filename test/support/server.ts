@@ -9,6 +9,7 @@ import { testDatabase } from "./database.ts";
 import type { TestDatabase } from "./database.ts";
 
 export interface TestServer extends RunningServer {
+  readonly url: string;
   /** The official client, pointed at this server. */
   readonly client: Client;
 }
@@ -27,8 +28,10 @@ export async function startTestServer(
   });
   const graphs = await readGraphsFile(config.graphs);
   const server = await startServer({ config, graphs, mayModelBeOffline: false, say: () => {} });
-  const client = new Client({ apiUrl: server.url, callerOptions: { maxRetries: 0 } });
-  return { ...server, client };
+  const { url } = server;
+  if (url === undefined) expect.fail("a test server answers HTTP");
+  const client = new Client({ apiUrl: url, callerOptions: { maxRetries: 0 } });
+  return { ...server, url, client };
 }
 
 /** A database and a server for the whole test file; both are there from the first test on. */

@@ -1,0 +1,168 @@
+// The three ways to see a run: as a stream of events, as its last values, or as its end.
+// A response ends cleanly only when its run is over; otherwise its connection is broken off.
+import type { Context } from "hono";
+import type { ServerResponse } from "node:http";
+import { sleep } from "../clock.ts";
+import { InputInvalid, ServerStopping, messageOf } from "../errors.ts";
+import { cancelRun, stopRuns } from "../runs/cancel.ts";
+import type { Engine } from "../runs/engine.ts";
+import { follow } from "../runs/follow.ts";
+import { dataOf, nameOf } from "../runs/lines.ts";
+import type { Numbered } from "../runs/lines.ts";
+import { getStateText } from "../runs/state.ts";
+import type { RunRow } from "../storage/runs.ts";
+import { bytesOf, sseResponse } from "./sse.ts";
+import type { StreamOptions } from "./sse.ts";
+
+/** What the Node server gives with a request. */
+export interface Bindings {
+  readonly Bindings: { readonly outgoing: ServerResponse };
+}
+
+// `join` answers with plain headers if the run ends soon: until then another instance can still take the request over.
+const HEADERS_HELD_MS = 20_000;
+
+interface From {
+  /** The last event the client has; -1 for none. */
+  readonly after: number;
+  readonly cancelsOnLeave: boolean;
+  readonly isStateless: boolean;
+}
+
+export class RunStreams {
+  readonly #engine: Engine;
+  readonly #heartbeatMs: number;
+
+  constructor(engine: Engine, heartbeatMs: number) {
+    this.#engine = engine;
+    this.#heartbeatMs = heartbeatMs;
+  }
+
+  stream(context: Context<Bindings>, run: RunRow, from: From): Response {
+    const gone = new AbortController();
+    const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
+    return sseResponse(events, locationsOf(run, from), this.#held(context, run, from, gone));
+  }
+
+  /** The last values as one JSON object, with an empty line now and then while it is not there yet. */
+  wait(context: Context<Bindings>, run: RunRow, from: From): Response {
+    const gone = new AbortController();
+    const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
+    const held = this.#held(context, run, from, gone);
+    const body = bytesOf(lastValues(events), { ...held, render: String, keepAlive: "\n" });
+    return new Response(body, {
+      headers: { "content-type": "application/json", ...locationsOf(run, from) },
+    });
+  }
+
+  /** The final values of a run, else of its thread. */
+  async join(context: Context<Bindings>, run: RunRow, cancelsOnLeave: boolean): Promise<Response> {
+    const from = { after: -1, cancelsOnLeave, isStateless: false };
+    const gone = new AbortController();
+    const events = follow(this.#engine, run.run_id, { after: -1, signal: gone.signal });
+    const values = this.#valuesOf(run, lastValues(events));
+    const first = values.next();
+    const held = this.#held(context, run, from, gone);
+    context.req.raw.signal.addEventListener("abort", () => gone.abort(), { once: true });
+    const stopping = this.#engine.stopping;
+    const early = await Promise.race([
+      first,
+      sleep(HEADERS_HELD_MS, AbortSignal.any([stopping, gone.signal])),
+    ]);
+    if (!early && stopping.aborted) {
+      gone.abort();
+      throw new ServerStopping();
+    }
+    const rest = early ? again(early, values) : resumed(first, values);
+    const body = bytesOf(rest, { ...held, render: String, keepAlive: "\n" });
+    return new Response(body, { headers: { "content-type": "application/json" } });
+  }
+
+  /** Resolves when the run is over or the client is gone. */
+  async ended(context: Context<Bindings>, run: RunRow): Promise<void> {
+    const { signal } = context.req.raw;
+    for await (const events of follow(this.#engine, run.run_id, { after: -1, signal })) void events;
+  }
+
+  async *#valuesOf(run: RunRow, values: AsyncGenerator<string>): AsyncGenerator<string> {
+    for await (const text of values) {
+      if (text !== "{}") yield text;
+      else {
+        const state: unknown = JSON.parse(await getStateText(this.#engine, run.thread_id, true));
+        yield JSON.stringify(Object(state).values ?? {});
+      }
+    }
+  }
+
+  #held(context: Context<Bindings>, run: RunRow, from: From, gone: AbortController): StreamOptions {
+    const engine = this.#engine;
+    return {
+      heartbeatMs: this.#heartbeatMs,
+      gone,
+      onLeave: () => {
+        // A socket that this server cut when it stopped is no wish of the client.
+        if (!from.cancelsOnLeave || engine.stopping.aborted) return;
+        stopRuns(engine, [run.run_id], "interrupt");
+        cancelRun(
+          engine,
+          { threadId: run.thread_id, runId: run.run_id },
+          "interrupt",
+          "the client left",
+        ).catch((error: unknown) =>
+          engine.log.debug("cancel.late", { run_id: run.run_id, reason: messageOf(error) }),
+        );
+      },
+      breakOff: (reason) => {
+        engine.log.warn("stream.broken", { run_id: run.run_id, reason: messageOf(reason) });
+        context.env.outgoing.destroy();
+      },
+    };
+  }
+}
+
+/** Reads Last-Event-ID. @throws InputInvalid */
+export function cursorOf(header: string | undefined): number {
+  if (header === undefined || header === "") return -1;
+  if (/^(-1|\d{1,9})$/.test(header)) return Number(header);
+  throw new InputInvalid("Last-Event-ID must be the number of an event, or -1 for all of them.");
+}
+
+/** The last `values` of a run as one JSON object: with interrupts if it stopped at one, or its error. */
+async function* lastValues(events: AsyncGenerator<Numbered[]>): AsyncGenerator<string> {
+  let values: Record<string, unknown> = {};
+  for await (const batch of events) {
+    for (const { entry } of batch) {
+      if (nameOf(entry) === "error") values = { __error__: JSON.parse(dataOf(entry)) };
+      if (nameOf(entry) !== "values") continue;
+      const latest: unknown = JSON.parse(dataOf(entry));
+      if (typeof latest !== "object" || latest === null) continue;
+      values = "__interrupt__" in latest ? { ...values, ...latest } : { ...latest };
+    }
+  }
+  yield JSON.stringify(values);
+}
+
+async function* again<Item>(first: IteratorResult<Item>, rest: AsyncGenerator<Item>): AsyncGenerator<Item> {
+  if (first.done) return;
+  yield first.value;
+  yield* rest;
+}
+
+async function* resumed<Item>(
+  first: Promise<IteratorResult<Item>>,
+  rest: AsyncGenerator<Item>,
+): AsyncGenerator<Item> {
+  yield* again(await first, rest);
+}
+
+/** Where a run is, and where its stream goes on after a cut: there, leaving still cancels if it did before. */
+function locationsOf(
+  { thread_id: thread, run_id: run }: RunRow,
+  { cancelsOnLeave, isStateless }: From,
+): Record<string, string> {
+  const path = `/threads/${thread}/runs/${run}`;
+  return {
+    "content-location": isStateless ? `/runs/${run}` : path,
+    location: `${path}/stream${cancelsOnLeave ? "?cancel_on_disconnect=1" : ""}`,
+  };
+}

@@ -1,0 +1,47 @@
+// Cancels what a client selects: runs of a thread by id, or all runs in a state.
+import { RunEnded, RunNotFound } from "../errors.ts";
+import { findRun, listRunIds } from "../storage/runs.ts";
+import { cancelRun } from "./cancel.ts";
+import type { CancelAction } from "./cancel.ts";
+import type { Engine } from "./engine.ts";
+import type { RunState } from "./run.ts";
+
+const STATES: Record<"pending" | "running" | "all", readonly RunState[]> = {
+  pending: ["delayed", "blocked", "ready"],
+  running: ["running"],
+  all: ["delayed", "blocked", "ready", "running"],
+};
+
+export interface CancelSelection {
+  readonly thread_id?: string | null | undefined;
+  readonly run_ids?: readonly string[] | null | undefined;
+  readonly status?: "pending" | "running" | "all" | null | undefined;
+}
+
+/** Those that end by themselves meanwhile are no error. @throws RunNotFound for an id that is no run of the thread */
+export async function cancelMany(
+  engine: Engine,
+  selection: CancelSelection,
+  action: CancelAction,
+): Promise<void> {
+  const { thread_id: threadId, run_ids: runIds, status } = selection;
+  const places = runIds
+    ? await Promise.all(runIds.map((runId) => placeOf(engine, runId, threadId ?? undefined)))
+    : await listRunIds(engine.database, STATES[status ?? "all"], threadId ?? undefined);
+  for (const place of places) {
+    await cancelRun(engine, place, action, null).catch((error: unknown) => {
+      const isOver = error instanceof RunEnded || (error instanceof RunNotFound && action === "rollback");
+      if (!isOver) throw error;
+    });
+  }
+}
+
+async function placeOf(
+  engine: Engine,
+  runId: string,
+  threadId: string | undefined,
+): Promise<{ threadId: string; runId: string }> {
+  const run = await findRun(engine.database, runId);
+  if (!run || (threadId !== undefined && run.thread_id !== threadId)) throw new RunNotFound();
+  return { threadId: run.thread_id, runId };
+}

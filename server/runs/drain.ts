@@ -1,0 +1,23 @@
+// Leaving in order: what can end, ends; what cannot is handed over at its next superstep, and at last in the middle of
+// one, which then runs again elsewhere. A hand-over waits for no lease and counts as no failed attempt.
+import { deadline, sleep } from "../clock.ts";
+import { HandOver } from "./end.ts";
+import type { Engine } from "./engine.ts";
+
+// How long a node may take to come to its end once the hand-over has begun.
+const SUPERSTEP_MS = 10_000;
+
+/** Resolves when this process executes nothing any more. `engine.stopping` must be set: nothing new may begin. */
+export async function drain(engine: Engine, drainMs: number): Promise<void> {
+  const { live } = engine;
+  await within(drainMs, live.settled());
+  for (const run of live.all()) run.requestDrain();
+  // Who gives runs no time at all gives supersteps none either.
+  await within(Math.min(SUPERSTEP_MS, drainMs), live.settled());
+  live.abortAll(new HandOver("The server stops."));
+  await live.settled();
+}
+
+async function within(ms: number, work: Promise<void>): Promise<void> {
+  await Promise.race([work, sleep(ms, deadline(ms))]);
+}

@@ -1,0 +1,159 @@
+// How a run leaves this process: ended, rolled back, or handed over. Last events, state, thread and call-back are
+// written in one fenced statement: a process that dies here leaves either all of it or a run that another one ends.
+import { now } from "../clock.ts";
+import { LeaseLost, messageOf } from "../errors.ts";
+import { faultPoint } from "../faults.ts";
+import { uuidv7 } from "../ids.ts";
+import { persistently } from "../persist.ts";
+import { deleteRunEvents } from "../storage/events.ts";
+import { deleteCheckpointsOfRun, deleteOwnRun, finishRun } from "../storage/finish.ts";
+import type { RunEnd } from "../storage/finish.ts";
+import { lockThreads, promoteRuns, releaseRuns } from "../storage/queue.ts";
+import { findRun } from "../storage/runs.ts";
+import type { RunError } from "../storage/runs.ts";
+import type { AcceptedRun } from "./create.ts";
+import type { Engine } from "./engine.ts";
+import type { Recording } from "./record.ts";
+import type { Owner } from "./run.ts";
+import { toWireJson } from "./wire-json.ts";
+
+// How long an end is worth another try while the database is away; then the run goes back to the queue.
+const FINISH_MS = 30_000;
+
+export interface Outcome {
+  readonly state: RunEnd["state"] | "rolled back" | "handed over";
+  readonly error: RunError | null;
+  readonly threadStatus: RunEnd["threadStatus"];
+  readonly threadState: string | null;
+}
+
+/** Why a run was stopped by its client. */
+export class RunCancelled extends Error {
+  override readonly name = "RunCancelled";
+  readonly action: "interrupt" | "rollback";
+  constructor(action: "interrupt" | "rollback") {
+    super("The run was cancelled.");
+    this.action = action;
+  }
+}
+
+export class RunTimedOut extends Error {
+  override readonly name = "RunTimedOut";
+  constructor() {
+    super("The run took longer than a run may take (HOLDFAST_RUN_TIMEOUT_MS) and was stopped.");
+  }
+}
+
+/** The server stops: another one is to go on with the run. */
+export class HandOver extends Error {
+  override readonly name = "HandOver";
+}
+
+/** What becomes of a run that was stopped by `reason`, or failed with it. */
+export function outcomeOf(reason: unknown): Outcome {
+  const quiet = { error: null, threadStatus: "idle", threadState: null } as const;
+  if (reason instanceof HandOver) return { ...quiet, state: "handed over" };
+  if (reason instanceof RunCancelled) {
+    return { ...quiet, state: reason.action === "rollback" ? "rolled back" : "interrupted" };
+  }
+  const name = reason instanceof Error ? reason.name : "Error";
+  const error = { error: name, message: messageOf(reason) };
+  const state = reason instanceof RunTimedOut ? "timeout" : "error";
+  return { state, error, threadStatus: "error", threadState: null };
+}
+
+interface Held {
+  readonly run: AcceptedRun;
+  readonly owner: Owner;
+  readonly recording: Recording;
+}
+
+/** Writes the outcome. @throws LeaseLost when the run is not ours any more: then nothing was written */
+export async function endRun(engine: Engine, held: Held, outcome: Outcome): Promise<void> {
+  const { run, recording } = held;
+  faultPoint("run.ending");
+  if (outcome.state === "handed over") await handOver(engine, held);
+  else if (outcome.state === "rolled back") await rollBack(engine, held);
+  else await finish(engine, held, { ...outcome, state: outcome.state });
+  faultPoint("run.ended");
+  recording.close(outcome.state === "handed over" ? "lost" : "over");
+  engine.hints.events([run.run_id]);
+}
+
+async function finish(
+  engine: Engine,
+  { run, owner, recording }: Held,
+  outcome: Outcome & { state: RunEnd["state"] },
+): Promise<void> {
+  if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
+  const { rest, segments } = await recording.rest();
+  const webhook = run.webhook ? { id: uuidv7(), payload: callBack(run, outcome) } : undefined;
+  const end: RunEnd = { ...outcome, rest, segments, webhook };
+  const ended = await persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
+  if (!ended && !(await isEnded(engine, owner, outcome.state))) {
+    throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
+  }
+  if (!ended || ended.hasWaiting) await promote(engine, owner.threadId);
+}
+
+/** Whether it was our own statement that ended the run, although its answer was lost. */
+async function isEnded(engine: Engine, owner: Owner, state: RunEnd["state"]): Promise<boolean> {
+  const row = await persistently(() => findRun(engine.database, owner.runId), { forMs: FINISH_MS });
+  return row?.state === state && row.attempt === owner.attempt;
+}
+
+/** Makes the thread's next run ready. If this process dies before, a heartbeat elsewhere finds it waiting. */
+export async function promote(engine: Engine, threadId: string): Promise<void> {
+  faultPoint("run.promoting");
+  const promoted = await engine.database.transaction(async (transaction) => {
+    await lockThreads(transaction, [threadId]);
+    return promoteRuns(transaction, [threadId]);
+  });
+  if (promoted.length > 0) announceReady(engine);
+}
+
+/** Some run is ready: this process looks, and others are told. */
+export function announceReady(engine: Engine): void {
+  engine.poke();
+  engine.hints.raise({ kind: "ready" });
+}
+
+async function rollBack(engine: Engine, { owner }: Held): Promise<void> {
+  const { runId, threadId } = owner;
+  const isOurs = await persistently(
+    () =>
+      engine.database.transaction(async (transaction) => {
+        await lockThreads(transaction, [threadId]);
+        if (!(await deleteOwnRun(transaction, owner))) return false;
+        await deleteRunEvents(transaction, [runId]);
+        await deleteCheckpointsOfRun(transaction, threadId, runId);
+        await promoteRuns(transaction, [threadId]);
+        return true;
+      }),
+    { forMs: FINISH_MS },
+  );
+  if (!isOurs) throw new LeaseLost(`Run ${runId} was ended, deleted or taken over by somebody else.`);
+  announceReady(engine);
+}
+
+async function handOver(engine: Engine, { owner, recording }: Held): Promise<void> {
+  await recording.flushed();
+  const { workerId, runId, attempt } = owner;
+  await persistently(() => releaseRuns(engine.database, workerId, [{ runId, attempt }], true));
+  engine.hints.raise({ kind: "ready" });
+}
+
+function callBack(run: AcceptedRun, outcome: Outcome): string {
+  const { run_id, thread_id, assistant_id, metadata, kwargs, created_at, started_at, multitask } = run;
+  const state: unknown = outcome.threadState ? JSON.parse(outcome.threadState) : undefined;
+  const values: unknown =
+    typeof state === "object" && state !== null ? Reflect.get(state, "values") : undefined;
+  return toWireJson({
+    ...{ run_id, thread_id, assistant_id, metadata, kwargs, created_at, multitask_strategy: multitask },
+    status: outcome.state,
+    run_started_at: started_at,
+    run_ended_at: new Date(now()),
+    ...(values === undefined ? {} : { values }),
+    ...(outcome.error ? { error: outcome.error } : {}),
+  });
+}

@@ -1,0 +1,75 @@
+// Writes segments of events to the database without waiting for its disk: a crash of the database may then lose
+// what was committed in the last moments. A crash also ends every session. So the log writes on a session of its own,
+// keeps what it wrote lately, and writes it once more on the next session.
+import { now } from "../clock.ts";
+import { persistently } from "../persist.ts";
+import type { Database, Queryable, Session } from "../storage/database.ts";
+import { insertSegments } from "../storage/events.ts";
+import type { Segment } from "../storage/events.ts";
+
+// PostgreSQL writes its log to disk at least every three times wal_writer_delay, which is at most 10 s in theory
+// and 200 ms by default.
+const KEPT_MS = 2000;
+
+export class EventLog {
+  readonly #database: Database;
+  readonly #workerId: string;
+  readonly #hasSessions: boolean;
+  #session: Session | undefined;
+  #recent: { readonly segment: Segment; readonly at: number }[] = [];
+
+  /** @param hasSessions false behind a transaction pooler: then every commit waits for the disk instead */
+  constructor(database: Database, workerId: string, hasSessions: boolean) {
+    this.#database = database;
+    this.#workerId = workerId;
+    this.#hasSessions = hasSessions;
+  }
+
+  /**
+   * Writes the segments, trying again while the database is away.
+   * @returns the attempts that this worker still owns, as `run:attempt`; nothing was written for the others
+   */
+  async write(segments: readonly Segment[]): Promise<ReadonlySet<string>> {
+    const held = await persistently(() => this.#write(segments));
+    const at = now();
+    this.#recent = this.#recent.filter((one) => at - one.at < KEPT_MS);
+    if (this.#hasSessions) for (const segment of segments) this.#recent.push({ segment, at });
+    return new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));
+  }
+
+  async close(): Promise<void> {
+    await this.#session?.close().catch(() => undefined); // already gone
+  }
+
+  async #write(segments: readonly Segment[]): ReturnType<typeof insertSegments> {
+    if (!this.#hasSessions) return insertSegments(this.#database, this.#workerId, segments);
+    const isNew = this.#session === undefined;
+    const session = this.#session ?? (await this.#open());
+    const again = isNew ? this.#recent.map(({ segment }) => segment) : [];
+    try {
+      return await insertSegments(session, this.#workerId, [...again, ...segments]);
+    } catch (error) {
+      this.#drop(session);
+      throw error;
+    }
+  }
+
+  async #open(): Promise<Session> {
+    const session = await this.#database.session();
+    const on: Queryable = session;
+    try {
+      await on.query("/* commitAtOnce */ select set_config('synchronous_commit', 'off', false)");
+    } catch (error) {
+      await session.close().catch(() => undefined); // the first error is the one to tell
+      throw error;
+    }
+    this.#session = session;
+    void session.closed.then(() => this.#drop(session));
+    return session;
+  }
+
+  #drop(session: Session): void {
+    if (this.#session === session) this.#session = undefined;
+    void session.close().catch(() => undefined); // already gone
+  }
+}

@@ -1,0 +1,74 @@
+// The newest events of a run that this process executes, kept in memory for those who follow it here.
+// Only what is committed is shown. Who falls behind its beginning reads the log instead.
+import type { Numbered } from "./lines.ts";
+
+const MOST = 1024;
+
+export class Tail {
+  readonly #waiters = new Set<() => void>();
+  #events: Numbered[] = [];
+  /** Number of the last event that is committed. */
+  #committed: number;
+  #fate: "live" | "over" | "lost" = "live";
+
+  /** @param next number of the first event this process writes */
+  constructor(next: number) {
+    this.#committed = next - 1;
+  }
+
+  get fate(): "live" | "over" | "lost" {
+    return this.#fate;
+  }
+
+  push(event: Numbered): void {
+    this.#events.push(event);
+  }
+
+  /** Everything up to `last` may be shown. */
+  commit(last: number): void {
+    this.#committed = last;
+    if (this.#events.length > 2 * MOST) this.#trim();
+    this.#wake();
+  }
+
+  /** The run has ended, with all that was pushed; or it is not this process that executes it any more. */
+  close(fate: "over" | "lost"): void {
+    if (this.#fate !== "live") return;
+    this.#fate = fate;
+    if (fate === "over") this.#committed = this.#events.at(-1)?.seq ?? this.#committed;
+    this.#wake();
+  }
+
+  /** Events after number `after`; undefined when some of them are in the log only. */
+  after(after: number): Numbered[] | undefined {
+    const first = this.#events[0]?.seq ?? this.#committed + 1;
+    if (after < first - 1) return undefined;
+    if (after >= this.#committed) return [];
+    // Numbers are dense from the first on.
+    return this.#events.slice(after + 1 - first, this.#committed + 1 - first);
+  }
+
+  /** Resolves at the next commit, at the end, or when `signal` aborts. */
+  next(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#waiters.delete(done);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      this.#waiters.add(done);
+      signal.addEventListener("abort", done, { once: true });
+      if (signal.aborted || this.#fate !== "live") done();
+    });
+  }
+
+  #trim(): void {
+    const uncommitted = this.#events.findIndex(({ seq }) => seq > this.#committed);
+    const shown = uncommitted < 0 ? this.#events.length : uncommitted;
+    this.#events.splice(0, Math.max(0, shown - MOST));
+  }
+
+  #wake(): void {
+    for (const done of this.#waiters) done();
+  }
+}

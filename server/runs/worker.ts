@@ -1,0 +1,96 @@
+// Takes ready runs as long as this process has free slots. Hints only make it look sooner: what it takes is decided by
+// one statement in the database.
+import { LeaseLost, messageOf } from "../errors.ts";
+import { claimRuns, listHeldRuns, lockWaitingThreads, promoteRuns, releaseRuns } from "../storage/queue.ts";
+import { acceptedOf } from "./create.ts";
+import { announceReady } from "./end.ts";
+import { hasSlot } from "./engine.ts";
+import type { Engine } from "./engine.ts";
+import { execute } from "./execute.ts";
+
+// What is claimed at once begins at once; more only makes the others wait.
+const MOST = 16;
+const THREADS = 100;
+
+export class Worker {
+  #isWanted = false;
+  #looking: Promise<void> | undefined;
+  #engine: Engine | undefined;
+
+  /** The engine pokes its worker, so it is built first. */
+  start(engine: Engine): void {
+    this.#engine = engine;
+    this.poke();
+  }
+
+  /** Looks for ready runs; once more if it is looking already. */
+  poke(): void {
+    this.#isWanted = true;
+    if (this.#engine) this.#looking ??= this.#look(this.#engine).finally(() => (this.#looking = undefined));
+  }
+
+  /**
+   * Compares what executes here with what the database says is ours. Gives back runs that nobody here executes, such
+   * as after a lost answer, and stops those that were taken away or deleted.
+   */
+  async compare(): Promise<void> {
+    const engine = this.#engine;
+    if (!engine) return;
+    await this.#looking;
+    const before = engine.live.all();
+    const held = await listHeldRuns(engine.database, engine.workerId);
+    const ours = new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));
+    for (const { runId, attempt, controller } of before) {
+      if (!ours.has(`${runId}:${attempt}`))
+        controller.abort(new LeaseLost(`Run ${runId} is not ours any more.`));
+    }
+    // Asked after the rows were read: a run is announced before its row exists.
+    const lost = held.filter(({ run_id: runId }) => !engine.live.has(runId));
+    if (lost.length === 0) return;
+    const runs = lost.map(({ run_id: runId, attempt }) => ({ runId, attempt }));
+    const released = await releaseRuns(engine.database, engine.workerId, runs, false);
+    for (const runId of released) engine.log.warn("run.released", { run_id: runId });
+    if (released.length > 0) announceReady(engine);
+  }
+
+  async #look(engine: Engine): Promise<void> {
+    while (this.#isWanted && hasSlot(engine)) {
+      this.#isWanted = false;
+      try {
+        await this.#claim(engine);
+      } catch (error) {
+        engine.log.warn("worker.failed", { reason: messageOf(error) });
+        return; // the next heartbeat looks again
+      }
+    }
+  }
+
+  async #claim(engine: Engine): Promise<void> {
+    const { limits, live, workerId } = engine;
+    const limit = Math.min(MOST, limits.slots - live.size);
+    const assistantIds = engine.assistants.map(({ assistant_id: id }) => id);
+    const claim = { workerId, limit, assistantIds, timeoutMs: limits.runTimeoutMs };
+    const rows = await claimRuns(engine.database, claim);
+    for (const row of rows) live.expect(row.run_id);
+    if (rows.length === limit) this.#isWanted = true;
+    await Promise.all(
+      rows.map(async (row) => {
+        try {
+          await execute(engine, acceptedOf(engine, row));
+          void live.get(row.run_id)?.done.finally(() => this.poke());
+        } finally {
+          live.forget(row.run_id);
+        }
+      }),
+    );
+  }
+}
+
+/** Makes runs ready that nobody promoted: delayed ones that are due, and those whose promoter died. */
+export async function promoteWaiting(engine: Engine): Promise<void> {
+  const promoted = await engine.database.transaction(async (transaction) => {
+    const threadIds = await lockWaitingThreads(transaction, THREADS);
+    return threadIds.length > 0 ? promoteRuns(transaction, threadIds) : [];
+  });
+  if (promoted.length > 0) announceReady(engine);
+}

@@ -1,0 +1,162 @@
+// How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
+import type { Owner, RunState } from "../runs/run.ts";
+import type { Queryable } from "./database.ts";
+import type { RunError, RunRow } from "./runs.ts";
+import { RUN_COLUMNS } from "./runs.ts";
+
+export interface RunEnd {
+  readonly state: Extract<RunState, "success" | "error" | "timeout" | "interrupted">;
+  readonly error: RunError | null;
+  readonly threadStatus: "idle" | "interrupted" | "error";
+  /** What GET /threads/:id/state will answer, as JSON text; null when it has to be computed. */
+  readonly threadState: string | null;
+  /** Events that are not written yet. */
+  readonly rest: { readonly seq: number; readonly last: number; readonly body: string } | undefined;
+  /** How many rows of events the run has. */
+  readonly segments: number;
+  /** The body of the call-back that the run asked for, as JSON text. */
+  readonly webhook: { readonly id: string; readonly payload: string } | undefined;
+}
+
+const finishRunRow = `/* finishRun */
+with thread as (select thread_id from holdfast.threads where thread_id = $2 for no key update),
+r as (
+  update holdfast.runs u set state = $5, error = $6::json, segments = $10, updated_at = now(), ended_at = now()
+    from thread
+   where u.run_id = $1 and u.thread_id = thread.thread_id and u.worker_id = $3 and u.attempt = $4 and u.state = 'running'
+  returning u.run_id, u.thread_id, u.webhook),
+rest as (
+  insert into holdfast.run_events (run_id, seq, last, attempt, body)
+  select run_id, $11, $12, $4, $13 from r where $13::text is not null on conflict (run_id, seq) do nothing),
+outbox as (
+  insert into holdfast.webhooks (webhook_id, run_id, url, payload)
+  select $8::uuid, run_id, webhook, $9::json from r where webhook is not null and $9::json is not null)
+update holdfast.threads t
+   set status = case when t.has_waiting then 'busy' else $7 end, error = $6::json, state = $14::json,
+       updated_at = now(), state_updated_at = now(),
+       expires_at = case when t.is_temporary then now() + interval '10 min'
+         when t.ttl_minutes is not null then now() + t.ttl_minutes * interval '1 min' end
+  from r where t.thread_id = r.thread_id
+returning t.has_waiting`;
+
+const cancelPendingRows = `/* cancelPending */
+update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now()
+ where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')`;
+
+const deletePendingRows = `/* deletePending */
+delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')`;
+
+const requestCancelRows = `/* requestCancel */
+update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
+ where run_id = any ($1::uuid[]) and state = 'running' and cancel is distinct from 'rollback'`;
+
+const lockRunRow = `/* lockRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1 for update`;
+
+const deleteOwnRow = `/* deleteOwnRun */
+delete from holdfast.runs where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' returning run_id`;
+
+const deleteRunRow = `/* deleteRun */ delete from holdfast.runs where run_id = $1`;
+
+// What only the deleted checkpoints named is gone with them; branches share nothing but what an ancestor made.
+const deleteCheckpointsOfRunRows = `/* deleteCheckpointsOfRun */
+with gone as (
+  delete from public.checkpoints where thread_id = $1 and metadata ->> 'run_id' = $2
+  returning checkpoint_ns, checkpoint_id, checkpoint),
+writes as (
+  delete from public.checkpoint_writes w using gone g
+   where w.thread_id = $1 and w.checkpoint_ns = g.checkpoint_ns and w.checkpoint_id = g.checkpoint_id)
+delete from public.checkpoint_blobs b
+ using (
+   select g.checkpoint_ns, v.key as channel, v.value as version
+     from gone g cross join jsonb_each_text(g.checkpoint -> 'channel_versions') v
+   except
+   select c.checkpoint_ns, v.key, v.value
+     from public.checkpoints c cross join jsonb_each_text(c.checkpoint -> 'channel_versions') v
+    where c.thread_id = $1 and c.metadata ->> 'run_id' is distinct from $2) as lone
+ where b.thread_id = $1 and b.checkpoint_ns = lone.checkpoint_ns and b.channel = lone.channel and b.version = lone.version`;
+
+const forgetStateRow = `/* forgetState */
+update holdfast.threads set state = null, updated_at = now(), state_updated_at = now() where thread_id = $1`;
+
+const retryRunRow = `/* retryRun */
+update holdfast.runs set state = 'blocked', worker_id = null, handovers = attempt, cancel = null, cancel_reason = null, error = null,
+       deadline = null, ended_at = null, run_at = now(), updated_at = now()
+ where run_id = $1 and state in ('error', 'timeout') returning run_id`;
+
+/** Ends a run with its last events, its thread's state and its call-back, or writes nothing: then it is not this owner's any more. */
+export async function finishRun(
+  on: Queryable,
+  owner: Owner,
+  end: RunEnd,
+): Promise<{ hasWaiting: boolean } | undefined> {
+  const [row] = await on.query<{ has_waiting: boolean }>(finishRunRow, [
+    owner.runId,
+    owner.threadId,
+    owner.workerId,
+    owner.attempt,
+    end.state,
+    end.error ? JSON.stringify(end.error) : null,
+    end.threadStatus,
+    end.webhook?.id ?? null,
+    end.webhook?.payload ?? null,
+    end.segments,
+    end.rest?.seq ?? null,
+    end.rest?.last ?? null,
+    end.rest?.body ?? null,
+    end.threadState,
+  ]);
+  return row && { hasWaiting: row.has_waiting };
+}
+
+/** Ends runs that have not begun; a rollback leaves nothing of them. Lock the thread first. */
+export async function cancelPending(
+  transaction: Queryable,
+  runIds: readonly string[],
+  action: "interrupt" | "rollback",
+  reason: string | null,
+): Promise<void> {
+  if (runIds.length === 0) return;
+  if (action === "rollback") await transaction.query(deletePendingRows, [runIds]);
+  else await transaction.query(cancelPendingRows, [runIds, reason]);
+}
+
+/** Asks the owners of running runs to stop them. Lock the thread first. */
+export async function requestCancel(
+  transaction: Queryable,
+  runIds: readonly string[],
+  action: "interrupt" | "rollback",
+  reason: string | null,
+): Promise<void> {
+  if (runIds.length > 0) await transaction.query(requestCancelRows, [runIds, action, reason]);
+}
+
+/** A run's row, locked. Lock its thread first. */
+export async function lockRun(transaction: Queryable, runId: string): Promise<RunRow | undefined> {
+  const [row] = await transaction.query<RunRow>(lockRunRow, [runId]);
+  return row;
+}
+
+/** Removes a running run, if it is still this owner's. */
+export async function deleteOwnRun(transaction: Queryable, owner: Owner): Promise<boolean> {
+  const { runId, workerId, attempt } = owner;
+  return (await transaction.query(deleteOwnRow, [runId, workerId, attempt])).length > 0;
+}
+
+export async function deleteEndedRun(transaction: Queryable, runId: string): Promise<void> {
+  await transaction.query(deleteRunRow, [runId]);
+}
+
+/** Removes the checkpoints that a run made, so that the thread is what it was before. */
+export async function deleteCheckpointsOfRun(
+  transaction: Queryable,
+  threadId: string,
+  runId: string,
+): Promise<void> {
+  await transaction.query(deleteCheckpointsOfRunRows, [threadId, runId]);
+  await transaction.query(forgetStateRow, [threadId]);
+}
+
+/** Brings a failed run back to its thread's queue, its attempts forgiven. False: it did not fail. Lock the thread first. */
+export async function retryRun(transaction: Queryable, runId: string): Promise<boolean> {
+  return (await transaction.query(retryRunRow, [runId])).length > 0;
+}

@@ -1,0 +1,38 @@
+// NOTIFY and LISTEN: hints between instances, on one channel. Nothing depends on their arrival.
+import type { Queryable, Session } from "./database.ts";
+
+export type Notification =
+  | { readonly kind: "events"; readonly runIds: readonly string[] }
+  | { readonly kind: "ready" }
+  | { readonly kind: "cancel"; readonly runIds: readonly string[] };
+
+const CHANNEL = "holdfast";
+// PostgreSQL refuses payloads of 8000 bytes.
+const IDS_PER_PAYLOAD = 200;
+
+const notifyRows = `/* notify */ select pg_notify('${CHANNEL}', payload) from unnest($1::text[]) as payload`;
+
+/** Sends hints to every instance that listens, this one included. */
+export async function notify(on: Queryable, notifications: readonly Notification[]): Promise<void> {
+  await on.query(notifyRows, [notifications.flatMap(payloadsOf)]);
+}
+
+/** Hears hints for the life of the session. */
+export async function listen(session: Session, heard: (notification: Notification) => void): Promise<void> {
+  session.onNotification((payload) => {
+    const [kind = "", ids = ""] = payload.split(" ");
+    if (kind === "ready") heard({ kind });
+    if (kind === "events" || kind === "cancel") heard({ kind, runIds: ids.split(",") });
+  });
+  await session.query(`listen ${CHANNEL}`);
+}
+
+function payloadsOf(notification: Notification): string[] {
+  if (notification.kind === "ready") return ["ready"];
+  const { kind, runIds } = notification;
+  const payloads: string[] = [];
+  for (let at = 0; at < runIds.length; at += IDS_PER_PAYLOAD) {
+    payloads.push(`${kind} ${runIds.slice(at, at + IDS_PER_PAYLOAD).join()}`);
+  }
+  return payloads;
+}

@@ -1,0 +1,125 @@
+// How runs move from waiting to running and from a dead worker to a live one.
+// Lock order everywhere: the thread, then its runs. What only reads hints (a heartbeat, a notification) decides nothing:
+// each statement here looks again.
+import type { Queryable } from "./database.ts";
+import { BOOT, RUN_COLUMNS } from "./runs.ts";
+import type { OwnedRunRow } from "./runs.ts";
+
+const claimRows = `/* claimRuns */
+with next as (
+  select run_id, boot from holdfast.runs
+   where state = 'ready' and run_at <= now() and assistant_id = any ($3::uuid[])
+   order by run_at, ord limit $2 for update skip locked),
+r as (
+  update holdfast.runs u set state = 'running', worker_id = $1, attempt = u.attempt + 1, boot = ${BOOT}, updated_at = now(),
+         started_at = coalesce(u.started_at, now()), deadline = coalesce(u.deadline, now() + $4 * interval '1 ms')
+    from next where u.run_id = next.run_id
+  returning u.*, next.boot is distinct from u.boot as is_boot_new)
+select ${RUN_COLUMNS}, r.is_boot_new, t.config as thread_config,
+       exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
+  from r join holdfast.threads t using (thread_id)`;
+
+const lockWaitingRows = `/* lockWaitingThreads */
+select t.thread_id from holdfast.threads t
+ where t.has_waiting
+   and not exists (select from holdfast.runs l where l.thread_id = t.thread_id and l.state in ('ready', 'running'))
+   and exists (select from holdfast.runs w where w.thread_id = t.thread_id
+     and (w.state = 'blocked' or w.state = 'delayed' and w.run_at <= now()))
+ order by t.thread_id limit $1 for no key update of t skip locked`;
+
+const lockThreadRow = `/* lockThreads */
+select thread_id from holdfast.threads where thread_id = any ($1::text[]) order by thread_id for no key update`;
+
+const wakeRows = `/* wakeDelayed */
+update holdfast.runs set state = 'blocked', updated_at = now()
+ where thread_id = any ($1::text[]) and state = 'delayed' and run_at <= now()`;
+
+const promoteRows = `/* promoteRuns */
+with next as (
+  select distinct on (r.thread_id) r.run_id from holdfast.runs r
+   where r.thread_id = any ($1::text[]) and r.state = 'blocked'
+     and not exists (select from holdfast.runs l where l.thread_id = r.thread_id and l.state in ('ready', 'running'))
+   order by r.thread_id, r.ord),
+promoted as (
+  update holdfast.runs r set state = 'ready', run_at = now(), updated_at = now()
+    from next where r.run_id = next.run_id returning r.run_id, r.thread_id),
+open as (
+  select r.thread_id, bool_or(r.state in ('delayed', 'blocked') and p.run_id is null) as has_waiting
+    from holdfast.runs r left join promoted p using (run_id)
+   where r.thread_id = any ($1::text[]) and r.state in ('delayed', 'blocked', 'ready', 'running') group by r.thread_id),
+settled as (
+  update holdfast.threads t
+     set has_waiting = coalesce(o.has_waiting, false), updated_at = now(),
+         status = case when o.thread_id is not null then 'busy' when t.status <> 'busy' then t.status
+           when json_array_length(t.state -> 'next') > 0 then 'interrupted' else 'idle' end
+    from (select thread_id, false from unnest($1::text[]) as thread_id) as asked (thread_id)
+    left join open o using (thread_id)
+   where t.thread_id = asked.thread_id)
+select run_id, thread_id from promoted`;
+
+const requeueRows = `/* requeueRuns */
+update holdfast.runs r set state = 'ready', worker_id = null, run_at = now(), updated_at = now()
+ where r.state = 'running' and (r.worker_id = any ($1::uuid[])
+    or not exists (select from holdfast.instances i where i.worker_id = r.worker_id))
+returning r.run_id`;
+
+const listHeldRows = `/* listHeldRuns */
+select run_id, attempt from holdfast.runs where worker_id = $1 and state = 'running'`;
+
+const releaseRows = `/* releaseRuns */
+update holdfast.runs set state = 'ready', worker_id = null, run_at = now(), updated_at = now(), handovers = handovers + $4
+ where worker_id = $1 and state = 'running' and (run_id, attempt) in (
+   select h.run_id, h.attempt from unnest($2::uuid[], $3::int[]) as h (run_id, attempt))
+returning run_id`;
+
+/** Takes up to `limit` ready runs of these assistants: each belongs to one worker, in a new attempt. */
+export const claimRuns = (
+  on: Queryable,
+  claim: { workerId: string; limit: number; assistantIds: readonly string[]; timeoutMs: number },
+): Promise<OwnedRunRow[]> =>
+  on.query(claimRows, [claim.workerId, claim.limit, claim.assistantIds, claim.timeoutMs]);
+
+/** Threads whose next run could begin but was not promoted, locked. */
+export async function lockWaitingThreads(transaction: Queryable, limit: number): Promise<string[]> {
+  const rows = await transaction.query<{ thread_id: string }>(lockWaitingRows, [limit]);
+  return rows.map(({ thread_id: threadId }) => threadId);
+}
+
+export async function lockThreads(transaction: Queryable, threadIds: readonly string[]): Promise<void> {
+  await transaction.query(lockThreadRow, [threadIds]);
+}
+
+/** Makes the next run of each thread ready, if none is live, and sets the thread's status. Lock the threads first. */
+export async function promoteRuns(transaction: Queryable, threadIds: readonly string[]): Promise<string[]> {
+  await transaction.query(wakeRows, [threadIds]);
+  const rows = await transaction.query<{ run_id: string }>(promoteRows, [threadIds]);
+  return rows.map(({ run_id: runId }) => runId);
+}
+
+/** Gives back the runs of these workers, and those whose worker is not registered. */
+export async function requeueRuns(on: Queryable, deadWorkerIds: readonly string[]): Promise<string[]> {
+  const rows = await on.query<{ run_id: string }>(requeueRows, [deadWorkerIds]);
+  return rows.map(({ run_id: runId }) => runId);
+}
+
+/** Runs that the database says this worker executes. */
+export const listHeldRuns = (
+  on: Queryable,
+  workerId: string,
+): Promise<{ run_id: string; attempt: number }[]> => on.query(listHeldRows, [workerId]);
+
+/** Gives back runs that the worker holds. An orderly hand-over does not count as a failed attempt. */
+export async function releaseRuns(
+  on: Queryable,
+  workerId: string,
+  runs: readonly { runId: string; attempt: number }[],
+  isHandover: boolean,
+): Promise<string[]> {
+  const rows = await on.query<{ run_id: string }>(releaseRows, [
+    workerId,
+    runs.map(({ runId }) => runId),
+    runs.map(({ attempt }) => attempt),
+    isHandover ? 1 : 0,
+  ]);
+  return rows.map(({ run_id: runId }) => runId);
+}

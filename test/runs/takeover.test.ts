@@ -1,0 +1,179 @@
+// Servers that die in the middle of a run: another goes on, and no client loses or repeats an event.
+import { Client } from "@langchain/langgraph-sdk";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { testDatabase } from "../support/database.ts";
+import type { TestDatabase } from "../support/database.ts";
+import { startHoldfast } from "../support/holdfast.ts";
+import type { Running } from "../support/holdfast.ts";
+import { startFakeModel } from "../support/model.ts";
+import type { FakeModel } from "../support/model.ts";
+import { collect } from "../support/server.ts";
+import type { Frame } from "../support/server.ts";
+import { until } from "../support/until.ts";
+
+let scratch: TestDatabase;
+let model: FakeModel;
+beforeAll(async () => {
+  scratch = await testDatabase();
+  model = await startFakeModel();
+});
+afterAll(async () => {
+  await model.stop();
+  await scratch.close();
+});
+
+interface Started {
+  readonly running: Running;
+  readonly url: string;
+  readonly client: Client;
+}
+
+/** A server of its own process, as operators run it. */
+async function startInstance(settings: Record<string, string> = {}): Promise<Started> {
+  const running = startHoldfast(["serve"], {
+    DATABASE_URL: scratch.url,
+    PORT: "0",
+    OPENAI_API_KEY: "none",
+    OPENAI_BASE_URL: model.url,
+    HOLDFAST_CONFIG: "test/fixtures/chat.langgraph.json",
+    ...settings,
+  });
+  await running.says("Ready on ");
+  const url = /Ready on (\S+)/.exec(running.out())?.[1] ?? "";
+  return { running, url, client: new Client({ apiUrl: url, callerOptions: { maxRetries: 0 } }) };
+}
+
+const question = { messages: [{ role: "user", content: "What is kept in PostgreSQL?" }] };
+const MODES = ["messages-tuple", "values"] as const;
+
+/** What a chat client shows after these frames: texts by message id, in order. */
+function shown(frames: readonly Frame[]): [string, string][] {
+  const texts = new Map<string, string>();
+  for (const { event, data } of frames) {
+    if (event === "values") {
+      texts.clear();
+      for (const { id, content } of (data as { messages: { id: string; content: string }[] }).messages)
+        texts.set(id, content);
+    }
+    if (event !== "messages") continue;
+    const [{ id, type, content }] = data as [{ id: string; type: string; content: string }];
+    if (type === "remove") texts.delete(id);
+    else texts.set(id, (texts.get(id) ?? "") + content);
+  }
+  return [...texts];
+}
+
+const ids = (frames: readonly Frame[]): number[] => frames.map(({ id }) => Number(id));
+const dense = (frames: readonly Frame[]): number[] => frames.map((_, index) => index);
+const tokens = (frames: readonly Frame[]): number =>
+  frames.filter(({ event }) => event === "messages").length;
+
+test("a run whose server is killed goes on elsewhere, and a stream from there is one whole", async () => {
+  const [a, b] = [await startInstance(), await startInstance()];
+  const { thread_id: threadId } = await a.client.threads.create();
+  const run = await a.client.runs.create(threadId, "chat", { input: question, streamMode: [...MODES] });
+  const frames: Frame[] = [];
+  const watching = (async () => {
+    for await (const frame of b.client.runs.joinStream(threadId, run.run_id)) frames.push(frame);
+  })();
+  await until(() => tokens(frames) > 5, "tokens to come across instances");
+  a.running.process.kill("SIGKILL");
+  await watching;
+  expect(ids(frames)).toEqual(dense(frames));
+  const attempts = frames.filter(({ event }) => event === "metadata").map(({ data }) => data);
+  expect(attempts).toEqual([
+    { run_id: run.run_id, attempt: 1 },
+    { run_id: run.run_id, attempt: 2 },
+  ]);
+  const { values } = await b.client.threads.getState<{ messages: { id: string; content: string }[] }>(
+    threadId,
+  );
+  expect(values.messages).toHaveLength(2);
+  expect(shown(frames)).toEqual(values.messages.map(({ id, content }) => [id, content]));
+  expect((await b.client.runs.get(threadId, run.run_id)).status).toBe("success");
+
+  await a.running.ended;
+  const again = await collect(b.client.runs.joinStream(threadId, run.run_id));
+  expect(again).toEqual(frames);
+  b.running.process.kill("SIGTERM");
+  expect((await b.running.ended).code).toBe(0);
+}, 60_000);
+
+test("a client of the killed server comes back elsewhere with Last-Event-ID and misses nothing", async () => {
+  const [a, b] = [await startInstance(), await startInstance()];
+  const { thread_id: threadId } = await a.client.threads.create();
+  const before: Frame[] = [];
+  let runId = "";
+  const watching = (async () => {
+    const options = {
+      input: question,
+      streamMode: [...MODES],
+      onRunCreated: (made: { run_id: string }) => (runId = made.run_id),
+    };
+    for await (const frame of a.client.runs.stream(threadId, "chat", options)) before.push(frame);
+  })();
+  await until(() => tokens(before) > 5, "the first tokens");
+  a.running.process.kill("SIGKILL");
+  await expect(watching).rejects.toThrow();
+  const lastEventId = before.at(-1)?.id ?? "";
+  const after = await collect(b.client.runs.joinStream(threadId, runId, { lastEventId }));
+  const frames = [...before, ...after];
+  expect(ids(frames)).toEqual(dense(frames));
+  const { values } = await b.client.threads.getState<{ messages: { id: string; content: string }[] }>(
+    threadId,
+  );
+  expect(shown(frames)).toEqual(values.messages.map(({ id, content }) => [id, content]));
+  b.running.process.kill("SIGTERM");
+  await b.running.ended;
+}, 60_000);
+
+test("a server that stops hands its run over at once, and the attempt does not count as a failure", async () => {
+  const a = await startInstance({ HOLDFAST_DRAIN_MS: "0" });
+  const b = await startInstance({ HOLDFAST_MAX_ATTEMPTS: "1" });
+  const { thread_id: threadId } = await a.client.threads.create();
+  const run = await a.client.runs.create(threadId, "chat", { input: question, streamMode: [...MODES] });
+  const frames: Frame[] = [];
+  const watching = (async () => {
+    for await (const frame of b.client.runs.joinStream(threadId, run.run_id)) frames.push(frame);
+  })();
+  await until(() => tokens(frames) > 5, "tokens to come across instances");
+  a.running.process.kill("SIGTERM");
+  expect((await a.running.ended).code).toBe(0);
+  await watching;
+  expect(ids(frames)).toEqual(dense(frames));
+  expect((await b.client.runs.get(threadId, run.run_id)).status).toBe("success");
+  const sql = "select attempt, handovers from holdfast.runs where run_id = $1";
+  expect(await scratch.database.query(sql, [run.run_id])).toEqual([{ attempt: 2, handovers: 1 }]);
+  b.running.process.kill("SIGTERM");
+  await b.running.ended;
+}, 60_000);
+
+test("servers without HTTP and servers without runs share the work", async () => {
+  const front = await startInstance();
+  const only = startHoldfast(["serve", "--no-worker"], {
+    DATABASE_URL: scratch.url,
+    PORT: "0",
+    HOLDFAST_CONFIG: "test/fixtures/chat.langgraph.json",
+  });
+  await only.says("Ready on ");
+  front.running.process.kill("SIGTERM");
+  await front.running.ended;
+  const url = /Ready on (\S+)/.exec(only.out())?.[1] ?? "";
+  const client = new Client({ apiUrl: url, callerOptions: { maxRetries: 0 } });
+  const { thread_id: threadId } = await client.threads.create();
+  const run = await client.runs.create(threadId, "chat", { input: question, streamMode: "values" });
+  expect(run.status).toBe("pending");
+  const worker = startHoldfast(["work"], {
+    DATABASE_URL: scratch.url,
+    OPENAI_API_KEY: "none",
+    OPENAI_BASE_URL: model.url,
+    HOLDFAST_CONFIG: "test/fixtures/chat.langgraph.json",
+  });
+  const frames = await collect(client.runs.joinStream(threadId, run.run_id));
+  expect(frames.at(-1)?.event).toBe("values");
+  expect((await client.runs.get(threadId, run.run_id)).status).toBe("success");
+  for (const { process: child, ended } of [only, worker]) {
+    child.kill("SIGTERM");
+    await ended;
+  }
+}, 60_000);
