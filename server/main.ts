@@ -89,6 +89,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const hints = new Hints(database, log);
   const eventLog = new EventLog(database, workerId, hasSessions);
   parts.defer(() => eventLog.close());
+  const recorder = new Recorder(eventLog, log, (runIds) => hints.events(runIds));
   const worker = new Worker();
   const stopping = new AbortController();
   const engine: Engine = {
@@ -100,9 +101,9 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     limits: { ...config, slots: role === "http" ? 0 : config.slots },
     live,
     hints,
-    recorder: new Recorder(eventLog, log, (runIds) => hints.events(runIds)),
+    recorder,
     reader: new EventReader(database),
-    checkpoints: new CheckpointBatch(database, workerId),
+    checkpoints: new CheckpointBatch(database, workerId, recorder),
     services: {
       settings: graphSettings(config),
       search: (query, { collection = config.collection, limit = config.passages }) =>

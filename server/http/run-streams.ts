@@ -3,7 +3,7 @@
 import type { Context } from "hono";
 import type { ServerResponse } from "node:http";
 import { sleep } from "../clock.ts";
-import { InputInvalid, ServerStopping, messageOf } from "../errors.ts";
+import { InputInvalid, RunNotFound, ServerStopping, messageOf } from "../errors.ts";
 import { cancelRun, stopRuns } from "../runs/cancel.ts";
 import type { Engine } from "../runs/engine.ts";
 import { follow } from "../runs/follow.ts";
@@ -81,7 +81,11 @@ export class RunStreams {
   /** Resolves when the run is over or the client is gone. */
   async ended(context: Context<Bindings>, run: RunRow): Promise<void> {
     const { signal } = context.req.raw;
-    for await (const events of follow(this.#engine, run.run_id, { after: -1, signal })) void events;
+    try {
+      for await (const events of follow(this.#engine, run.run_id, { after: -1, signal })) void events;
+    } catch (error) {
+      if (!(error instanceof RunNotFound)) throw error; // rolled back: over and gone
+    }
   }
 
   async *#valuesOf(run: RunRow, values: AsyncGenerator<string>): AsyncGenerator<string> {

@@ -16,6 +16,7 @@ import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { execute } from "./execute.ts";
 import { asFields } from "./input.ts";
+import { metadataOf, wholeLine } from "./lines.ts";
 import { isPending } from "./run.ts";
 import type { RunState } from "./run.ts";
 import { getThread, requireCheckpoint } from "./state.ts";
@@ -123,7 +124,7 @@ async function accept(
   }
   if (row === undefined || row === "taken") row = await queue(engine, run, request);
   faultPoint("run.accepted");
-  if (row.state === "running") await execute(engine, acceptedOf(engine, row));
+  if (row.state === "running") await execute(engine, acceptedOf(engine, row), true);
   if (row.state === "ready") announceReady(engine);
   return row;
 }
@@ -199,6 +200,7 @@ function newRun(
     timeoutMs: engine.limits.runTimeoutMs,
     webhook: request.webhook ?? undefined,
     creates: isTemporary ? "temporary" : creates,
+    firstLine: wholeLine(metadataOf(runId, 1)),
   };
 }
 

@@ -15,6 +15,7 @@ import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Recording } from "./record.ts";
 import type { Owner } from "./run.ts";
+import { storeState } from "./state.ts";
 import { toWireJson } from "./wire-json.ts";
 
 // How long an end is worth another try while the database is away; then the run goes back to the queue.
@@ -118,7 +119,7 @@ export function announceReady(engine: Engine): void {
   engine.hints.raise({ kind: "ready" });
 }
 
-async function rollBack(engine: Engine, { owner }: Held): Promise<void> {
+async function rollBack(engine: Engine, { owner, run }: Held): Promise<void> {
   const { runId, threadId } = owner;
   const isOurs = await persistently(
     () =>
@@ -127,6 +128,8 @@ async function rollBack(engine: Engine, { owner }: Held): Promise<void> {
         if (!(await deleteOwnRun(transaction, owner))) return false;
         await deleteRunEvents(transaction, [runId]);
         await deleteCheckpointsOfRun(transaction, threadId, runId);
+        const graph = engine.graphs.get(run.graph_id);
+        if (graph) await storeState(transaction, graph, threadId);
         await promoteRuns(transaction, [threadId]);
         return true;
       }),

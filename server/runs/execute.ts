@@ -16,11 +16,11 @@ import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
 import { graphModes, isInterrupt, Projection } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
+import { metadataOf } from "./lines.ts";
 import type { Recording } from "./record.ts";
 import { rewind } from "./rewind.ts";
 import type { Owner } from "./run.ts";
-import { stateTextOf } from "./state.ts";
-import { toWireJson } from "./wire-json.ts";
+import { newestState, stateTextOf } from "./state.ts";
 
 // After a crash of the database its last moments may be missing from the log: numbers go on far beyond any
 // that a client can have seen.
@@ -36,8 +36,11 @@ interface Drive {
   readonly recording: Recording;
 }
 
-/** Starts the run and returns as soon as its events can be followed. Its id must be expected by `engine.live`. */
-export async function execute(engine: Engine, run: AcceptedRun): Promise<void> {
+/**
+ * Starts the run and returns as soon as its events can be followed. Its id must be expected by `engine.live`.
+ * @param isBegun its first event was written when it was accepted
+ */
+export async function execute(engine: Engine, run: AcceptedRun, isBegun = false): Promise<void> {
   const first = run.attempt === 1 ? 0 : await nextEvent(engine, run);
   const controller = new AbortController();
   const control = new RunControl();
@@ -47,7 +50,10 @@ export async function execute(engine: Engine, run: AcceptedRun): Promise<void> {
     workerId: engine.workerId,
     attempt: run.attempt,
   };
-  const recording = engine.recorder.open(owner, first, (error) => controller.abort(error));
+  const begin = metadataOf(run.run_id, run.attempt);
+  const onLost = (error: LeaseLost): void => controller.abort(error);
+  const recording = engine.recorder.open(owner, first, onLost, isBegun ? [begin] : []);
+  if (!isBegun) void recording.append(begin);
   const done = drive({ engine, run, owner, controller, control, recording });
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;
@@ -88,10 +94,6 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     }
     const graph = engine.graphs.get(run.graph_id);
     if (!graph) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
-    await recording.append({
-      event: "metadata",
-      data: toWireJson({ run_id: run.run_id, attempt: run.attempt }),
-    });
     const checkpointer = checkpointerOf(held);
     const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording }));
     const source = chunksOf(held, { graph, checkpointer, resumes });
@@ -105,7 +107,9 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       if (entry) await recording.append(entry);
     }
     if (signal.aborted) throw signal.reason;
-    const threadState = isInterrupted ? null : stateTextOf(run.thread_id, checkpointer.lastPut, values);
+    const threadState = isInterrupted
+      ? JSON.stringify(await newestState(graph, checkpointer, run.thread_id))
+      : stateTextOf(run.thread_id, checkpointer.lastPut, values);
     return {
       state: "success",
       error: null,

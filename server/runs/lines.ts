@@ -26,12 +26,20 @@ export const nameOf = (entry: Entry): string => ("template" in entry ? entry.tem
 export const dataOf = (entry: Entry): string =>
   "template" in entry ? entry.template.prefix + entry.text + entry.template.suffix : entry.data;
 
+/** The first event of every attempt. */
+export const metadataOf = (runId: string, attempt: number): { event: string; data: string } => ({
+  event: "metadata",
+  data: JSON.stringify({ run_id: runId, attempt }),
+});
+
+export const wholeLine = ({ event, data }: { event: string; data: string }): string => `e\t${event}\t${data}`;
+
 /** Writes the lines of one attempt of a run. */
 export class LineWriter {
   readonly #defined = new Map<Template, number>();
 
   line({ seq, entry }: Numbered): string {
-    if (!("template" in entry)) return `e\t${entry.event}\t${entry.data}`;
+    if (!("template" in entry)) return wholeLine(entry);
     const { template, text } = entry;
     const id = this.#defined.get(template);
     if (id !== undefined) return `d${id}\t${text}`;

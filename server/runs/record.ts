@@ -1,6 +1,7 @@
 // The write side of the event log. An event is shown to nobody before it is committed.
 // One flush is under way at a time and takes the events of all runs that have gathered meanwhile,
 // so that an idle server writes each token at once and a busy one writes large batches.
+// When a run's checkpoint is about to be written, its events ride along in the same statement.
 import { turn } from "../clock.ts";
 import { LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
@@ -29,6 +30,13 @@ export interface Recording {
   close(fate: "over" | "lost"): void;
 }
 
+/** Events of one run on their way in somebody else's statement. */
+export interface Rider {
+  readonly segment: Segment;
+  written(): void;
+  lost(reason: string): void;
+}
+
 interface Open {
   readonly owner: Owner;
   readonly tail: Tail;
@@ -38,6 +46,8 @@ interface Open {
   next: number;
   segments: number;
   isFlushing: boolean;
+  /** A checkpoint of the run is about to be written and will take the events along. */
+  isHeld: boolean;
   failure: LeaseLost | undefined;
 }
 
@@ -45,6 +55,7 @@ export class Recorder {
   readonly #eventLog: EventLog;
   readonly #log: Log;
   readonly #onCommitted: (runIds: readonly string[]) => void;
+  readonly #open = new Map<string, Open>();
   readonly #pending = new Set<Open>();
   #pendingBytes = 0;
   #isFlushing = false;
@@ -59,13 +70,23 @@ export class Recorder {
 
   /**
    * Begins an attempt's events with number `first`.
+   * @param written events from there on that are in the log already
    * @param onLost told once when the events can no longer be written: the run must stop
    */
-  open(owner: Owner, first: number, onLost: (error: LeaseLost) => void): Recording {
+  open(
+    owner: Owner,
+    first: number,
+    onLost: (error: LeaseLost) => void,
+    written: readonly Entry[] = [],
+  ): Recording {
     const tail = new Tail(first);
-    const state = { lines: [], bytes: 0, next: first, segments: 0, isFlushing: false, failure: undefined };
-    const open: Open = { owner, tail, onLost, ...state };
+    const next = first + written.length;
+    for (const [index, entry] of written.entries()) tail.push({ seq: first + index, entry });
+    if (written.length > 0) tail.commit(next - 1);
+    const state = { lines: [], bytes: 0, isFlushing: false, isHeld: false, failure: undefined };
+    const open: Open = { owner, tail, onLost, next, segments: written.length > 0 ? 1 : 0, ...state };
     const writer = new LineWriter();
+    this.#open.set(owner.runId, open);
     return {
       tail,
       append: (entry) => {
@@ -89,8 +110,38 @@ export class Recorder {
       },
       close: (fate) => {
         this.#take(open);
+        if (this.#open.get(owner.runId) === open) this.#open.delete(owner.runId);
         tail.close(fate);
       },
+    };
+  }
+
+  /** Keeps the events of a run back for the statement that is about to write its checkpoint. */
+  hold(runId: string): void {
+    const open = this.#open.get(runId);
+    if (open) open.isHeld = true;
+  }
+
+  /** The events of a run that may ride along now; undefined when there are none, or some are under way. */
+  ride(owner: Owner): Rider | undefined {
+    const open = this.#open.get(owner.runId);
+    if (!open || open.owner.attempt !== owner.attempt) return undefined;
+    open.isHeld = false;
+    if (open.isFlushing) return undefined;
+    if (open.lines.length === 0) return undefined;
+    const segment = this.#segmentOf(open);
+    open.isFlushing = true;
+    const settle = (change: () => void): void => {
+      change();
+      open.isFlushing = false;
+      this.#settled();
+      this.#onCommitted([segment.runId]);
+      this.#start(); // what came meanwhile waited for this
+    };
+    return {
+      segment,
+      written: () => settle(() => commit(open, segment)),
+      lost: (reason) => settle(() => lose(open, reason)),
     };
   }
 
@@ -100,7 +151,23 @@ export class Recorder {
     open.bytes += line.length;
     this.#pendingBytes += line.length;
     this.#pending.add(open);
-    if (!this.#isFlushing) void this.#flush();
+    this.#start();
+  }
+
+  #start(): void {
+    if (!this.#isFlushing && this.#pending.size > 0) void this.#flush();
+  }
+
+  #settled(): void {
+    this.#batchDone.resolve();
+    this.#batchDone = Promise.withResolvers<void>();
+  }
+
+  #segmentOf(open: Open): Segment {
+    const seq = open.next - open.lines.length;
+    const { runId, attempt } = open.owner;
+    const body = this.#take(open).join("\n");
+    return { runId, attempt, seq, last: open.next - 1, body };
   }
 
   #take(open: Open): string[] {
@@ -120,13 +187,11 @@ export class Recorder {
     this.#isFlushing = true;
     // Let the events of this turn of the event loop gather first.
     await turn();
-    while (this.#pending.size > 0) {
-      const batch = this.#nextBatch();
+    for (let batch = this.#nextBatch(); batch.length > 0; batch = this.#nextBatch()) {
       for (const { open } of batch) open.isFlushing = true;
       await this.#write(batch);
       for (const { open } of batch) open.isFlushing = false;
-      this.#batchDone.resolve();
-      this.#batchDone = Promise.withResolvers<void>();
+      this.#settled();
     }
     this.#isFlushing = false;
   }
@@ -135,11 +200,10 @@ export class Recorder {
     const batch: { open: Open; segment: Segment }[] = [];
     let bytes = 0;
     for (const open of this.#pending) {
+      // Each run's events are written in order: what rides along elsewhere goes first.
+      if (open.isHeld || open.isFlushing) continue;
       bytes += open.bytes;
-      const seq = open.next - open.lines.length;
-      const { runId, attempt } = open.owner;
-      const body = this.#take(open).join("\n");
-      batch.push({ open, segment: { runId, attempt, seq, last: open.next - 1, body } });
+      batch.push({ open, segment: this.#segmentOf(open) });
       if (bytes > MAX_BATCH_BYTES) break;
     }
     return batch;

@@ -12,6 +12,7 @@ import {
 } from "../errors.ts";
 import { deleteThreadRows } from "../storage/checkpoint-rows.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
+import type { Queryable } from "../storage/database.ts";
 import type { LastPut } from "../storage/checkpoints.ts";
 import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
@@ -141,11 +142,25 @@ export async function updateState(
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);
     const config = configOf(checkpointer, threadId, update.checkpoint);
     const made = await graph.updateState(config, update.values, update.asNode).catch(refuseUpdate);
-    const newest = stateOf(await graph.getState(configOf(checkpointer, threadId, undefined)));
-    const status = newest.next.length > 0 ? "interrupted" : "idle";
-    await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
+    await storeState(transaction, graph, threadId);
     return checkpointOf(made) ?? {};
   });
+}
+
+/** Writes down what the thread's newest state is now, and the status that follows from it. Lock the thread first. */
+export async function storeState(transaction: Queryable, graph: Graph, threadId: string): Promise<void> {
+  const newest = await newestState(graph, new Checkpoints(transaction), threadId);
+  const status = newest.next.length > 0 ? "interrupted" : "idle";
+  await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
+}
+
+/** The newest state of a thread, read through its graph. */
+export async function newestState(
+  graph: Graph,
+  checkpointer: Checkpoints,
+  threadId: string,
+): Promise<ThreadState> {
+  return stateOf(await graph.getState(configOf(checkpointer, threadId, undefined)));
 }
 
 /**
@@ -238,7 +253,9 @@ export function stateTextOf(threadId: string, last: LastPut | undefined, values:
     checkpoint: { ...place, checkpoint_id: last.id },
     parent_checkpoint: parent,
   };
-  return `{"values":${toWireJson(values)},"metadata":${last.metadata},${JSON.stringify(rest).slice(1)}`;
+  // LangGraph adds the thread to the metadata it reads.
+  const metadata = `${last.metadata.slice(0, -1)},"thread_id":${JSON.stringify(threadId)}}`;
+  return `{"values":${toWireJson(values)},"metadata":${metadata},${JSON.stringify(rest).slice(1)}`;
 }
 
 function checkpointOf(config: RunnableConfig | undefined): Fields | null {

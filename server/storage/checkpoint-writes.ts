@@ -4,6 +4,7 @@
 import type { Owner } from "../runs/run.ts";
 import type { CheckpointKey, Value } from "./checkpoint-rows.ts";
 import type { Queryable } from "./database.ts";
+import type { Segment } from "./events.ts";
 
 /** A checkpoint with the channel values that are new in it. */
 export interface PointWrite extends CheckpointKey {
@@ -27,14 +28,22 @@ export type CheckpointWrite = PointWrite | TaskWrite;
 
 // A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
 const OF_RUNS = `
-  select f.n, r.thread_id from unnest($4::uuid[], $5::int[]) with ordinality as f (run_id, attempt, n)
+  select f.n::int as n, r.thread_id, r.run_id, r.attempt from unnest($4::uuid[], $5::int[]) with ordinality as f (run_id, attempt, n)
     join holdfast.runs r on r.run_id = f.run_id and r.attempt = f.attempt and r.worker_id = $6 and r.state = 'running'
      for share of r`;
 const OF_THREAD = `
   select 1 as n, thread_id from holdfast.threads where thread_id = $4 for key share`;
 
-const put = (name: string, fence: string): string => `/* ${name} */
-with held as (${fence}),
+// The form and the fence of events are those of insertSegments.
+const EVENTS = `
+event as (
+  insert into holdfast.run_events (run_id, seq, last, attempt, body)
+  select held.run_id, e.seq, e.last, held.attempt, e.body
+    from json_to_recordset($7::json) as e (n int, seq int, last int, body text) join held using (n)
+  on conflict (run_id, seq) do nothing),`;
+
+const put = (name: string, fence: string, events = ""): string => `/* ${name} */
+with held as (${fence}),${events}
 blob as (
   insert into public.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
   select held.thread_id, b.ns, b.channel, b.version, b.type, substring($3::bytea from b.start for b.size)
@@ -62,28 +71,38 @@ special as (
   select thread_id, ns, id, task, path, idx, channel, type, blob from w where replaces
   on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
   do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob, task_path = excluded.task_path)
-select n::int as n from held`;
+select * from held`;
 
-const putForRuns = put("putCheckpoints", OF_RUNS);
+const putForRuns = put("putCheckpoints", OF_RUNS, EVENTS);
 const putForThreadRow = put("putThreadCheckpoint", OF_THREAD);
 
-/** Writes for runs that `workerId` owns. Returns which of the items were written; the others have lost their run. */
+/** Names an attempt of a run in the answer of putForOwners(). */
+export const keyOf = (owner: { runId: string; attempt: number }): string => `${owner.runId}:${owner.attempt}`;
+
+/**
+ * Writes checkpoints and events of runs that `workerId` owns.
+ * @returns the attempts it does own, by keyOf(); nothing was written for the others
+ */
 export async function putForOwners(
   on: Queryable,
   workerId: string,
   items: readonly { owner: Owner; write: CheckpointWrite }[],
-): Promise<boolean[]> {
-  const owners = [...new Set(items.map(({ owner }) => owner))];
-  const places = new Map(owners.map((owner, index) => [owner, index + 1]));
-  const placed = items.map(({ owner, write }) => ({ n: places.get(owner) ?? 0, write }));
-  const rows = await on.query<{ n: number }>(putForRuns, [
-    ...packed(placed),
+  segments: readonly Segment[],
+): Promise<ReadonlySet<string>> {
+  const attempts = [...items.map(({ owner }) => owner), ...segments];
+  const owners = [...new Map(attempts.map((one) => [keyOf(one), one])).values()];
+  const places = new Map(owners.map((owner, index) => [keyOf(owner), index + 1]));
+  const placeOf = (owner: { runId: string; attempt: number }): number => places.get(keyOf(owner)) ?? 0;
+  const rows = await on.query<{ run_id: string; attempt: number }>(putForRuns, [
+    ...packed(items.map(({ owner, write }) => ({ n: placeOf(owner), write }))),
     owners.map(({ runId }) => runId),
     owners.map(({ attempt }) => attempt),
     workerId,
+    JSON.stringify(
+      segments.map((one) => ({ n: placeOf(one), seq: one.seq, last: one.last, body: one.body })),
+    ),
   ]);
-  const held = new Set(rows.map(({ n }) => n));
-  return placed.map(({ n }) => held.has(n));
+  return new Set(rows.map(({ run_id: runId, attempt }) => keyOf({ runId, attempt })));
 }
 
 /** One write outside any run. False: the thread is gone, nothing was written. */

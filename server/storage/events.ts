@@ -32,7 +32,7 @@ with held as (
 put as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select s.run_id, s.seq, s.last, s.attempt, s.body
-    from unnest($1::uuid[], $3::int[], $4::int[], $5::int[], $6::text[]) as s (run_id, attempt, seq, last, body)
+    from json_to_recordset($3::json) as s (run_id uuid, attempt int, seq int, last int, body text)
     join held using (run_id, attempt)
   on conflict (run_id, seq) do nothing)
 select run_id, attempt from held`;
@@ -67,10 +67,9 @@ export const insertSegments = (
   on.query(insertSegmentRows, [
     segments.map(({ runId }) => runId),
     workerId,
-    segments.map(({ attempt }) => attempt),
-    segments.map(({ seq }) => seq),
-    segments.map(({ last }) => last),
-    segments.map(({ body }) => body),
+    JSON.stringify(
+      segments.map(({ runId, attempt, seq, last, body }) => ({ run_id: runId, attempt, seq, last, body })),
+    ),
   ]);
 
 /** Segments with events after each cursor, oldest first; at least one row for each question. */

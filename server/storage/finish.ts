@@ -1,6 +1,7 @@
 // How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
 import type { Owner, RunState } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
+import { deleteRunEvents } from "./events.ts";
 import type { RunError, RunRow } from "./runs.ts";
 import { RUN_COLUMNS } from "./runs.ts";
 
@@ -44,7 +45,8 @@ update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_rea
  where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')`;
 
 const deletePendingRows = `/* deletePending */
-delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')`;
+delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
+returning run_id, thread_id, attempt`;
 
 const requestCancelRows = `/* requestCancel */
 update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
@@ -116,8 +118,19 @@ export async function cancelPending(
   reason: string | null,
 ): Promise<void> {
   if (runIds.length === 0) return;
-  if (action === "rollback") await transaction.query(deletePendingRows, [runIds]);
-  else await transaction.query(cancelPendingRows, [runIds, reason]);
+  if (action === "interrupt") {
+    await transaction.query(cancelPendingRows, [runIds, reason]);
+    return;
+  }
+  const gone = await transaction.query<Pick<RunRow, "run_id" | "thread_id" | "attempt">>(deletePendingRows, [
+    runIds,
+  ]);
+  // One that waits for another try has left traces.
+  for (const { run_id: runId, thread_id: threadId, attempt } of gone) {
+    if (attempt === 0) continue;
+    await deleteRunEvents(transaction, [runId]);
+    await deleteCheckpointsOfRun(transaction, threadId, runId);
+  }
 }
 
 /** Asks the owners of running runs to stop them. Lock the thread first. */

@@ -60,6 +60,8 @@ export interface NewRun {
   readonly webhook?: string | undefined;
   /** Make the thread if it is missing; a temporary one goes soon after its run. */
   readonly creates?: "no" | "thread" | "temporary" | undefined;
+  /** The first event, as a line of the log, if the run begins at once. */
+  readonly firstLine?: string | undefined;
   /** The caller holds the thread's lock and has decided that this run may wait there or begin. */
   readonly isDecided?: boolean | undefined;
 }
@@ -88,7 +90,10 @@ r as (
     now() + $11 * interval '1 s', case when $5 = 'running' then now() + $12 * interval '1 ms' end,
     case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13
     from thread
-  returning *)
+  returning *),
+event as (
+  insert into holdfast.run_events (run_id, seq, last, attempt, body)
+  select run_id, 0, 0, attempt, $16 from r where $16::text is not null and state = 'running')
 select ${RUN_COLUMNS}, thread.config as thread_config, false as is_boot_new,
        exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join thread using (thread_id)`;
@@ -131,6 +136,7 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       run.webhook ?? null,
       run.creates ?? "no",
       run.isDecided ?? false,
+      run.firstLine ?? null,
     ]);
     return row;
   } catch (error) {
