@@ -39,6 +39,9 @@ create index runs_blocked on holdfast.runs (thread_id, ord) where state = 'block
 create index runs_delayed on holdfast.runs (run_at) where state = 'delayed';
 create index runs_to_compact on holdfast.runs (ended_at) where segments > 16;
 
+-- Which run wrote it: a resume writes to a checkpoint of the run before, and a rollback must find that.
+alter table public.checkpoint_writes add column if not exists run_id uuid;
+
 -- The log: one row holds the events seq … last of a run, as lines. It has no foreign key: each write is fenced on
 -- its run's row, and what deletes a run deletes its events.
 alter table holdfast.run_events rename to run_events_v1;

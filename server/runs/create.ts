@@ -5,6 +5,7 @@ import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
+import type { Queryable } from "../storage/database.ts";
 import { cancelPending, requestCancel } from "../storage/finish.ts";
 import { promoteRuns } from "../storage/queue.ts";
 import { findRun, findRunByKey, insertRun, listRuns, listUnfinished } from "../storage/runs.ts";
@@ -112,17 +113,15 @@ async function accept(
   request: RunRequest,
   { idemKey }: CreateOptions,
 ): Promise<RunRow> {
-  if (idemKey) {
-    const first = await findRunByKey(engine.database, idemKey);
-    if (first) return first;
-  }
+  const first = await earlier(engine.database, idemKey);
+  if (first) return first;
   faultPoint("run.accepting");
   let row = await insertRun(engine.database, run);
-  if (row === "taken" && idemKey) {
-    const first = await findRunByKey(engine.database, idemKey);
-    if (first) return first;
+  if (row === undefined || row === "taken") {
+    const queued = await queue(engine, run, request);
+    if ("earlier" in queued) return queued.earlier;
+    row = queued.row;
   }
-  if (row === undefined || row === "taken") row = await queue(engine, run, request);
   faultPoint("run.accepted");
   if (row.state === "running") await execute(engine, acceptedOf(engine, row), true);
   if (row.state === "ready") announceReady(engine);
@@ -130,11 +129,19 @@ async function accept(
 }
 
 /** The thread is missing, or other runs are there: under its lock the strategy decides. */
-async function queue(engine: Engine, run: NewRun, request: RunRequest): Promise<OwnedRunRow> {
+async function queue(
+  engine: Engine,
+  run: NewRun,
+  request: RunRequest,
+): Promise<{ row: OwnedRunRow } | { earlier: RunRow }> {
   const { threadId } = run;
   const strategy = request.multitask_strategy;
-  const { row, stopped } = await engine.database.transaction(async (transaction) => {
-    if (!(await lockThread(transaction, threadId))) throw new ThreadNotFound(threadId);
+  const queued = await engine.database.transaction(async (transaction) => {
+    // Two requests with one key meet here: the second one finds the run of the first before it decides anything.
+    const isThere = await lockThread(transaction, threadId);
+    const first = await earlier(transaction, run.idemKey);
+    if (first) return { earlier: first };
+    if (!isThere) throw new ThreadNotFound(threadId);
     const others = await listUnfinished(transaction, threadId);
     if (others.length > 0 && strategy === "reject") throw ThreadBusy.forRun();
     const running = others.filter(({ state }) => state === "running").map(({ run_id: id }) => id);
@@ -163,10 +170,15 @@ async function queue(engine: Engine, run: NewRun, request: RunRequest): Promise<
     if (waits && !isLive) await promoteRuns(transaction, [threadId]);
     return { row: inserted, stopped: isStopping ? { runIds: running, action: strategy } : undefined };
   });
-  if (stopped) stopRuns(engine, stopped.runIds, stopped.action);
-  if (row.state === "blocked") announceReady(engine);
-  return row;
+  if ("row" in queued) {
+    if (queued.stopped) stopRuns(engine, queued.stopped.runIds, queued.stopped.action);
+    if (queued.row.state === "blocked") announceReady(engine);
+  }
+  return queued;
 }
+
+const earlier = async (on: Queryable, idemKey: string | undefined): Promise<RunRow | undefined> =>
+  idemKey === undefined ? undefined : findRunByKey(on, idemKey);
 
 function newRun(
   engine: Engine,

@@ -3,8 +3,8 @@
 // keeps what it wrote lately, and writes it once more on the next session.
 import { now } from "../clock.ts";
 import { persistently } from "../persist.ts";
-import type { Database, Queryable, Session } from "../storage/database.ts";
-import { insertSegments } from "../storage/events.ts";
+import type { Database, Session } from "../storage/database.ts";
+import { commitWithoutWaiting, insertSegments } from "../storage/events.ts";
 import type { Segment } from "../storage/events.ts";
 
 // PostgreSQL writes its log to disk at least every three times wal_writer_delay, which is at most 10 s in theory
@@ -56,9 +56,8 @@ export class EventLog {
 
   async #open(): Promise<Session> {
     const session = await this.#database.session();
-    const on: Queryable = session;
     try {
-      await on.query("/* commitAtOnce */ select set_config('synchronous_commit', 'off', false)");
+      await commitWithoutWaiting(session);
     } catch (error) {
       await session.close().catch(() => undefined); // the first error is the one to tell
       throw error;

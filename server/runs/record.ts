@@ -117,18 +117,17 @@ export class Recorder {
   }
 
   /** Keeps the events of a run back for the statement that is about to write its checkpoint. */
-  hold(runId: string): void {
-    const open = this.#open.get(runId);
-    if (open) open.isHeld = true;
+  hold(owner: Owner): void {
+    const open = this.#open.get(owner.runId);
+    if (open?.owner.attempt === owner.attempt) open.isHeld = true;
   }
 
   /** The events of a run that may ride along now; undefined when there are none, or some are under way. */
   ride(owner: Owner): Rider | undefined {
     const open = this.#open.get(owner.runId);
-    if (!open || open.owner.attempt !== owner.attempt) return undefined;
+    if (open?.owner.attempt !== owner.attempt) return undefined;
     open.isHeld = false;
-    if (open.isFlushing) return undefined;
-    if (open.lines.length === 0) return undefined;
+    if (open.isFlushing || open.lines.length === 0) return undefined;
     const segment = this.#segmentOf(open);
     open.isFlushing = true;
     const settle = (change: () => void): void => {

@@ -1,7 +1,7 @@
 // What clients must take back when a run goes on in another process: the answer that the lost attempt had begun.
 // Official clients drop a message that is removed by its id, and take a values frame as the whole truth.
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import { hasCheckpointOfRun } from "../storage/checkpoint-rows.ts";
+import { isNewestOfRun } from "../storage/checkpoint-rows.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
@@ -19,11 +19,11 @@ interface Rewound {
 
 /**
  * Tells clients what no longer counts.
- * @returns whether the run has made checkpoints: if so it goes on from the newest, else it begins again
+ * @returns whether the newest checkpoint is the run's own: if so it goes on from there, else it begins again
  */
 export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): Promise<boolean> {
   const { graph, checkpointer, recording } = held;
-  const hasOwn = await hasCheckpointOfRun(engine.database, run.thread_id, run.run_id);
+  const hasOwn = await isNewestOfRun(engine.database, run.thread_id, run.run_id);
   const place = { thread_id: run.thread_id, checkpoint_ns: "", __pregel_checkpointer: checkpointer };
   const { values } = await graph.getState({ configurable: place });
   const known = new Set<string>();

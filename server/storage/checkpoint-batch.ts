@@ -37,7 +37,7 @@ export class CheckpointBatch {
   put(owner: Owner, write: CheckpointWrite): Promise<boolean> {
     const done = Promise.withResolvers<boolean>();
     this.#items.push({ owner, write, done });
-    this.#events.hold(owner.runId);
+    this.#events.hold(owner);
     if (!this.#isWriting) void this.#write();
     return done.promise;
   }

@@ -108,9 +108,9 @@ select checkpoint_id, type, blob from public.checkpoint_writes
  where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = any ($3::text[]) and channel = $4
  order by checkpoint_id, task_path collate "C", task_id collate "C", idx`;
 
-const findOfRun = `/* findCheckpointOfRun */
-select 1 from public.checkpoints
- where thread_id = $1 and checkpoint_ns = '' and metadata ->> 'run_id' = $2 limit 1`;
+const findNewestOwner = `/* findNewestOwner */
+select metadata ->> 'run_id' = $2 as is_own from public.checkpoints
+ where thread_id = $1 and checkpoint_ns = '' order by checkpoint_id desc limit 1`;
 
 const deleteEvents = `/* deleteThreadEvents */
 delete from holdfast.run_events e using holdfast.runs r where r.thread_id = $1 and e.run_id = r.run_id`;
@@ -156,7 +156,8 @@ export async function deleteThreadRows(on: Queryable, threadId: string): Promise
   await on.query(deleteCheckpoints, [threadId]);
 }
 
-/** Whether the thread's own graph has a checkpoint that this run made. */
-export async function hasCheckpointOfRun(on: Queryable, threadId: string, runId: string): Promise<boolean> {
-  return (await on.query(findOfRun, [threadId, runId])).length > 0;
+/** Whether the newest checkpoint of the thread's own graph was made by this run. */
+export async function isNewestOfRun(on: Queryable, threadId: string, runId: string): Promise<boolean> {
+  const [row] = await on.query<{ is_own: boolean | null }>(findNewestOwner, [threadId, runId]);
+  return row?.is_own ?? false;
 }

@@ -32,7 +32,7 @@ const OF_RUNS = `
     join holdfast.runs r on r.run_id = f.run_id and r.attempt = f.attempt and r.worker_id = $6 and r.state = 'running'
      for share of r`;
 const OF_THREAD = `
-  select 1 as n, thread_id from holdfast.threads where thread_id = $4 for key share`;
+  select 1 as n, thread_id, null::uuid as run_id from holdfast.threads where thread_id = $4 for key share`;
 
 // The form and the fence of events are those of insertSegments.
 const EVENTS = `
@@ -58,19 +58,20 @@ point as (
   on conflict (thread_id, checkpoint_ns, checkpoint_id)
   do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata),
 w as (
-  select held.thread_id, w.*, substring($3::bytea from w.start for w.size) as blob
+  select held.thread_id, held.run_id, w.*, substring($3::bytea from w.start for w.size) as blob
     from json_to_recordset($2::json) as w (n int, ns text, id text, task text, path text, idx int, channel text, type text,
         replaces boolean, start int, size int)
     join held using (n)),
 result as (
-  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
-  select thread_id, ns, id, task, path, idx, channel, type, blob from w where not replaces
+  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob, run_id)
+  select thread_id, ns, id, task, path, idx, channel, type, blob, run_id from w where not replaces
   on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) do nothing),
 special as (
-  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
-  select thread_id, ns, id, task, path, idx, channel, type, blob from w where replaces
+  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob, run_id)
+  select thread_id, ns, id, task, path, idx, channel, type, blob, run_id from w where replaces
   on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-  do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob, task_path = excluded.task_path)
+  do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob, task_path = excluded.task_path,
+    run_id = excluded.run_id)
 select * from held`;
 
 const putForRuns = put("putCheckpoints", OF_RUNS, EVENTS);

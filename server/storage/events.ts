@@ -56,7 +56,14 @@ select 1 as n, null as state, seq, last, body from holdfast.run_events
 const findLastRow = `/* findLastEvent */
 select coalesce(max(last), -1) as last from holdfast.run_events where run_id = $1`;
 
+const relaxSession = `/* commitWithoutWaiting */ select set_config('synchronous_commit', 'off', false)`;
+
 const deleteRunEventRows = `/* deleteRunEvents */ delete from holdfast.run_events where run_id = any ($1::uuid[])`;
+
+/** Lets the session's commits return before they are on disk. A crash of the database may then lose the last of them. */
+export async function commitWithoutWaiting(session: Queryable): Promise<void> {
+  await session.query(relaxSession);
+}
 
 /** Writes segments of runs that `workerId` owns. Returns the runs, with their attempts, that it does own. */
 export const insertSegments = (

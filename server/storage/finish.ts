@@ -59,14 +59,12 @@ delete from holdfast.runs where run_id = $1 and worker_id = $2 and attempt = $3 
 
 const deleteRunRow = `/* deleteRun */ delete from holdfast.runs where run_id = $1`;
 
-// What only the deleted checkpoints named is gone with them; branches share nothing but what an ancestor made.
+// Its writes may hang on a checkpoint of the run before. What only the deleted checkpoints named is gone with them; branches share nothing but what an ancestor made.
 const deleteCheckpointsOfRunRows = `/* deleteCheckpointsOfRun */
 with gone as (
-  delete from public.checkpoints where thread_id = $1 and metadata ->> 'run_id' = $2
+  delete from public.checkpoints where thread_id = $1 and metadata ->> 'run_id' = $2::uuid::text
   returning checkpoint_ns, checkpoint_id, checkpoint),
-writes as (
-  delete from public.checkpoint_writes w using gone g
-   where w.thread_id = $1 and w.checkpoint_ns = g.checkpoint_ns and w.checkpoint_id = g.checkpoint_id)
+writes as (delete from public.checkpoint_writes where thread_id = $1 and run_id = $2::uuid)
 delete from public.checkpoint_blobs b
  using (
    select g.checkpoint_ns, v.key as channel, v.value as version
@@ -74,7 +72,7 @@ delete from public.checkpoint_blobs b
    except
    select c.checkpoint_ns, v.key, v.value
      from public.checkpoints c cross join jsonb_each_text(c.checkpoint -> 'channel_versions') v
-    where c.thread_id = $1 and c.metadata ->> 'run_id' is distinct from $2) as lone
+    where c.thread_id = $1 and c.metadata ->> 'run_id' is distinct from $2::uuid::text) as lone
  where b.thread_id = $1 and b.checkpoint_ns = lone.checkpoint_ns and b.channel = lone.channel and b.version = lone.version`;
 
 const forgetStateRow = `/* forgetState */
