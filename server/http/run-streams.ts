@@ -27,7 +27,12 @@ interface From {
   readonly after: number;
   readonly cancelsOnLeave: boolean;
   readonly isStateless: boolean;
+  /** Only events of these modes; each keeps its number. */
+  readonly modes?: readonly string[] | undefined;
 }
+
+// What every stream shows, whatever its modes.
+const ALWAYS = ["metadata", "error"];
 
 export class RunStreams {
   readonly #engine: Engine;
@@ -41,7 +46,8 @@ export class RunStreams {
   stream(context: Context<Bindings>, run: RunRow, from: From): Response {
     const gone = new AbortController();
     const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
-    return sseResponse(events, locationsOf(run, from), this.#held(context, run, from, gone));
+    const shown = from.modes ? ofModes(events, from.modes) : events;
+    return sseResponse(shown, locationsOf(run, from), this.#held(context, run, from, gone));
   }
 
   /** The last values as one JSON object, with an empty line now and then while it is not there yet. */
@@ -140,10 +146,22 @@ async function* lastValues(events: AsyncGenerator<Numbered[]>): AsyncGenerator<s
       if (nameOf(entry) !== "values") continue;
       const latest: unknown = JSON.parse(dataOf(entry));
       if (typeof latest !== "object" || latest === null) continue;
-      values = "__interrupt__" in latest ? { ...values, ...latest } : { ...latest };
+      // Questions asked at the same time come one by one.
+      if (!("__interrupt__" in latest)) values = { ...latest };
+      else values["__interrupt__"] = [values["__interrupt__"] ?? [], latest["__interrupt__"]].flat();
     }
   }
   yield JSON.stringify(values);
+}
+
+async function* ofModes(
+  events: AsyncGenerator<Numbered[]>,
+  modes: readonly string[],
+): AsyncGenerator<Numbered[]> {
+  const names = new Set([...ALWAYS, ...modes.map((mode) => (mode === "messages-tuple" ? "messages" : mode))]);
+  for await (const batch of events) {
+    yield batch.filter(({ entry }) => names.has(nameOf(entry).split(/[|/]/, 1)[0] ?? ""));
+  }
 }
 
 async function* again<Item>(first: IteratorResult<Item>, rest: AsyncGenerator<Item>): AsyncGenerator<Item> {

@@ -4,7 +4,7 @@ import type { Context } from "hono";
 import { uuidv7 } from "../ids.ts";
 import { cancelRun, deleteRun, retry } from "../runs/cancel.ts";
 import { cancelMany } from "../runs/cancel-many.ts";
-import { createRun, getRun, listRunsOf } from "../runs/create.ts";
+import { createRun, getRun, listRunsOf, requireAssistant } from "../runs/create.ts";
 import type { CreateOptions } from "../runs/create.ts";
 import type { Engine } from "../runs/engine.ts";
 import { isPending, isTerminal } from "../runs/run.ts";
@@ -49,6 +49,7 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
   app.post("/runs/batch", async (context) => {
     const requests = bodiesOf(await readBody(context));
     for (const request of requests) refuseUnstorable("metadata", request.metadata);
+    for (const request of requests) requireAssistant(engine, request.assistant_id);
     const runs: RunRow[] = [];
     for (const request of requests)
       runs.push(await createRun(engine, uuidv7(), request, { isStateless: true }));
@@ -93,9 +94,10 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
   for (const path of [RUN, "/runs/:run"]) {
     app.get(`${path}/stream`, async (context) => {
       const run = await find(context);
-      const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());
+      const query = { ...context.req.query(), stream_mode: context.req.queries("stream_mode") };
+      const { cancel_on_disconnect: cancelsOnLeave = false, stream_mode: modes } = check(joinQuery, query);
       const after = cursorOf(context.req.header("last-event-id"));
-      return streams.stream(context, run, { after, cancelsOnLeave, isStateless: false });
+      return streams.stream(context, run, { after, cancelsOnLeave, isStateless: false, modes });
     });
     app.get(`${path}/join`, async (context) => {
       const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());

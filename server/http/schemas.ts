@@ -121,7 +121,11 @@ export const stateUpdate = z.object({
 
 export const stateQuery = z.object({ subgraphs: flag.optional() });
 
-export const joinQuery = z.object({ cancel_on_disconnect: flag.optional() });
+export const joinQuery = z.object({
+  cancel_on_disconnect: flag.optional(),
+  /** Only events of these modes; all if none is named. */
+  stream_mode: mode.optional().transform((value) => (value === undefined ? undefined : [value].flat())),
+});
 
 export const stateAtCheckpoint = z.object({ checkpoint: fields, subgraphs: flag.nullish() });
 

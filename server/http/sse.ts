@@ -17,7 +17,7 @@ export interface StreamOptions {
   readonly heartbeatMs: number;
   /** Aborted when the client is gone; ends the reading of events. */
   readonly gone: AbortController;
-  /** Called once if the client leaves before the run is over. */
+  /** Called once if the client leaves before the run is over; not when this server cuts the connection. */
   readonly onLeave: () => void;
   /** Cuts the connection, so that the client notices that the stream is not complete. */
   readonly breakOff: (reason: unknown) => void;
@@ -45,6 +45,12 @@ export function bytesOf<Item>(
   options: StreamOptions & { render: (item: Item) => string; keepAlive: string },
 ): ReadableStream<Uint8Array> {
   const { heartbeatMs, gone, render, keepAlive } = options;
+  let isCut = false;
+  const cut = (reason: unknown): void => {
+    isCut = true;
+    options.breakOff(reason);
+    gone.abort();
+  };
   let pending: Promise<IteratorResult<Item>> | undefined;
   // One timer per interval, however many events pass meanwhile.
   let beat: Promise<typeof BEAT> | undefined;
@@ -63,7 +69,7 @@ export function bytesOf<Item>(
   };
   let takenAt = 0;
   const stopWatching = every(STALL_CHECK_MS, () => {
-    if (takenAt > 0 && now() - takenAt > STALLED_MS) options.breakOff(new Error("The client reads nothing."));
+    if (takenAt > 0 && now() - takenAt > STALLED_MS) cut(new Error("The client reads nothing."));
   });
   gone.signal.addEventListener("abort", stopWatching, { once: true });
   return new ReadableStream<Uint8Array>({
@@ -80,14 +86,13 @@ export function bytesOf<Item>(
           gone.abort(); // the timer of the interval
         }
       } catch (error) {
-        options.breakOff(error);
-        gone.abort();
+        cut(error);
         controller.close();
       }
     },
     async cancel() {
       gone.abort();
-      if (!isOver) options.onLeave();
+      if (!isOver && !isCut) options.onLeave();
       await source.return(undefined);
     },
   });

@@ -87,12 +87,7 @@ export async function createRun(
   request: RunRequest,
   options: CreateOptions = {},
 ): Promise<RunRow> {
-  const assistant = findAssistant(engine, request.assistant_id);
-  if (!assistant) {
-    throw new AssistantNotFound(
-      `No assistant found for "${request.assistant_id}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
-    );
-  }
+  const assistant = requireAssistant(engine, request.assistant_id);
   const asked = {
     ...request.checkpoint,
     ...(request.checkpoint_id ? { checkpoint_id: request.checkpoint_id } : {}),
@@ -243,6 +238,15 @@ export async function listRunsOf(
   // Checked at the door: the names of states, and "pending" for all that wait.
   const states = status === undefined ? undefined : status === "pending" ? pending : [status as RunState];
   return listRuns(engine.database, threadId, { metadata: undefined, ...rest, states });
+}
+
+/** @throws AssistantNotFound */
+export function requireAssistant(engine: Engine, id: string): AssistantRow {
+  const assistant = findAssistant(engine, id);
+  if (assistant) return assistant;
+  throw new AssistantNotFound(
+    `No assistant found for "${id}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
+  );
 }
 
 /** An assistant by its id or by the id of its graph. */

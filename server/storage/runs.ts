@@ -112,7 +112,7 @@ select run_id, state, worker_id from holdfast.runs
 
 const listRunIdRows = `/* listRunIds */
 select run_id as "runId", thread_id as "threadId" from holdfast.runs
- where state = any ($1::text[]) and ($2::text is null or thread_id = $2) order by ord`;
+ where state = any ($1::text[]) and ($2::text is null or thread_id = $2) order by state = 'running', ord`;
 
 /**
  * Accepts a run. Undefined: nothing was written, because the thread is missing or busy.
@@ -182,7 +182,7 @@ export const listUnfinished = (
 ): Promise<{ run_id: string; state: RunState; worker_id: string | null }[]> =>
   transaction.query(listUnfinishedRows, [threadId]);
 
-/** Runs in these states, of one thread or of all. */
+/** Runs in these states, of one thread or of all; running ones last, as the end of one lets the next begin. */
 export const listRunIds = (
   on: Queryable,
   states: readonly RunState[],
