@@ -87,20 +87,24 @@ async function finish(
   outcome: Outcome & { state: RunEnd["state"] },
 ): Promise<void> {
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
-  const { rest, segments } = await recording.rest();
+  const rest = await recording.rest();
   const webhook = run.webhook ? { id: uuidv7(), payload: callBack(run, outcome) } : undefined;
-  const end: RunEnd = { ...outcome, rest, segments, webhook };
-  const ended = await persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
-  if (!ended && !(await isEnded(engine, owner, outcome.state))) {
-    throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
+  const end: RunEnd = { ...outcome, ...rest, webhook };
+  const write = (): ReturnType<typeof finishRun> =>
+    persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
+  let ended = await write();
+  if (!ended) {
+    const row = await persistently(() => findRun(engine.database, owner.runId), { forMs: FINISH_MS });
+    const isOurs = row?.attempt === owner.attempt;
+    if (isOurs && row.state === "running") {
+      await recording.repair();
+      ended = await write();
+    } else if (isOurs && row.state === outcome.state) {
+      ended = { hasWaiting: true }; // our own statement ended it, although its answer was lost
+    }
   }
-  if (!ended || ended.hasWaiting) await promote(engine, owner.threadId);
-}
-
-/** Whether it was our own statement that ended the run, although its answer was lost. */
-async function isEnded(engine: Engine, owner: Owner, state: RunEnd["state"]): Promise<boolean> {
-  const row = await persistently(() => findRun(engine.database, owner.runId), { forMs: FINISH_MS });
-  return row?.state === state && row.attempt === owner.attempt;
+  if (!ended) throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
+  if (ended.hasWaiting) await promote(engine, owner.threadId);
 }
 
 /** Makes the thread's next run ready. If this process dies before, a heartbeat elsewhere finds it waiting. */

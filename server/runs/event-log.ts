@@ -37,6 +37,17 @@ export class EventLog {
     return new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));
   }
 
+  /** Some of what was written lately is missing: the next write brings all of it again. */
+  distrust(): void {
+    if (this.#session) this.#drop(this.#session);
+  }
+
+  /** Brings what was written lately again, now. */
+  async repair(): Promise<void> {
+    this.distrust();
+    await this.write([]);
+  }
+
   async close(): Promise<void> {
     await this.#session?.close().catch(() => undefined); // already gone
   }

@@ -12,6 +12,7 @@ import type { AcceptedRun } from "./create.ts";
 import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
 import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
+import { hasUntracked } from "./graphs.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
 import { graphModes, isInterrupt, Projection } from "./modes.ts";
@@ -107,9 +108,11 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       if (entry) await recording.append(entry);
     }
     if (signal.aborted) throw signal.reason;
-    const threadState = isInterrupted
-      ? JSON.stringify(await newestState(graph, checkpointer, run.thread_id))
-      : stateTextOf(run.thread_id, checkpointer.lastPut, values);
+    // Values as the stream has them show what is never to be stored.
+    const threadState =
+      isInterrupted || hasUntracked(graph)
+        ? JSON.stringify(await newestState(graph, checkpointer, run.thread_id))
+        : stateTextOf(run.thread_id, checkpointer.lastPut, values);
     return {
       state: "success",
       error: null,

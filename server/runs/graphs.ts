@@ -15,8 +15,13 @@ export interface Graph {
   getState(config: RunnableConfig, options?: { subgraphs?: boolean }): Promise<StateSnapshot>;
   getStateHistory(config: RunnableConfig, options?: object): AsyncIterable<StateSnapshot>;
   updateState(config: RunnableConfig, values: unknown, asNode?: string): Promise<RunnableConfig>;
+  readonly channels?: Readonly<Record<string, { readonly lc_graph_name?: string }>>;
   getGraphAsync(options: object): Promise<{ toJSON(): object }>;
 }
+
+/** Whether a graph has channels that are never to be stored, such as handles and secrets. */
+export const hasUntracked = (graph: Graph): boolean =>
+  Object.values(graph.channels ?? {}).some(({ lc_graph_name: name }) => name === "UntrackedValue");
 
 export interface StreamedEvent {
   readonly event: string;

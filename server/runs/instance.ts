@@ -5,7 +5,7 @@ import { LeaseLost, messageOf } from "../errors.ts";
 import type { Queryable, Session } from "../storage/database.ts";
 import { beat, deleteInstances, insertInstance, lockInstance } from "../storage/instances.ts";
 import type { Pulse } from "../storage/instances.ts";
-import { listen } from "../storage/notifications.ts";
+import { listen, notify } from "../storage/notifications.ts";
 import { RunCancelled } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { reap } from "./reap.ts";
@@ -48,7 +48,8 @@ export async function startInstance(
       } catch (error) {
         engine.log.warn("heartbeat.failed", { reason: messageOf(error) });
       }
-      await sleep(BEAT_MS, over.signal);
+      // A lost session is opened again at once: soon the others may take this process for dead.
+      await Promise.race([sleep(BEAT_MS, over.signal), held.session?.closed ?? sleep(BEAT_MS, over.signal)]);
     }
   };
   const living = live();
@@ -98,6 +99,7 @@ async function register(held: Held): Promise<void> {
     held.isLocked = await lockInstance(session, engine.workerId);
     await insertInstance(session, engine.workerId, rowOf(held));
     await listen(session, (notification) => {
+      engine.hints.hasOthers = true; // perhaps only this process itself: the next heartbeat knows
       if (notification.kind === "ready") worker.poke();
       else if (notification.kind === "events") engine.hints.wake(notification.runIds);
       // Which kind of cancel it is stands in the row.
@@ -108,6 +110,7 @@ async function register(held: Held): Promise<void> {
     throw error;
   }
   held.session = session;
+  await notify(session, [{ kind: "ready" }]); // so that the others know of this process
   void session.closed.then(() => {
     if (held.session === session) held.session = undefined;
     engine.log.warn("instance.unlocked", { worker_id: engine.workerId });

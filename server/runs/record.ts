@@ -25,7 +25,9 @@ export interface Recording {
   /** Resolves when every event so far is committed. @throws LeaseLost */
   flushed(): Promise<void>;
   /** What is not written yet, for the statement that ends the run; waits for what is on its way. @throws LeaseLost */
-  rest(): Promise<{ rest: Omit<Segment, "runId" | "attempt"> | undefined; segments: number }>;
+  rest(): Promise<Rest>;
+  /** Writes the last moments once more: a crash of the database has taken them. @throws LeaseLost */
+  repair(): Promise<void>;
   /** The run has ended in the database, or it is not ours any more. */
   close(fate: "over" | "lost"): void;
 }
@@ -35,12 +37,27 @@ export interface Rider {
   readonly segment: Segment;
   written(): void;
   lost(reason: string): void;
+  /** They could not be written, because events before them are gone: those come first. */
+  behind(): void;
+}
+
+/** The end of a run's log. */
+export interface Rest {
+  /** Undefined when every event is written. */
+  readonly rest: { readonly seq: number; readonly last: number; readonly body: string } | undefined;
+  readonly segments: number;
+  /** The number of the event that must be in the log already; undefined when none of this attempt is. */
+  readonly after: number | undefined;
 }
 
 interface Open {
   readonly owner: Owner;
   readonly tail: Tail;
   readonly onLost: (error: LeaseLost) => void;
+  /** Number of the attempt's first event that this recording writes. */
+  readonly first: number;
+  /** Whether the attempt's first events were written when it was accepted. */
+  readonly hasBegun: boolean;
   lines: string[];
   bytes: number;
   next: number;
@@ -84,7 +101,17 @@ export class Recorder {
     for (const [index, entry] of written.entries()) tail.push({ seq: first + index, entry });
     if (written.length > 0) tail.commit(next - 1);
     const state = { lines: [], bytes: 0, isFlushing: false, isHeld: false, failure: undefined };
-    const open: Open = { owner, tail, onLost, next, segments: written.length > 0 ? 1 : 0, ...state };
+    const hasBegun = written.length > 0;
+    const open: Open = {
+      owner,
+      tail,
+      onLost,
+      first: next,
+      hasBegun,
+      next,
+      segments: hasBegun ? 1 : 0,
+      ...state,
+    };
     const writer = new LineWriter();
     this.#open.set(owner.runId, open);
     return {
@@ -106,8 +133,10 @@ export class Recorder {
         while (open.isFlushing && !open.failure) await this.#batchDone.promise;
         if (open.failure) throw open.failure;
         const rest = lines.length > 0 ? { seq, last: open.next - 1, body: lines.join("\n") } : undefined;
-        return { rest, segments: open.segments + (rest ? 1 : 0) };
+        const after = seq > open.first || hasBegun ? seq - 1 : undefined;
+        return { rest, segments: open.segments + (rest ? 1 : 0), after };
       },
+      repair: () => this.#eventLog.repair(),
       close: (fate) => {
         this.#take(open);
         if (this.#open.get(owner.runId) === open) this.#open.delete(owner.runId);
@@ -141,6 +170,11 @@ export class Recorder {
       segment,
       written: () => settle(() => commit(open, segment)),
       lost: (reason) => settle(() => lose(open, reason)),
+      behind: () =>
+        settle(() => {
+          this.#eventLog.distrust();
+          this.#putBack(open, segment);
+        }),
     };
   }
 
@@ -162,11 +196,18 @@ export class Recorder {
     this.#batchDone = Promise.withResolvers<void>();
   }
 
+  #putBack(open: Open, { body }: Segment): void {
+    open.lines = [...body.split("\n"), ...open.lines];
+    open.bytes += body.length;
+    this.#pendingBytes += body.length;
+    this.#pending.add(open);
+  }
+
   #segmentOf(open: Open): Segment {
     const seq = open.next - open.lines.length;
     const { runId, attempt } = open.owner;
     const body = this.#take(open).join("\n");
-    return { runId, attempt, seq, last: open.next - 1, body };
+    return { runId, attempt, seq, last: open.next - 1, body, isFirst: seq === open.first && !open.hasBegun };
   }
 
   #take(open: Open): string[] {

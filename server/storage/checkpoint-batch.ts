@@ -74,9 +74,11 @@ export class CheckpointBatch {
     const put = (): ReturnType<typeof putForOwners> =>
       putForOwners(this.#database, this.#workerId, items, segments);
     const held = await persistently(put);
-    for (const { segment, written, lost } of riders) {
-      if (held.has(keyOf(segment))) written();
-      else lost(`Run ${segment.runId} is not this server's any more.`);
+    for (const { segment, written, lost, behind } of riders) {
+      const own = held.get(keyOf(segment));
+      if (!own) lost(`Run ${segment.runId} is not this server's any more.`);
+      else if (own.fits) written();
+      else behind();
     }
     for (const { owner, done } of items) done.resolve(held.has(keyOf(owner)));
   }

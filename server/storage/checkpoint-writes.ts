@@ -34,15 +34,19 @@ const OF_RUNS = `
 const OF_THREAD = `
   select 1 as n, thread_id, null::uuid as run_id from holdfast.threads where thread_id = $4 for key share`;
 
-// The form and the fence of events are those of insertSegments.
+// The form and the fence of events are those of insertSegments. Events may not go before others of their run that a
+// crash of the database has taken: those are written again first.
 const EVENTS = `
+e as (
+  select held.n, held.run_id, held.attempt, e.seq, e.last, e.body, e.is_first or coalesce((
+      select p.last from holdfast.run_events p where p.run_id = held.run_id and p.seq < e.seq order by p.seq desc limit 1
+    ) = e.seq - 1, false) as fits
+    from json_to_recordset($7::json) as e (n int, seq int, last int, body text, is_first boolean) join held using (n)),
 event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
-  select held.run_id, e.seq, e.last, held.attempt, e.body
-    from json_to_recordset($7::json) as e (n int, seq int, last int, body text) join held using (n)
-  on conflict (run_id, seq) do nothing),`;
+  select run_id, seq, last, attempt, body from e where fits on conflict (run_id, seq) do nothing),`;
 
-const put = (name: string, fence: string, events = ""): string => `/* ${name} */
+const put = (name: string, fence: string, events: string, answer: string): string => `/* ${name} */
 with held as (${fence}),${events}
 blob as (
   insert into public.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
@@ -72,38 +76,47 @@ special as (
   on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
   do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob, task_path = excluded.task_path,
     run_id = excluded.run_id)
-select * from held`;
+${answer}`;
 
-const putForRuns = put("putCheckpoints", OF_RUNS, EVENTS);
-const putForThreadRow = put("putThreadCheckpoint", OF_THREAD);
+const putForRuns = put(
+  "putCheckpoints",
+  OF_RUNS,
+  EVENTS,
+  `select run_id, attempt, coalesce((select bool_and(e.fits) from e where e.n = held.n), true) as fits from held`,
+);
+const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from held");
 
 /** Names an attempt of a run in the answer of putForOwners(). */
 export const keyOf = (owner: { runId: string; attempt: number }): string => `${owner.runId}:${owner.attempt}`;
 
 /**
  * Writes checkpoints and events of runs that `workerId` owns.
- * @returns the attempts it does own, by keyOf(); nothing was written for the others
+ * @returns the attempts it does own, by keyOf(), and whether their events fitted to those before: if not, they were
+ * not written. Nothing at all was written for attempts it does not own.
  */
 export async function putForOwners(
   on: Queryable,
   workerId: string,
   items: readonly { owner: Owner; write: CheckpointWrite }[],
   segments: readonly Segment[],
-): Promise<ReadonlySet<string>> {
+): Promise<ReadonlyMap<string, { fits: boolean }>> {
   const attempts = [...items.map(({ owner }) => owner), ...segments];
   const owners = [...new Map(attempts.map((one) => [keyOf(one), one])).values()];
   const places = new Map(owners.map((owner, index) => [keyOf(owner), index + 1]));
   const placeOf = (owner: { runId: string; attempt: number }): number => places.get(keyOf(owner)) ?? 0;
-  const rows = await on.query<{ run_id: string; attempt: number }>(putForRuns, [
+  const rows = await on.query<{ run_id: string; attempt: number; fits: boolean }>(putForRuns, [
     ...packed(items.map(({ owner, write }) => ({ n: placeOf(owner), write }))),
     owners.map(({ runId }) => runId),
     owners.map(({ attempt }) => attempt),
     workerId,
     JSON.stringify(
-      segments.map((one) => ({ n: placeOf(one), seq: one.seq, last: one.last, body: one.body })),
+      segments.map((one) => {
+        const { seq, last, body, isFirst } = one;
+        return { n: placeOf(one), seq, last, body, is_first: isFirst };
+      }),
     ),
   ]);
-  return new Set(rows.map(({ run_id: runId, attempt }) => keyOf({ runId, attempt })));
+  return new Map(rows.map(({ run_id: runId, attempt, fits }) => [keyOf({ runId, attempt }), { fits }]));
 }
 
 /** One write outside any run. False: the thread is gone, nothing was written. */

@@ -10,6 +10,8 @@ export interface Segment {
   readonly seq: number;
   readonly last: number;
   readonly body: string;
+  /** Nothing of this attempt comes before it. */
+  readonly isFirst: boolean;
 }
 
 export interface SegmentRow {

@@ -15,6 +15,8 @@ export interface RunEnd {
   readonly rest: { readonly seq: number; readonly last: number; readonly body: string } | undefined;
   /** How many rows of events the run has. */
   readonly segments: number;
+  /** The number of the event that must be in the log already; undefined for none. */
+  readonly after: number | undefined;
   /** The body of the call-back that the run asked for, as JSON text. */
   readonly webhook: { readonly id: string; readonly payload: string } | undefined;
 }
@@ -25,6 +27,8 @@ r as (
   update holdfast.runs u set state = $5, error = $6::json, segments = $10, updated_at = now(), ended_at = now()
     from thread
    where u.run_id = $1 and u.thread_id = thread.thread_id and u.worker_id = $3 and u.attempt = $4 and u.state = 'running'
+     and ($15::int is null or $15 = (
+       select e.last from holdfast.run_events e where e.run_id = $1 and e.seq <= $15 order by e.seq desc limit 1))
   returning u.run_id, u.thread_id, u.webhook),
 rest as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
@@ -83,7 +87,10 @@ update holdfast.runs set state = 'blocked', worker_id = null, handovers = attemp
        deadline = null, ended_at = null, run_at = now(), updated_at = now()
  where run_id = $1 and state in ('error', 'timeout') returning run_id`;
 
-/** Ends a run with its last events, its thread's state and its call-back, or writes nothing: then it is not this owner's any more. */
+/**
+ * Ends a run with its last events, its thread's state and its call-back. Undefined: nothing was written, because the run
+ * is not this owner's any more, or because events before the last ones are missing after a crash of the database.
+ */
 export async function finishRun(
   on: Queryable,
   owner: Owner,
@@ -104,6 +111,7 @@ export async function finishRun(
     end.rest?.last ?? null,
     end.rest?.body ?? null,
     end.threadState,
+    end.after ?? null,
   ]);
   return row && { hasWaiting: row.has_waiting };
 }
