@@ -3,6 +3,8 @@
 -- 0001_checkpoints (breaking: no)
 -- 0002_threads_and_runs (breaking: no)
 -- 0003_documents (breaking: no)
+-- 0004_run_engine (breaking: yes)
+-- 0005_crons (breaking: no)
 
 create table holdfast.assistants (
   assistant_id uuid not null,
@@ -45,6 +47,28 @@ create table holdfast.collections (
   constraint collections_tenant_id_name_key UNIQUE (tenant_id, name)
 );
 
+create table holdfast.crons (
+  cron_id uuid not null,
+  assistant_id uuid not null,
+  thread_id text,
+  schedule text not null,
+  timezone text,
+  end_time timestamp with time zone,
+  on_run_completed text default 'delete'::text not null,
+  is_enabled boolean default true not null,
+  payload json not null,
+  metadata jsonb default '{}'::jsonb not null,
+  next_run_at timestamp with time zone,
+  claimed_until timestamp with time zone,
+  error text,
+  created_at timestamp with time zone default now() not null,
+  updated_at timestamp with time zone default now() not null,
+  constraint crons_assistant_id_fkey FOREIGN KEY (assistant_id) REFERENCES holdfast.assistants(assistant_id) ON DELETE CASCADE,
+  constraint crons_on_run_completed CHECK ((on_run_completed = ANY (ARRAY['delete'::text, 'keep'::text]))),
+  constraint crons_pkey PRIMARY KEY (cron_id),
+  constraint crons_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
+);
+
 create table holdfast.documents (
   document_id bigint generated always as identity not null,
   tenant_id text not null,
@@ -63,6 +87,9 @@ create table holdfast.documents (
 create table holdfast.instances (
   worker_id uuid not null,
   started_at timestamp with time zone default now() not null,
+  beat_at timestamp with time zone default now() not null,
+  is_draining boolean default false not null,
+  has_lock boolean default true not null,
   constraint instances_pkey PRIMARY KEY (worker_id)
 );
 
@@ -86,12 +113,11 @@ create table holdfast.postings (
 create table holdfast.run_events (
   run_id uuid not null,
   seq integer not null,
-  event text not null,
-  data text not null,
-  created_at timestamp with time zone default now() not null,
-  constraint run_events_pkey PRIMARY KEY (run_id, seq),
-  constraint run_events_run_id_fkey FOREIGN KEY (run_id) REFERENCES holdfast.runs(run_id) ON DELETE CASCADE,
-  constraint run_events_seq_check CHECK ((seq >= 0))
+  last integer not null,
+  attempt integer not null,
+  body text not null,
+  constraint run_events_key PRIMARY KEY (run_id, seq),
+  constraint run_events_range CHECK (((last >= seq) AND (seq >= 0)))
 );
 
 create table holdfast.runs (
@@ -100,7 +126,7 @@ create table holdfast.runs (
   assistant_id uuid not null,
   ord bigint generated always as identity not null,
   state text not null,
-  attempt integer default 1 not null,
+  attempt integer default 0 not null,
   worker_id uuid,
   multitask text default 'reject'::text not null,
   metadata jsonb default '{}'::jsonb not null,
@@ -108,7 +134,19 @@ create table holdfast.runs (
   error json,
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
+  run_at timestamp with time zone default now() not null,
+  handovers integer default 0 not null,
+  cancel text,
+  cancel_reason text,
+  idem_key text,
+  deadline timestamp with time zone,
+  boot text,
+  webhook text,
+  segments integer default 0 not null,
+  started_at timestamp with time zone,
+  ended_at timestamp with time zone,
   constraint runs_assistant_id_fkey FOREIGN KEY (assistant_id) REFERENCES holdfast.assistants(assistant_id),
+  constraint runs_cancel CHECK ((cancel = ANY (ARRAY['interrupt'::text, 'rollback'::text]))),
   constraint runs_pkey PRIMARY KEY (run_id),
   constraint runs_state CHECK ((state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text, 'success'::text, 'error'::text, 'timeout'::text, 'interrupted'::text]))),
   constraint runs_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
@@ -130,8 +168,30 @@ create table holdfast.threads (
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
   state_updated_at timestamp with time zone default now() not null,
+  state json,
+  has_waiting boolean default false not null,
+  is_temporary boolean default false not null,
+  ttl_minutes double precision,
+  ttl_strategy text,
+  expires_at timestamp with time zone,
   constraint threads_pkey PRIMARY KEY (thread_id),
-  constraint threads_status CHECK ((status = ANY (ARRAY['idle'::text, 'busy'::text, 'interrupted'::text, 'error'::text])))
+  constraint threads_status CHECK ((status = ANY (ARRAY['idle'::text, 'busy'::text, 'interrupted'::text, 'error'::text]))),
+  constraint threads_ttl_strategy CHECK ((ttl_strategy = ANY (ARRAY['delete'::text, 'keep_latest'::text])))
+);
+
+create table holdfast.webhooks (
+  webhook_id uuid not null,
+  run_id uuid not null,
+  url text not null,
+  payload json not null,
+  state text default 'pending'::text not null,
+  attempts integer default 0 not null,
+  next_at timestamp with time zone default now() not null,
+  error text,
+  created_at timestamp with time zone default now() not null,
+  ended_at timestamp with time zone,
+  constraint webhooks_pkey PRIMARY KEY (webhook_id),
+  constraint webhooks_state CHECK ((state = ANY (ARRAY['pending'::text, 'delivered'::text, 'parked'::text])))
 );
 
 create table public.checkpoint_blobs (
@@ -159,6 +219,7 @@ create table public.checkpoint_writes (
   type text,
   blob bytea not null,
   task_path text default ''::text not null,
+  run_id uuid,
   constraint checkpoint_writes_pkey PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 );
 
@@ -174,13 +235,41 @@ create table public.checkpoints (
   constraint checkpoints_pkey PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id)
 );
 
+CREATE INDEX crons_due ON holdfast.crons USING btree (next_run_at) WHERE (is_enabled AND (next_run_at IS NOT NULL));
+
+CREATE INDEX crons_of_assistant ON holdfast.crons USING btree (assistant_id);
+
+CREATE INDEX crons_of_thread ON holdfast.crons USING btree (thread_id) WHERE (thread_id IS NOT NULL);
+
 CREATE INDEX postings_chunk ON holdfast.postings USING btree (chunk_id);
 
 CREATE INDEX postings_lookup ON holdfast.postings USING btree (collection_id, lexeme) INCLUDE (chunk_id, tf, length);
 
+CREATE INDEX runs_blocked ON holdfast.runs USING btree (thread_id, ord) WHERE (state = 'blocked'::text);
+
+CREATE INDEX runs_delayed ON holdfast.runs USING btree (run_at) WHERE (state = 'delayed'::text);
+
 CREATE INDEX runs_of_thread ON holdfast.runs USING btree (thread_id, ord);
 
 CREATE INDEX runs_of_worker ON holdfast.runs USING btree (worker_id) WHERE (state = 'running'::text);
+
+CREATE INDEX runs_ready ON holdfast.runs USING btree (run_at, ord) WHERE (state = 'ready'::text);
+
+CREATE INDEX runs_to_compact ON holdfast.runs USING btree (ended_at) WHERE (segments > 16);
+
+CREATE INDEX threads_expiring ON holdfast.threads USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX threads_left_over ON holdfast.threads USING btree (created_at) WHERE (is_temporary AND (expires_at IS NULL));
+
+CREATE INDEX threads_waiting ON holdfast.threads USING btree (thread_id) WHERE has_waiting;
+
+CREATE INDEX webhooks_due ON holdfast.webhooks USING btree (next_at) WHERE (state = 'pending'::text);
+
+CREATE INDEX webhooks_ended ON holdfast.webhooks USING btree (ended_at) WHERE (state <> 'pending'::text);
+
+CREATE INDEX webhooks_of_run ON holdfast.webhooks USING btree (run_id);
+
+CREATE UNIQUE INDEX runs_idem_key ON holdfast.runs USING btree (idem_key) WHERE (idem_key IS NOT NULL);
 
 CREATE UNIQUE INDEX runs_one_live ON holdfast.runs USING btree (thread_id) WHERE (state = ANY (ARRAY['ready'::text, 'running'::text]));
 

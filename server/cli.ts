@@ -3,7 +3,7 @@
 // What a command needs is loaded when it runs: help and a wrong setting answer at once.
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { addToEnvironment, readConfig } from "./config.ts";
 import type { Config } from "./config.ts";
 import { AppError, messageOf } from "./errors.ts";
@@ -64,6 +64,9 @@ function program(): Command {
       const { indexDocuments } = await import("./commands/index-documents.ts");
       process.exitCode = await indexDocuments(await settle(), { ...options, paths, say });
     });
+  webhookCommands(
+    cli.command("webhooks").description("call-backs of runs: list them, send parked ones again"),
+  );
   cli
     .command("doctor")
     .description("check settings, database, graphs, documents and model")
@@ -76,14 +79,39 @@ function program(): Command {
   return cli;
 }
 
+function webhookCommands(webhooks: Command): void {
+  webhooks
+    .command("list")
+    .description("list webhooks, newest first")
+    .addOption(new Option("--state <state>", "only these").choices(["pending", "delivered", "parked"]))
+    .option("--limit <number>", "at most this many", numeric, "100")
+    .option("--json", "print one JSON array")
+    .action(async ({ limit, ...options }: { state?: "pending"; limit: string; json?: true }) => {
+      const { showWebhooks } = await import("./commands/webhooks.ts");
+      process.exitCode = await showWebhooks(await settle(), { ...options, limit: Number(limit), say });
+    });
+  webhooks
+    .command("replay")
+    .description("send parked webhooks again, under the same ids")
+    .argument("[id...]", "ids of webhooks")
+    .option("--all", "all that are parked")
+    .option("--json", "print one JSON object")
+    .action(async (ids: string[], options: { all?: true; json?: true }) => {
+      const { resendWebhooks } = await import("./commands/webhooks.ts");
+      process.exitCode = await resendWebhooks(await settle(), { ...options, ids, say });
+    });
+}
+
+const numeric = (text: string): string => {
+  if (/^\d{1,5}$/.test(text)) return text;
+  throw new InvalidArgumentError("It must be a number.");
+};
+
 function serving(command: Command): Command {
   return command
     .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
     .option("--host <address>", "address to listen on (HOLDFAST_HOST)")
-    .option("--port <number>", "port to listen on (PORT)", (text) => {
-      if (/^\d{1,5}$/.test(text)) return text;
-      throw new InvalidArgumentError("It must be a number.");
-    });
+    .option("--port <number>", "port to listen on (PORT)", numeric);
 }
 
 async function dev(options: Shared): Promise<never> {

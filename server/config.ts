@@ -24,7 +24,7 @@ const flag = z.enum(["on", "off"], "must be on or off").transform((value) => val
 const address = (scheme: RegExp, form: string): z.ZodString =>
   z.string().regex(scheme, `must look like ${form}`);
 const postgres = address(/^postgres(ql)?:\/\//, "postgresql://user:password@host:5432/database");
-const list = z
+const commaSeparated = z
   .string()
   .default("")
   .transform((text) =>
@@ -203,7 +203,7 @@ export const settings = {
   webhookSecrets: setting({
     env: "HOLDFAST_WEBHOOK_SECRETS",
     secret: true,
-    schema: list.refine(
+    schema: commaSeparated.refine(
       (secrets) => secrets.every((one) => /^whsec_[A-Za-z0-9+/]{32,88}={0,2}$/.test(one)),
       "must be secrets that look like whsec_ and 24 to 64 bytes in base64, separated by commas",
     ),
@@ -211,7 +211,7 @@ export const settings = {
   }),
   egressAllow: setting({
     env: "HOLDFAST_EGRESS_ALLOW",
-    schema: list,
+    schema: commaSeparated,
     help: "Networks (CIDR), addresses and host names (*.example.com too) that webhooks may reach although they are not public, separated by commas.",
   }),
   logLevel: setting({

@@ -11,7 +11,9 @@ import { ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
+import { openEgress } from "./models/egress.ts";
 import { search } from "./retrieval/search.ts";
+import { startCrons } from "./runs/crons.ts";
 import { drain } from "./runs/drain.ts";
 import type { Engine } from "./runs/engine.ts";
 import { EventLog } from "./runs/event-log.ts";
@@ -22,6 +24,8 @@ import { startInstance } from "./runs/instance.ts";
 import { LiveRuns } from "./runs/live.ts";
 import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
+import { startSweep } from "./runs/sweep.ts";
+import { startWebhooks } from "./runs/webhook.ts";
 import { Worker } from "./runs/worker.ts";
 import { graphSettings } from "./services.ts";
 import { upsertSystemAssistants } from "./storage/assistants.ts";
@@ -91,6 +95,8 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   parts.defer(() => eventLog.close());
   const recorder = new Recorder(eventLog, log, (runIds) => hints.events(runIds));
   const worker = new Worker();
+  const egress = openEgress({ allow: config.egressAllow });
+  parts.defer(() => egress.close());
   const stopping = new AbortController();
   const engine: Engine = {
     database,
@@ -109,6 +115,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
       search: (query, { collection = config.collection, limit = config.passages }) =>
         search(database, defaultScope, { collection, query, limit }),
     },
+    egress,
     stopping: stopping.signal,
     poke: () => worker.poke(),
   };
@@ -116,10 +123,16 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   parts.defer(() => instance.stop());
 
   const http = role === "worker" ? undefined : await serveHttp(engine, config);
+  // Stopped after the runs, so that those that end now still call back.
+  const webhooks = startWebhooks({ ...engine, secrets: config.webhookSecrets, loopbackUrl: http?.url });
+  hints.whenDue("webhooks", () => webhooks.wake());
+  parts.defer(() => webhooks.stop());
   parts.defer(() => {
     stopping.abort();
     return leave(engine, http?.server, config);
   });
+  const [crons, sweep] = [startCrons(engine), startSweep(engine)];
+  parts.defer(() => Promise.all([crons.stop(), sweep.stop()]).then(() => undefined));
   log.info("server.started", { url: http?.url, graphs: graphIds, worker_id: workerId, role });
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
 }

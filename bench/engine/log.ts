@@ -17,8 +17,17 @@ export async function eventLog(scratch: ScratchDatabase, flushes: number): Promi
   const runIds = Array.from({ length: RUNS }, () => randomUUID());
   for (const runId of runIds) {
     await insertRun(database, {
-      ...{ runId, threadId: randomUUID(), assistantId, workerId, state: "running", multitask: "reject" },
-      ...{ metadata: {}, kwargs: {}, threadMetadata: {}, timeoutMs: 60_000, creates: "thread" },
+      runId,
+      threadId: randomUUID(),
+      assistantId,
+      workerId,
+      state: "running",
+      multitask: "reject",
+      metadata: {},
+      kwargs: {},
+      threadMetadata: {},
+      timeoutMs: 60_000,
+      creates: "thread",
     });
   }
   const [writer, reader] = [await database.session(), await database.session()];

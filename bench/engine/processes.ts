@@ -22,13 +22,16 @@ export async function startServer(
   const { PATH = "", HOME = "" } = process.env;
   const child = spawn("node", ["server/cli.ts", ...args], {
     env: {
-      ...{ PATH, HOME, DATABASE_URL: databaseUrl, PORT: "0", HOLDFAST_LOG_LEVEL: "error" },
-      ...{
-        HOLDFAST_CONFIG: "bench/engine/langgraph.json",
-        OPENAI_BASE_URL: modelUrl,
-        OPENAI_API_KEY: "none",
-      },
-      ...{ HOLDFAST_SLOTS: "2000", HOLDFAST_DRAIN_MS: "0" },
+      PATH,
+      HOME,
+      DATABASE_URL: databaseUrl,
+      PORT: "0",
+      OPENAI_API_KEY: "none",
+      OPENAI_BASE_URL: modelUrl,
+      HOLDFAST_CONFIG: "bench/engine/langgraph.json",
+      HOLDFAST_DRAIN_MS: "0",
+      HOLDFAST_LOG_LEVEL: "error",
+      HOLDFAST_SLOTS: "2000",
     },
     stdio: ["ignore", "pipe", "inherit"],
   });

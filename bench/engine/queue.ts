@@ -19,8 +19,17 @@ export async function claim(scratch: ScratchDatabase, count: number): Promise<Fi
     const [runId, threadId] = [randomUUID(), randomUUID()];
     const startedAt = performance.now();
     await insertRun(database, {
-      ...{ runId, threadId, assistantId, workerId, state: "running", multitask: "reject", metadata: {} },
-      ...{ kwargs: { input: "x".repeat(500) }, threadMetadata: {}, timeoutMs: 60_000, creates: "thread" },
+      runId,
+      threadId,
+      assistantId,
+      workerId,
+      state: "running",
+      multitask: "reject",
+      metadata: {},
+      kwargs: { input: "x".repeat(500) },
+      threadMetadata: {},
+      timeoutMs: 60_000,
+      creates: "thread",
     });
     took.push(performance.now() - startedAt);
     const owner = { runId, threadId, workerId, attempt: 1 };

@@ -7,7 +7,9 @@ import { cors } from "hono/cors";
 import { AppError, BodyTooLarge, InputInvalid, messageOf } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
 import { assistantRoutes } from "./assistants.ts";
+import { cronRoutes } from "./crons.ts";
 import { healthRoutes } from "./health.ts";
+import { pruneRoutes } from "./prune.ts";
 import { runRoutes } from "./runs.ts";
 import { threadRoutes } from "./threads.ts";
 
@@ -51,6 +53,8 @@ export function buildApp(engine: Engine, options: AppOptions): Hono {
   app.route("/", healthRoutes(engine, options));
   app.route("/", assistantRoutes(engine));
   app.route("/", threadRoutes(engine));
+  app.route("/", cronRoutes(engine, engine.egress));
+  app.route("/", pruneRoutes(engine));
   app.route("/", runRoutes(engine, options));
   app.notFound((context) => context.text(`No route ${context.req.method} ${context.req.path}`, 404));
   app.onError((error, context) => answer(engine, error, context));

@@ -22,7 +22,7 @@ export function healthRoutes(engine: Engine, about: { version: string; langgraph
       version: about.version,
       langgraph_js_version: about.langgraphVersion,
       context: "js",
-      flags: { assistants: true, crons: false, langsmith: false, langsmith_tracing_replicas: false },
+      flags: { assistants: true, crons: true, langsmith: false, langsmith_tracing_replicas: false },
     }),
   );
   return app;

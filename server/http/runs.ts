@@ -8,6 +8,7 @@ import { createRun, getRun, listRunsOf, requireAssistant } from "../runs/create.
 import type { CreateOptions } from "../runs/create.ts";
 import type { Engine } from "../runs/engine.ts";
 import { isPending, isTerminal } from "../runs/run.ts";
+import { checkWebhook } from "../runs/webhook.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import {
@@ -26,9 +27,9 @@ import type { Bindings } from "./run-streams.ts";
 const THREAD = "/threads/:thread/runs";
 const RUN = `${THREAD}/:run`;
 
-export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hono<Bindings> {
+export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number }): Hono<Bindings> {
   const app = new Hono<Bindings>();
-  const streams = new RunStreams(engine, options.heartbeatMs);
+  const streams = new RunStreams(engine, heartbeatMs);
 
   for (const base of [THREAD, "/runs"]) {
     app.post(`${base}/stream`, async (context) => {
@@ -48,7 +49,10 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
 
   app.post("/runs/batch", async (context) => {
     const requests = bodiesOf(await readBody(context));
-    for (const request of requests) refuseUnstorable("metadata", request.metadata);
+    for (const request of requests) {
+      refuseUnstorable("metadata", request.metadata);
+      if (request.webhook) checkWebhook(engine.egress, request.webhook);
+    }
     for (const request of requests) requireAssistant(engine, request.assistant_id);
     const runs: RunRow[] = [];
     for (const request of requests)
@@ -112,6 +116,7 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
     const threadId = given === undefined ? uuidv7() : checkId("thread", given);
     const request = check(runCreate, await readBody(context));
     refuseUnstorable("metadata", request.metadata);
+    if (request.webhook) checkWebhook(engine.egress, request.webhook);
     const isStateless = given === undefined;
     const key = context.req.header("idempotency-key");
     const options: CreateOptions = {
@@ -122,13 +127,6 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
     return { run, isStateless, cancelsOnLeave: request.on_disconnect === "cancel" };
   }
 
-  function placeOf(context: Context<Bindings>): { threadId: string; runId: string } {
-    return {
-      threadId: checkId("thread", context.req.param("thread") ?? ""),
-      runId: checkId("run", context.req.param("run") ?? ""),
-    };
-  }
-
   function find(context: Context<Bindings>): Promise<RunRow> {
     const thread = context.req.param("thread");
     const threadId = thread === undefined ? undefined : checkId("thread", thread);
@@ -136,6 +134,13 @@ export function runRoutes(engine: Engine, options: { heartbeatMs: number }): Hon
   }
 
   return app;
+}
+
+function placeOf(context: Context<Bindings>): { threadId: string; runId: string } {
+  return {
+    threadId: checkId("thread", context.req.param("thread") ?? ""),
+    runId: checkId("run", context.req.param("run") ?? ""),
+  };
 }
 
 /** "taken": somebody answers in the run's place; only an interrupt may say so. */

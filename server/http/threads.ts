@@ -5,6 +5,7 @@ import { ThreadExists } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
 import { deleteThread, getState, getStateText, getThread, listHistory, updateState } from "../runs/state.ts";
+import { ttlOf } from "../storage/expiry.ts";
 import { insertThread } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
@@ -24,10 +25,12 @@ export function threadRoutes(engine: Engine): Hono {
   const app = new Hono();
 
   app.post("/threads", async (context) => {
-    const { thread_id: given, metadata, if_exists: ifExists } = check(threadCreate, await readBody(context));
+    const body = check(threadCreate, await readBody(context));
+    const { thread_id: given, metadata, if_exists: ifExists } = body;
     refuseUnstorable("metadata", metadata);
     const threadId = given ?? uuidv7();
-    const made = await insertThread(engine.database, threadId, metadata ?? {});
+    const ttl = ttlOf(body.ttl, engine.limits.threadTtlMinutes);
+    const made = await insertThread(engine.database, threadId, metadata ?? {}, ttl);
     if (!made && ifExists !== "do_nothing") throw new ThreadExists();
     return context.json(toThread(made ?? (await getThread(engine, threadId))));
   });
@@ -105,6 +108,13 @@ function checkpointOf(
   return { ...checkpoint, ...(id ? { checkpoint_id: id } : {}) };
 }
 
-function toThread({ is_temporary: _, ...thread }: ThreadRow): object {
-  return { ...thread, values: {}, interrupts: {}, error: thread.error ?? undefined };
+function toThread(row: ThreadRow): object {
+  const { is_temporary: isTemporary, ...thread } = row;
+  return {
+    ...thread,
+    ...(isTemporary ? { is_temporary: true } : {}),
+    values: {},
+    interrupts: {},
+    error: thread.error ?? undefined,
+  };
 }

@@ -8,6 +8,7 @@ import type { Queryable } from "../storage/database.ts";
 import { announceReady, RunCancelled } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { isPending, isTerminal } from "./run.ts";
+import { storeState } from "./state.ts";
 
 export type CancelAction = "interrupt" | "rollback";
 
@@ -29,6 +30,9 @@ export async function cancelRun(
       return true;
     }
     await cancelPending(transaction, [runId], action, reason);
+    // One that waited for another try has left checkpoints, or has just lost them.
+    const graph = engine.graphs.get(String(run.metadata["graph_id"]));
+    if (run.attempt > 0 && graph) await storeState(transaction, graph, threadId);
     await promoteRuns(transaction, [threadId]);
     return false;
   });

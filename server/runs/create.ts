@@ -205,6 +205,7 @@ function newRun(
     idemKey: options.idemKey,
     afterSeconds: request.after_seconds ?? 0,
     timeoutMs: engine.limits.runTimeoutMs,
+    threadTtlMinutes: engine.limits.threadTtlMinutes,
     webhook: request.webhook ?? undefined,
     creates: isTemporary ? "temporary" : creates,
     firstLine: wholeLine(metadataOf(runId, 1)),

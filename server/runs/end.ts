@@ -5,6 +5,7 @@ import { LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { persistently } from "../persist.ts";
+import { Checkpoints } from "../storage/checkpoints.ts";
 import { deleteRunEvents } from "../storage/events.ts";
 import { deleteCheckpointsOfRun, deleteOwnRun, finishRun } from "../storage/finish.ts";
 import type { RunEnd } from "../storage/finish.ts";
@@ -15,7 +16,7 @@ import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Recording } from "./record.ts";
 import type { Owner } from "./run.ts";
-import { storeState } from "./state.ts";
+import { newestState, storeState } from "./state.ts";
 import { toWireJson } from "./wire-json.ts";
 
 // How long an end is worth another try while the database is away; then the run goes back to the queue.
@@ -88,7 +89,9 @@ async function finish(
 ): Promise<void> {
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
   const rest = await recording.rest();
-  const webhook = run.webhook ? { id: uuidv7(), payload: callBack(run, outcome) } : undefined;
+  const webhook = run.webhook
+    ? { id: uuidv7(), payload: callBack(run, outcome, await stateOf(engine, run, outcome)) }
+    : undefined;
   const end: RunEnd = { ...outcome, ...rest, webhook };
   const write = (): ReturnType<typeof finishRun> =>
     persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
@@ -104,6 +107,7 @@ async function finish(
     }
   }
   if (!ended) throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
+  if (webhook) engine.hints.due("webhooks");
   if (ended.hasWaiting) await promote(engine, owner.threadId);
 }
 
@@ -150,13 +154,26 @@ async function handOver(engine: Engine, { owner, recording }: Held): Promise<voi
   engine.hints.raise({ kind: "ready" });
 }
 
-function callBack(run: AcceptedRun, outcome: Outcome): string {
+/** The thread's state for the call-back: a run that did not go to its end left the one of its last checkpoint. */
+async function stateOf(engine: Engine, run: AcceptedRun, { threadState }: Outcome): Promise<unknown> {
+  if (threadState) return JSON.parse(threadState);
+  const graph = engine.graphs.get(run.graph_id);
+  if (!graph) return undefined;
+  return persistently(() => newestState(graph, new Checkpoints(engine.database), run.thread_id));
+}
+
+function callBack(run: AcceptedRun, outcome: Outcome, state: unknown): string {
   const { run_id, thread_id, assistant_id, metadata, kwargs, created_at, started_at, multitask } = run;
-  const state: unknown = outcome.threadState ? JSON.parse(outcome.threadState) : undefined;
   const values: unknown =
     typeof state === "object" && state !== null ? Reflect.get(state, "values") : undefined;
   return toWireJson({
-    ...{ run_id, thread_id, assistant_id, metadata, kwargs, created_at, multitask_strategy: multitask },
+    run_id,
+    thread_id,
+    assistant_id,
+    metadata,
+    kwargs,
+    created_at,
+    multitask_strategy: multitask,
     status: outcome.state,
     run_started_at: started_at,
     run_ended_at: new Date(now()),

@@ -1,5 +1,6 @@
 // What the engine's parts share: built once by main.ts, handed down.
 import type { Services } from "../services.ts";
+import type { Egress } from "../models/egress.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
@@ -18,6 +19,8 @@ export interface EngineLimits {
   readonly maxAttempts: number;
   /** Runs that may wait on one thread. */
   readonly maxQueuedRuns: number;
+  /** How long a thread is kept that says nothing of it; 0 for ever. */
+  readonly threadTtlMinutes: number;
 }
 
 export interface Engine {
@@ -33,6 +36,8 @@ export interface Engine {
   readonly reader: EventReader;
   readonly checkpoints: CheckpointBatch;
   readonly services: Services;
+  /** The way out to addresses that clients name. */
+  readonly egress: Egress;
   /** Set once the process is about to stop: it begins no more runs. */
   readonly stopping: AbortSignal;
   /** Looks for ready runs soon. */

@@ -10,9 +10,13 @@ import type { Log } from "../telemetry/log.ts";
 
 const POLL_MS = 500;
 
+/** What the heartbeat looks for besides runs. */
+export type DueKind = "crons" | "webhooks";
+
 export class Hints {
   readonly #database: Queryable;
   readonly #log: Log;
+  readonly #due = new Map<DueKind, () => void>();
   readonly #dirty = new Set<string>();
   readonly #watchers = new Map<string, Set<() => void>>();
   #raised: Notification[] = [];
@@ -24,6 +28,16 @@ export class Hints {
   constructor(database: Queryable, log: Log) {
     this.#database = database;
     this.#log = log;
+  }
+
+  /** Calls `work` when something of this kind may be due. */
+  whenDue(kind: DueKind, work: () => void): void {
+    this.#due.set(kind, work);
+  }
+
+  /** Something of this kind may be due, here. */
+  due(kind: DueKind): void {
+    this.#due.get(kind)?.();
   }
 
   /** These runs have new events, or have ended. */

@@ -84,6 +84,8 @@ async function pulse(held: Held, count: number): Promise<void> {
 async function act(engine: Engine, told: Pulse): Promise<void> {
   if (told.has_suspects) await reap(engine);
   if (told.has_waiting) await promoteWaiting(engine);
+  if (told.has_crons) engine.hints.due("crons");
+  if (told.has_webhooks) engine.hints.due("webhooks");
 }
 
 const rowOf = ({ hasSessions, engine }: Held): { hasLock: boolean; isDraining: boolean } => ({
@@ -111,11 +113,14 @@ async function register(held: Held): Promise<void> {
   }
   held.session = session;
   await notify(session, [{ kind: "ready" }]); // so that the others know of this process
-  void session.closed.then(() => {
-    if (held.session === session) held.session = undefined;
-    engine.log.warn("instance.unlocked", { worker_id: engine.workerId });
-  });
+  void forgetClosed(held, session);
   worker.poke();
+}
+
+async function forgetClosed(held: Held, session: Session): Promise<void> {
+  await session.closed;
+  if (held.session === session) held.session = undefined;
+  held.engine.log.warn("instance.unlocked", { worker_id: held.engine.workerId });
 }
 
 async function hearCancel(engine: Engine, session: Session, runIds: readonly string[]): Promise<void> {

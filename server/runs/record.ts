@@ -35,10 +35,10 @@ export interface Recording {
 /** Events of one run on their way in somebody else's statement. */
 export interface Rider {
   readonly segment: Segment;
-  written(): void;
-  lost(reason: string): void;
+  readonly written: () => void;
+  readonly lost: (reason: string) => void;
   /** They could not be written, because events before them are gone: those come first. */
-  behind(): void;
+  readonly behind: () => void;
 }
 
 /** The end of a run's log. */

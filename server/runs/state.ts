@@ -10,10 +10,10 @@ import {
   ThreadNotFound,
   ThreadWithoutGraph,
 } from "../errors.ts";
-import { deleteThreadRows } from "../storage/checkpoint-rows.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import type { LastPut } from "../storage/checkpoints.ts";
+import { deleteThreads } from "../storage/prune.ts";
 import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
@@ -172,7 +172,7 @@ export async function deleteThread(engine: Engine, threadId: string): Promise<vo
     const locked = await lockThread(transaction, threadId);
     if (!locked) throw new ThreadNotFound(threadId);
     if (locked.is_busy) throw ThreadBusy.forUpdate();
-    await deleteThreadRows(transaction, threadId);
+    await deleteThreads(transaction, [threadId]);
   });
 }
 

@@ -52,7 +52,8 @@ with found as (
     from public.checkpoints
    where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = coalesce($3::text, (
      select checkpoint_id from public.checkpoints
-      where thread_id = $1 and checkpoint_ns = $2 order by checkpoint_id desc limit 1)))
+      where thread_id = $1 and checkpoint_ns = $2 order by checkpoint_id desc limit 1))
+     and not metadata ? 'replay_only')
 select 'checkpoint' as kind, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata,
        null as channel, null as version, null as type, null::bytea as blob,
        null as task_path, null as task_id, null::int as idx
@@ -78,6 +79,7 @@ with page as (
     from public.checkpoints
    where ($1::text is null or thread_id = $1) and ($2::text is null or checkpoint_ns = $2)
      and ($3::text is null or checkpoint_id = $3) and ($4::jsonb is null or metadata @> $4)
+     and not metadata ? 'replay_only'
      and ($5::text is null or checkpoint_id < $5)
      and ($6::text is null or (checkpoint_id, thread_id, checkpoint_ns) < ($6, $7, $8))
    order by checkpoint_id desc, thread_id desc, checkpoint_ns desc limit $9),
@@ -112,14 +114,6 @@ const findNewestOwner = `/* findNewestOwner */
 select metadata ->> 'run_id' = $2 as is_own from public.checkpoints
  where thread_id = $1 and checkpoint_ns = '' order by checkpoint_id desc limit 1`;
 
-const deleteEvents = `/* deleteThreadEvents */
-delete from holdfast.run_events e using holdfast.runs r where r.thread_id = $1 and e.run_id = r.run_id`;
-const deleteThread = `/* deleteThread */ delete from holdfast.threads where thread_id = $1`;
-const deleteCheckpoints = `/* deleteCheckpoints */
-with c as (delete from public.checkpoints where thread_id = $1),
-b as (delete from public.checkpoint_blobs where thread_id = $1)
-delete from public.checkpoint_writes where thread_id = $1`;
-
 /** The checkpoint with its values and writes, as rows in no order; the newest if no id is given. */
 export const findCheckpointRows = (
   on: Queryable,
@@ -147,14 +141,6 @@ export const listPendingSendRows = (
   key: { threadId: string; namespace: string; checkpointIds: readonly string[]; channel: string },
 ): Promise<{ checkpoint_id: string; type: string; blob: Uint8Array }[]> =>
   on.query(listPendingSends, [key.threadId, key.namespace, key.checkpointIds, key.channel]);
-
-/** Deletes a thread with its runs, their events and its checkpoints. Call in a transaction: deleting the thread waits
- * for writes under way and refuses later ones, only then can the next statement see all there is to delete. */
-export async function deleteThreadRows(on: Queryable, threadId: string): Promise<void> {
-  await on.query(deleteEvents, [threadId]);
-  await on.query(deleteThread, [threadId]);
-  await on.query(deleteCheckpoints, [threadId]);
-}
 
 /** Whether the newest checkpoint of the thread's own graph was made by this run. */
 export async function isNewestOfRun(on: Queryable, threadId: string, runId: string): Promise<boolean> {

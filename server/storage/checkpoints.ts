@@ -23,16 +23,12 @@ import type { RunnableConfig } from "@langchain/core/runnables";
 import { InputInvalid, LeaseLost } from "../errors.ts";
 import { persistently } from "../persist.ts";
 import { dump, load } from "../privacy/serde.ts";
-import {
-  deleteThreadRows,
-  findCheckpointRows,
-  listCheckpointRows,
-  listPendingSendRows,
-} from "./checkpoint-rows.ts";
+import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./checkpoint-rows.ts";
 import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
 import { putForThread } from "./checkpoint-writes.ts";
 import type { CheckpointWrite, PointWrite } from "./checkpoint-writes.ts";
 import type { Database, Queryable } from "./database.ts";
+import { deleteThreads } from "./prune.ts";
 import { listDeltaHistory } from "./deltas.ts";
 
 const PAGE = 100;
@@ -169,8 +165,8 @@ export class Checkpoints extends BaseCheckpointSaver {
   /** Deletes the thread itself too, so that late writes of a run still going are refused. */
   override async deleteThread(threadId: string): Promise<void> {
     const database = this.#database;
-    if ("transaction" in database) await database.transaction((one) => deleteThreadRows(one, threadId));
-    else await deleteThreadRows(database, threadId);
+    if ("transaction" in database) await database.transaction((one) => deleteThreads(one, [threadId]));
+    else await deleteThreads(database, [threadId]);
   }
 
   override getDeltaChannelHistory(options: {

@@ -45,8 +45,17 @@ update holdfast.threads t
 returning t.has_waiting`;
 
 const cancelPendingRows = `/* cancelPending */
-update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now()
- where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')`;
+with r as (
+  update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now()
+   where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
+  returning *),
+outbox as (
+  insert into holdfast.webhooks (webhook_id, run_id, url, payload)
+  select gen_random_uuid(), run_id, webhook, json_build_object('run_id', run_id, 'thread_id', thread_id,
+    'assistant_id', assistant_id, 'metadata', metadata, 'kwargs', kwargs, 'created_at', created_at,
+    'multitask_strategy', multitask, 'status', state, 'run_started_at', started_at, 'run_ended_at', ended_at)
+    from r where webhook is not null)
+update holdfast.threads t set expires_at = now() + interval '10 min' from r where t.thread_id = r.thread_id and t.is_temporary`;
 
 const deletePendingRows = `/* deletePending */
 delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')

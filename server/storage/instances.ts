@@ -14,6 +14,8 @@ export interface Pulse {
   readonly has_ready: boolean;
   /** Delayed runs that are due, or threads whose next run nobody has promoted. */
   readonly has_waiting: boolean;
+  readonly has_crons: boolean;
+  readonly has_webhooks: boolean;
 }
 
 const insertInstanceRow = `/* insertInstance */
@@ -37,7 +39,9 @@ select exists (select from me) as is_known,
   exists (select from holdfast.runs where state = 'delayed' and run_at <= now())
     or exists (select from holdfast.threads t where t.has_waiting
       and not exists (select from holdfast.runs r where r.thread_id = t.thread_id and r.state in ('ready', 'running'))
-      and exists (select from holdfast.runs r where r.thread_id = t.thread_id and r.state = 'blocked')) as has_waiting`;
+      and exists (select from holdfast.runs r where r.thread_id = t.thread_id and r.state = 'blocked')) as has_waiting,
+  exists (select from holdfast.crons where is_enabled and next_run_at <= now()) as has_crons,
+  exists (select from holdfast.webhooks where state = 'pending' and next_at <= now()) as has_webhooks`;
 
 // The lock is free as soon as the process is gone; a heartbeat that recent may come from one that is just connecting
 // again. Without an answer for 15 s a process counts as dead even if the server of the database still sees it.

@@ -60,6 +60,8 @@ export interface NewRun {
   readonly webhook?: string | undefined;
   /** Make the thread if it is missing; a temporary one goes soon after its run. */
   readonly creates?: "no" | "thread" | "temporary" | undefined;
+  /** How long a thread that is made is kept; 0 for ever. */
+  readonly threadTtlMinutes?: number | undefined;
   /** The first event, as a line of the log, if the run begins at once. */
   readonly firstLine?: string | undefined;
   /** The caller holds the thread's lock and has decided that this run may wait there or begin. */
@@ -74,8 +76,9 @@ export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset
 
 const insertRunRow = `/* insertRun */
 with made as (
-  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting)
-  select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed') where $14 <> 'no'
+  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy)
+  select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'), nullif($17::float8, 0), 'delete'
+   where $14 <> 'no'
   on conflict (thread_id) do nothing returning thread_id, config),
 taken as (
   update holdfast.threads
@@ -137,6 +140,7 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       run.creates ?? "no",
       run.isDecided ?? false,
       run.firstLine ?? null,
+      run.threadTtlMinutes ?? 0,
     ]);
     return row;
   } catch (error) {

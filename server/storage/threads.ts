@@ -1,5 +1,6 @@
 // Rows of holdfast.threads. What a thread holds lives in its checkpoints; here is what is true of it as a whole.
 import type { Queryable } from "./database.ts";
+import type { ThreadTtl } from "./expiry.ts";
 
 export interface ThreadRow {
   readonly thread_id: string;
@@ -15,7 +16,8 @@ export interface ThreadRow {
 }
 
 const insertThreadRow = `/* insertThread */
-insert into holdfast.threads (thread_id, metadata) values ($1, $2)
+insert into holdfast.threads (thread_id, metadata, ttl_minutes, ttl_strategy, expires_at)
+values ($1, $2, $3, $4, now() + $3 * interval '1 min')
 on conflict (thread_id) do nothing
 returning thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at`;
 
@@ -43,8 +45,10 @@ export async function insertThread(
   on: Queryable,
   threadId: string,
   metadata: object,
+  ttl: ThreadTtl | null = null,
 ): Promise<ThreadRow | undefined> {
-  const [row] = await on.query<ThreadRow>(insertThreadRow, [threadId, metadata]);
+  const values = [threadId, metadata, ttl?.minutes ?? null, ttl?.strategy ?? null];
+  const [row] = await on.query<ThreadRow>(insertThreadRow, values);
   return row;
 }
 

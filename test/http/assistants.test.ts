@@ -71,7 +71,7 @@ test("info names only the features that are built", async () => {
     version: expect.stringMatching(/^\d+\.\d+\.\d+/),
     langgraph_js_version: "1.7.3",
     context: "js",
-    flags: { assistants: true, crons: false },
+    flags: { assistants: true, crons: true },
   });
 });
 

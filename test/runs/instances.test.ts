@@ -76,7 +76,14 @@ test("a run that has died with too many servers ends in error, and can be tried 
   const url = `${held.server.url}/threads/${threadId}/runs/${runId}/retry`;
   expect((await fetch(url, { method: "POST" })).status).toBe(200);
   const again = await collect(held.server.client.runs.joinStream(threadId, runId));
-  expect(again.map(({ event }) => event)).toEqual(["metadata", "error", "metadata", "values", "values", "values"]);
+  expect(again.map(({ event }) => event)).toEqual([
+    "metadata",
+    "error",
+    "metadata",
+    "values",
+    "values",
+    "values",
+  ]);
   expect((await held.server.client.runs.get(threadId, runId)).status).toBe("success");
   const refused = await fetch(url, { method: "POST" });
   expect([refused.status, refused.headers.get("x-holdfast-code")]).toEqual([409, "run_not_failed"]);

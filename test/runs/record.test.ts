@@ -50,6 +50,7 @@ async function end(owner: Owner, rest?: { seq: number; last: number; body: strin
     ...result,
     rest,
     segments: 1,
+    after: undefined,
     webhook: undefined,
   });
   return ended !== undefined;

@@ -1,6 +1,11 @@
-// Our saver as the contract suites want it: they write to threads nobody created, so each first put makes its row.
+// Our saver as the contract suites want it: they write to threads nobody created, so each write makes its row.
 import type { RunnableConfig } from "@langchain/core/runnables";
-import type { ChannelVersions, Checkpoint, CheckpointMetadata } from "@langchain/langgraph-checkpoint";
+import type {
+  ChannelVersions,
+  Checkpoint,
+  CheckpointMetadata,
+  PendingWrite,
+} from "@langchain/langgraph-checkpoint";
 import { Checkpoints } from "../../server/storage/checkpoints.ts";
 import type { Database } from "../../server/storage/database.ts";
 
@@ -25,5 +30,14 @@ export class CheckpointsOfAnyThread extends Checkpoints {
   ): Promise<RunnableConfig> {
     await createThreadRow(this.#database, config.configurable?.["thread_id"]);
     return super.put(config, checkpoint, metadata, versions);
+  }
+  override async putWrites(
+    config: RunnableConfig,
+    writes: PendingWrite[],
+    taskId: string,
+    taskPath?: string,
+  ): Promise<void> {
+    await createThreadRow(this.#database, config.configurable?.["thread_id"]);
+    return super.putWrites(config, writes, taskId, taskPath);
   }
 }

@@ -1,0 +1,175 @@
+// Routes of crons: runs that a schedule starts, on a thread or each on a new one.
+import { Hono } from "hono";
+import type { Context } from "hono";
+import { z } from "zod";
+import { InputInvalid } from "../errors.ts";
+import { isUuid } from "../ids.ts";
+import type { Egress } from "../models/egress.ts";
+import { findAssistant } from "../runs/create.ts";
+import { changeCron, createCron, removeCron } from "../runs/crons.ts";
+import type { CronFields } from "../runs/crons.ts";
+import type { Engine } from "../runs/engine.ts";
+import { checkWebhook } from "../runs/webhook.ts";
+import { countCrons, listCrons } from "../storage/crons.ts";
+import type { CronFilter, CronRow } from "../storage/crons.ts";
+import { readBody, refuseUnstorable } from "./ingress.ts";
+import { check, checkId, runCreate } from "./schemas.ts";
+
+const NOBODY = "00000000-0000-0000-0000-000000000000";
+// What of a run's request a cron keeps; its thread, its time and its end are the cron's own.
+const RUN_FIELDS = [
+  "input",
+  "command",
+  "config",
+  "context",
+  "stream_mode",
+  "stream_subgraphs",
+  "interrupt_before",
+  "interrupt_after",
+  "checkpoint",
+  "checkpoint_id",
+  "multitask_strategy",
+  "webhook",
+  "durability",
+] as const;
+
+const time = z.iso.datetime({ offset: true, local: true }).transform((text) => new Date(text));
+const cronFields = {
+  timezone: z.string().max(100).nullish(),
+  end_time: time.nullish(),
+  enabled: z.boolean().nullish(),
+  on_run_completed: z.enum(["delete", "keep"]).nullish(),
+};
+const cronCreate = runCreate.extend({ ...cronFields, schedule: z.string().min(1).max(200) });
+const cronChange = runCreate
+  .omit({ assistant_id: true })
+  .extend({ ...cronFields, schedule: z.string().min(1).max(200).nullish() });
+
+const cronFilter = z.object({
+  assistant_id: z.string().nullish(),
+  thread_id: z.string().refine(isUuid, "must be a UUID").nullish(),
+  enabled: z.boolean().nullish(),
+  metadata: z.record(z.string(), z.unknown()).nullish(),
+});
+const sortable = [
+  "cron_id",
+  "assistant_id",
+  "thread_id",
+  "created_at",
+  "updated_at",
+  "next_run_date",
+] as const;
+const cronSearch = cronFilter.extend({
+  limit: z.coerce.number().int().min(1).max(1000).default(10),
+  offset: z.coerce.number().int().min(0).max(1_000_000_000).default(0),
+  sort_by: z.enum(sortable).nullish(),
+  sort_order: z.enum(["asc", "desc"]).nullish(),
+  select: z.array(z.string()).nullish(),
+});
+
+/** @param egress decides which addresses a webhook may have */
+export function cronRoutes(engine: Engine, egress: Egress): Hono {
+  const app = new Hono();
+
+  app.post("/runs/crons", async (context) => create(context, null));
+  app.post("/threads/:thread/runs/crons", async (context) =>
+    create(context, checkId("thread", context.req.param("thread"))),
+  );
+
+  app.post("/runs/crons/search", async (context) => {
+    const query = check(cronSearch, await readBody(context));
+    const filter = filterOf(engine, query);
+    const { limit, offset, sort_by: by, sort_order: order, select } = query;
+    const total = await countCrons(engine.database, filter);
+    const page = {
+      ...filter,
+      sortBy: by ?? "created_at",
+      sortOrder: order ?? "desc",
+      limit,
+      offset,
+    } as const;
+    const rows = await listCrons(engine.database, page);
+    context.header("X-Pagination-Total", String(total));
+    if (offset + rows.length < total) context.header("X-Pagination-Next", String(offset + rows.length));
+    return context.json(rows.map((row) => selected(toCron(row), select)));
+  });
+
+  app.post("/runs/crons/count", async (context) => {
+    const filter = filterOf(engine, check(cronFilter, await readBody(context)));
+    return context.json(await countCrons(engine.database, filter));
+  });
+
+  app.patch("/runs/crons/:cron", async (context) => {
+    const body = await readBody(context);
+    const change = check(cronChange, body);
+    const cronId = idOf(context);
+    return context.json(toCron(await changeCron(engine, cronId, fieldsOf(egress, body, change))));
+  });
+
+  app.delete("/runs/crons/:cron", async (context) => {
+    await removeCron(engine, idOf(context));
+    return context.body(null, 204);
+  });
+
+  async function create(context: Context, threadId: string | null): Promise<Response> {
+    const body = await readBody(context);
+    const given = check(cronCreate, body);
+    const { assistant_id: assistantId, schedule } = given;
+    const fields = fieldsOf(egress, body, given);
+    return context.json(toCron(await createCron(engine, { ...fields, assistantId, threadId, schedule })));
+  }
+
+  return app;
+}
+
+/** Only what the client sent: what it left out has no default yet when the cron is changed, or run. */
+function fieldsOf(egress: Egress, body: unknown, given: z.output<typeof cronChange>): CronFields {
+  refuseUnstorable("metadata", given.metadata);
+  if (given.webhook) checkWebhook(egress, given.webhook);
+  const sent = Object.keys(body ?? {});
+  const payload = RUN_FIELDS.filter((field) => sent.includes(field)).map((field) => {
+    const isUnset = Reflect.get(Object(body), field) === null;
+    return [field, isUnset ? null : given[field]] as const;
+  });
+  return {
+    schedule: given.schedule ?? undefined,
+    timezone: given.timezone,
+    endTime: given.end_time,
+    isEnabled: given.enabled ?? undefined,
+    onRunCompleted: given.on_run_completed ?? undefined,
+    metadata: given.metadata ?? undefined,
+    payload: Object.fromEntries(payload),
+  };
+}
+
+function filterOf(engine: Engine, query: z.output<typeof cronFilter>): CronFilter {
+  refuseUnstorable("metadata", query.metadata);
+  const { assistant_id: asked } = query;
+  const assistantId = asked
+    ? (findAssistant(engine, asked)?.assistant_id ?? (isUuid(asked) ? asked : NOBODY))
+    : undefined;
+  return {
+    assistantId,
+    threadId: query.thread_id ?? undefined,
+    isEnabled: query.enabled ?? undefined,
+    metadata: query.metadata ?? undefined,
+  };
+}
+
+function idOf(context: Context): string {
+  const id = context.req.param("cron") ?? "";
+  if (isUuid(id)) return id;
+  throw new InputInvalid("Invalid cron ID: a cron is named by a UUID.");
+}
+
+function toCron({ is_enabled: enabled, next_run_at: next, error, ...row }: CronRow): Record<string, unknown> {
+  return { ...row, enabled, next_run_date: next, user_id: null, ...(error === null ? {} : { error }) };
+}
+
+function selected(
+  cron: Record<string, unknown>,
+  fields: readonly string[] | null | undefined,
+): Record<string, unknown> {
+  if (!fields) return cron;
+  return Object.fromEntries(Object.entries(cron).filter(([field]) => fields.includes(field)));
+}

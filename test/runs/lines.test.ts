@@ -1,0 +1,133 @@
+// The text form of the log: what is written is what is read, from wherever one begins, however it was cut.
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { LineReader, LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
+import type { Entry, Template } from "../../server/runs/lines.ts";
+
+interface Row {
+  readonly seq: number;
+  readonly body: string;
+}
+type Plain = readonly [seq: number, event: string, data: string];
+
+// Everything a JSON string can hold: control characters, the log's own dividers, halves of surrogate pairs.
+const text = fc.oneof(
+  fc.string({ unit: "binary" }),
+  fc.string({ unit: fc.constantFrom("\t", "\n", "\r", '"', "\\", "\0", "\u2028", "é", "😀") }),
+  fc
+    .array(fc.integer({ min: 0xd7f0, max: 0xe010 }), { maxLength: 4 })
+    .map((codes) => String.fromCharCode(...codes)),
+);
+const json = fc.oneof(
+  fc.jsonValue().map((value) => JSON.stringify(value)),
+  text.map((value) => JSON.stringify({ [value]: value })),
+);
+// Namespaces of subgraphs are part of a name.
+const event = fc.constantFrom("values", "messages", "messages|outer:1f|inner:2e", "e", "D", "d0");
+const template: fc.Arbitrary<Template> = fc.record({
+  event,
+  prefix: fc.constant('[{"content":'),
+  suffix: json.map((rest) => `,"rest":${rest}},{}]`),
+});
+
+/** Entries of one attempt: templates come and go between whole events. */
+const attempt: fc.Arbitrary<Entry[]> = fc
+  .tuple(fc.array(template, { minLength: 1, maxLength: 3 }), fc.nat(2))
+  .chain(([templates]) =>
+    fc.array(
+      fc.oneof(
+        fc.record({ event, data: json }),
+        fc.record({ template: fc.constantFrom(...templates), text: text.map((one) => JSON.stringify(one)) }),
+      ),
+      { minLength: 1, maxLength: 20 },
+    ),
+  );
+
+/** A run's log: each attempt has a writer of its own, and after a crash of the database numbers leave a gap. */
+const log = fc
+  .array(
+    fc.record({
+      entries: attempt,
+      gap: fc.constantFrom(0, 0, 1_000_000),
+      cuts: fc.infiniteStream(fc.boolean()),
+    }),
+    { minLength: 1, maxLength: 3 },
+  )
+  .map((attempts) => {
+    const [rows, written]: [Row[], Plain[]] = [[], []];
+    let next = 0;
+    for (const { entries, gap, cuts } of attempts) {
+      const writer = new LineWriter();
+      let lines: string[] = [];
+      const flush = (): void => {
+        if (lines.length > 0) rows.push({ seq: next - lines.length, body: lines.join("\n") });
+        lines = [];
+      };
+      next += gap;
+      for (const entry of entries) {
+        written.push([next, nameOf(entry), dataOf(entry)]);
+        lines.push(writer.line({ seq: next, entry }));
+        next += 1;
+        if (cuts.next().value) flush();
+      }
+      flush();
+    }
+    return { rows, written };
+  });
+
+async function readFrom(rows: readonly Row[], start: number): Promise<{ read: Plain[]; lookups: number[] }> {
+  const lookups: number[] = [];
+  const reader = new LineReader((seq) => {
+    lookups.push(seq);
+    return Promise.resolve(rows.findLast((row) => row.seq <= seq));
+  });
+  const read: Plain[] = [];
+  for (const { seq, body } of rows.slice(start)) {
+    for (const { seq: number, entry } of await reader.read(seq, body))
+      read.push([number, nameOf(entry), dataOf(entry)]);
+  }
+  return { read, lookups };
+}
+
+test("a log reads as it was written, from any row of it", async () => {
+  await fc.assert(
+    fc.asyncProperty(log, fc.nat(), async ({ rows, written }, from) => {
+      const start = from % rows.length;
+      const { read, lookups } = await readFrom(rows, start);
+      expect(read).toEqual(written.filter(([seq]) => seq >= (rows[start]?.seq ?? 0)));
+      expect(new Set(lookups).size, "each definition is looked up once").toBe(lookups.length);
+      if (start === 0) expect(lookups).toEqual([]);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test("each event is one line, without the dividers in its parts", () => {
+  fc.assert(
+    fc.property(attempt, (entries) => {
+      const writer = new LineWriter();
+      for (const [seq, entry] of entries.entries()) {
+        const line = writer.line({ seq, entry });
+        expect(line).not.toContain("\n");
+        const parts = line.split("\t").length;
+        expect(parts).toBe(line.startsWith("D\t") ? 5 : line.startsWith("e\t") ? 3 : 2);
+      }
+    }),
+  );
+});
+
+test("a token costs its own text and a few characters", () => {
+  const shared: Template = {
+    event: "messages",
+    prefix: '[{"content":',
+    suffix: `,"id":"${"x".repeat(400)}"},{}]`,
+  };
+  const writer = new LineWriter();
+  writer.line({ seq: 0, entry: { template: shared, text: '"a"' } });
+  expect(writer.line({ seq: 1, entry: { template: shared, text: '" token"' } })).toBe('d0\t" token"');
+});
+
+test("a reference to an event that defines nothing is an error, not another event's text", async () => {
+  const reader = new LineReader((seq) => Promise.resolve({ seq, body: "e\tvalues\t{}" }));
+  await expect(reader.read(5, 'd3\t"x"')).rejects.toThrow("Event 5 refers to event 3");
+});
