@@ -11,6 +11,7 @@ import { ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
+import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
 import { search } from "./retrieval/search.ts";
 import { startCrons } from "./runs/crons.ts";
@@ -133,6 +134,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   });
   const [crons, sweep] = [startCrons(engine), startSweep(engine)];
   parts.defer(() => Promise.all([crons.stop(), sweep.stop()]).then(() => undefined));
+  releaseMemory();
   log.info("server.started", { url: http?.url, graphs: graphIds, worker_id: workerId, role });
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
 }

@@ -32,7 +32,7 @@ export async function cancelRun(
     await cancelPending(transaction, [runId], action, reason);
     // One that waited for another try has left checkpoints, or has just lost them.
     const graph = engine.graphs.get(String(run.metadata["graph_id"]));
-    if (run.attempt > 0 && graph) await storeState(transaction, graph, threadId);
+    if (run.attempt > 0 && graph) await storeState(transaction, graph, threadId, action === "interrupt");
     await promoteRuns(transaction, [threadId]);
     return false;
   });

@@ -1,5 +1,5 @@
 // Reads the log for all who follow runs: one statement is under way at a time and answers everybody who has asked
-// meanwhile, so that a thousand followers cost a handful of statements.
+// meanwhile, so that a thousand followers cost a handful of statements. Who asks the same gets the same answer.
 import { turn } from "../clock.ts";
 import type { Queryable } from "../storage/database.ts";
 import { findSegment, listSegments } from "../storage/events.ts";
@@ -17,7 +17,7 @@ interface Question {
 
 export class EventReader {
   readonly #database: Queryable;
-  #questions: Question[] = [];
+  #questions = new Map<string, Question>();
   #isReading = false;
 
   constructor(database: Queryable) {
@@ -26,10 +26,11 @@ export class EventReader {
 
   /** Up to `PAGE` segments with events after number `after`; one row without a segment when there is none. */
   read(runId: string, after: number): Promise<SegmentRow[]> {
-    const answer = Promise.withResolvers<SegmentRow[]>();
-    this.#questions.push({ runId, after, answer });
+    const key = `${runId} ${after}`;
+    const asked = this.#questions.get(key) ?? { runId, after, answer: Promise.withResolvers<SegmentRow[]>() };
+    this.#questions.set(key, asked);
     if (!this.#isReading) void this.#read();
-    return answer.promise;
+    return asked.answer.promise;
   }
 
   /** The segment that holds an event. */
@@ -40,8 +41,10 @@ export class EventReader {
   async #read(): Promise<void> {
     this.#isReading = true;
     await turn();
-    while (this.#questions.length > 0) {
-      const questions = this.#questions.splice(0, MOST);
+    while (this.#questions.size > 0) {
+      const asked = [...this.#questions].slice(0, MOST);
+      for (const [key] of asked) this.#questions.delete(key);
+      const questions = asked.map(([, question]) => question);
       try {
         const rows = Map.groupBy(await listSegments(this.#database, questions, PAGE), ({ n }) => n);
         for (const [index, { answer }] of questions.entries()) answer.resolve(rows.get(index + 1) ?? []);

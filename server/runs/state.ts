@@ -147,10 +147,18 @@ export async function updateState(
   });
 }
 
-/** Writes down what the thread's newest state is now, and the status that follows from it. Lock the thread first. */
-export async function storeState(transaction: Queryable, graph: Graph, threadId: string): Promise<void> {
+/**
+ * Writes down what the thread's newest state is now, and the status that follows from it. Lock the thread first.
+ * @param isCancelled what is left to do was cancelled: the thread does not wait for an answer
+ */
+export async function storeState(
+  transaction: Queryable,
+  graph: Graph,
+  threadId: string,
+  isCancelled = false,
+): Promise<void> {
   const newest = await newestState(graph, new Checkpoints(transaction), threadId);
-  const status = newest.next.length > 0 ? "interrupted" : "idle";
+  const status = newest.next.length > 0 && !isCancelled ? "interrupted" : "idle";
   await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
 }
 

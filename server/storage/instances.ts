@@ -12,7 +12,7 @@ export interface Pulse {
   readonly cancelled: readonly { run_id: string; cancel: "interrupt" | "rollback" }[];
   readonly has_suspects: boolean;
   readonly has_ready: boolean;
-  /** Delayed runs that are due, or threads whose next run nobody has promoted. */
+  /** Delayed runs that are due, or threads whose next run nobody has promoted, or that seem to wait and do not. */
   readonly has_waiting: boolean;
   readonly has_crons: boolean;
   readonly has_webhooks: boolean;
@@ -39,7 +39,8 @@ select exists (select from me) as is_known,
   exists (select from holdfast.runs where state = 'delayed' and run_at <= now())
     or exists (select from holdfast.threads t where t.has_waiting
       and not exists (select from holdfast.runs r where r.thread_id = t.thread_id and r.state in ('ready', 'running'))
-      and exists (select from holdfast.runs r where r.thread_id = t.thread_id and r.state = 'blocked')) as has_waiting,
+      and (exists (select from holdfast.runs r where r.thread_id = t.thread_id and r.state = 'blocked')
+        or not exists (select from holdfast.runs r where r.thread_id = t.thread_id and r.state = 'delayed'))) as has_waiting,
   exists (select from holdfast.crons where is_enabled and next_run_at <= now()) as has_crons,
   exists (select from holdfast.webhooks where state = 'pending' and next_at <= now()) as has_webhooks`;
 

@@ -23,8 +23,9 @@ const lockWaitingRows = `/* lockWaitingThreads */
 select t.thread_id from holdfast.threads t
  where t.has_waiting
    and not exists (select from holdfast.runs l where l.thread_id = t.thread_id and l.state in ('ready', 'running'))
-   and exists (select from holdfast.runs w where w.thread_id = t.thread_id
-     and (w.state = 'blocked' or w.state = 'delayed' and w.run_at <= now()))
+   and (exists (select from holdfast.runs w where w.thread_id = t.thread_id
+       and (w.state = 'blocked' or w.state = 'delayed' and w.run_at <= now()))
+     or not exists (select from holdfast.runs w where w.thread_id = t.thread_id and w.state = 'delayed'))
  order by t.thread_id limit $1 for no key update of t skip locked`;
 
 const lockThreadRow = `/* lockThreads */
@@ -79,7 +80,7 @@ export const claimRuns = (
 ): Promise<OwnedRunRow[]> =>
   on.query(claimRows, [claim.workerId, claim.limit, claim.assistantIds, claim.timeoutMs]);
 
-/** Threads whose next run could begin but was not promoted, locked. */
+/** Threads whose next run could begin but was not promoted, or where nothing waits any more, locked. */
 export async function lockWaitingThreads(transaction: Queryable, limit: number): Promise<string[]> {
   const rows = await transaction.query<{ thread_id: string }>(lockWaitingRows, [limit]);
   return rows.map(({ thread_id: threadId }) => threadId);

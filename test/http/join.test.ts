@@ -2,16 +2,7 @@
 import { randomUUID } from "node:crypto";
 import type { Run } from "@langchain/langgraph-sdk";
 import { describe, expect, test } from "vitest";
-import {
-  GRAPHS,
-  logOf,
-  newName,
-  newThread,
-  post,
-  reaches,
-  statusOf,
-  usePair,
-} from "../fixtures/pair.ts";
+import { GRAPHS, logOf, newName, newThread, post, reaches, statusOf, usePair } from "../fixtures/pair.ts";
 import { collect, startTestServer } from "../support/server.ts";
 import type { Frame, TestServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
@@ -303,9 +294,8 @@ describe("a run without a thread", () => {
   test("its answer names the run, and where its stream goes on", async () => {
     const answer = await post(pair.here, "/runs/stream", { assistant_id: "silent", input: {} });
     await answer.text();
-    const [location = "", runId = ""] = /^\/threads\/[^/]+\/runs\/([^/]+)\/stream$/.exec(
-      answer.headers.get("location") ?? "",
-    ) ?? [];
+    const [location = "", runId = ""] =
+      /^\/threads\/[^/]+\/runs\/([^/]+)\/stream$/.exec(answer.headers.get("location") ?? "") ?? [];
     expect(answer.headers.get("content-location")).toBe(`/runs/${runId}`);
     const again = await get(pair.there, location);
     expect(idsOf(await again.text())[0]).toBe("0");

@@ -95,8 +95,8 @@ test("a log reads as it was written, from any row of it", async () => {
       const start = from % rows.length;
       const { read, lookups } = await readFrom(rows, start);
       expect(read).toEqual(written.filter(([seq]) => seq >= (rows[start]?.seq ?? 0)));
-      expect(new Set(lookups).size, "each definition is looked up once").toBe(lookups.length);
-      if (start === 0) expect(lookups).toEqual([]);
+      // Each definition is looked up once, and only one that lies before.
+      expect(lookups).toEqual([...new Set(lookups)].filter((seq) => seq < (rows[start]?.seq ?? 0)));
     }),
     { numRuns: 500 },
   );

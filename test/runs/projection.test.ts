@@ -8,7 +8,7 @@ import {
 } from "@langchain/core/messages";
 import type { BaseMessage } from "@langchain/core/messages";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { LineReader, LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
 import type { Entry } from "../../server/runs/lines.ts";
 import { Projection } from "../../server/runs/modes.ts";
@@ -42,10 +42,6 @@ const expected = (pieces: readonly Chunk[]): { event: string; data: unknown }[] 
     data: JSON.parse(toWireJson(payload)) as unknown,
   }));
 
-async function same(pieces: readonly Chunk[]): Promise<void> {
-  expect(await shown(pieces)).toEqual(expected(pieces));
-}
-
 const about = (extra: Metadata = {}): Metadata => ({
   tags: [],
   langgraph_node: "answer",
@@ -54,64 +50,64 @@ const about = (extra: Metadata = {}): Metadata => ({
   ...extra,
 });
 
-describe("a client sees the same for", () => {
-  const metadata = about();
-  // Providers send more than the class declares.
-  const piece = (fields: object): Chunk => asMessages([new AIMessageChunk(fields as never), metadata]);
+const metadata = about();
+// Providers send more than the class declares.
+const piece = (fields: object): Chunk =>
+  asMessages([new AIMessageChunk({ content: "", ...fields }), metadata]);
 
-  test("tokens of text, and the usage that comes last", () =>
-    same([
+/** Two subgraphs that stream at the same time, a token from each in turn. */
+function alternating(contents: readonly string[]): Chunk[] {
+  const sides = ["left", "right"].map((side) => ({ side, place: about({ langgraph_node: side }) }));
+  return contents.flatMap((content) =>
+    sides.map(({ side, place }) =>
+      asMessages([new AIMessageChunk({ id: side, content }), place], ["outer:1", `${side}:2`]),
+    ),
+  );
+}
+
+const CASES: [string, Chunk[]][] = [
+  [
+    "tokens of text, and the usage that comes last",
+    [
       ...["", "Hel", "lo", ' "quoted"\n\t', "\ud83d", "\ude00", "ü"].map((content) =>
         piece({ id: "a", content }),
       ),
       piece({
         id: "a",
-        content: "",
         response_metadata: { finish_reason: "stop", model_name: "m" },
-        usage_metadata: {
-          ...{ input_tokens: 3, output_tokens: 4, total_tokens: 7 },
-          output_token_details: { reasoning: 1 },
-        },
+        usage_metadata: { input_tokens: 3, total_tokens: 7, output_token_details: { reasoning: 1 } },
       }),
-    ]));
-
-  test("chunks of tool calls", () =>
-    same(
-      ['{"ci', 'ty":', '"Oslo"}'].map((args, index) =>
-        piece({
-          id: "a",
-          content: "",
-          tool_call_chunks: [
-            {
-              type: "tool_call_chunk",
-              index: 0,
-              args,
-              ...(index === 0 ? { id: "call_1", name: "weather" } : {}),
-            },
-          ],
-        }),
-      ),
-    ));
-
-  test("content in blocks", () =>
-    same([
+    ],
+  ],
+  [
+    "chunks of tool calls",
+    ['{"ci', 'ty":', '"Oslo"}'].map((args, index) =>
+      piece({
+        id: "a",
+        tool_call_chunks: [
+          {
+            type: "tool_call_chunk",
+            index: 0,
+            args,
+            ...(index === 0 ? { id: "call_1", name: "weather" } : {}),
+          },
+        ],
+      }),
+    ),
+  ],
+  [
+    "content in blocks",
+    [
       piece({ id: "a", content: [{ type: "text", text: "see" }] }),
       piece({ id: "a", content: [{ type: "image_url", image_url: { url: "data:image/png;base64,AA==" } }] }),
       piece({ id: "a", content: "and text again" }),
       piece({ id: "a", content: [] }),
-    ]));
-
-  test("two messages whose tokens alternate, each in its own subgraph", () => {
-    const [left, right] = [about({ langgraph_node: "left" }), about({ langgraph_node: "right" })];
-    const pieces = ["1", "2", "3", "4"].flatMap((content) => [
-      asMessages([new AIMessageChunk({ id: "l", content }), left], ["outer:1", "left:2"]),
-      asMessages([new AIMessageChunk({ id: "r", content }), right], ["outer:1", "right:3"]),
-    ]);
-    return same(pieces);
-  });
-
-  test("messages of every other class, without an id, and without a message at all", () =>
-    same([
+    ],
+  ],
+  ["two messages whose tokens alternate, each in its own subgraph", alternating(["1", "2", "3", "4"])],
+  [
+    "messages of every other class, without an id, and without a message at all",
+    [
       asMessages([new HumanMessage({ id: "h", content: "hi", name: "Ann" }), metadata]),
       asMessages([new SystemMessage("be kind"), metadata]),
       asMessages([
@@ -135,14 +131,18 @@ describe("a client sees the same for", () => {
       asMessages([{ role: "user", content: "a plain object" }, metadata]),
       asMessages([new AIMessageChunk("no metadata"), null]),
       asMessages("not a tuple"),
-    ]));
+    ],
+  ],
+  [
+    "a message whose metadata changes on the way",
+    [about(), about({ attempt: 2 }), about()].map((one, index) =>
+      asMessages([new AIMessageChunk({ id: "a", content: String(index) }), one]),
+    ),
+  ],
+];
 
-  test("a message whose metadata changes on the way", () =>
-    same(
-      [about(), about({ attempt: 2 }), about()].map((one, index) =>
-        asMessages([new AIMessageChunk({ id: "a", content: String(index) }), one]),
-      ),
-    ));
+test.each(CASES)("a client sees the same for %s", async (_, pieces) => {
+  expect(await shown(pieces)).toEqual(expected(pieces));
 });
 
 test("any sequence of messages, in any order and nesting, is the same JSON with and without templates", async () => {
@@ -182,18 +182,23 @@ test("any sequence of messages, in any order and nesting, is the same JSON with 
   const places = fc.uniqueArray(fc.constantFrom("x", "x:1|y", "x:1|z"), { minLength: 1 }).map((all) =>
     all.map((place) => {
       const path = place.split("|").slice(0, -1);
-      return { metadata: about({ langgraph_checkpoint_ns: place }), path };
+      return { where: about({ langgraph_checkpoint_ns: place }), path };
     }),
   );
   const pieces = places.chain((all) =>
     fc.array(
       fc
         .tuple(message, fc.constantFrom(...all))
-        .map(([one, { metadata, path }]) => asMessages([one, metadata], path)),
+        .map(([one, { where, path }]) => asMessages([one, where], path)),
       { maxLength: 12 },
     ),
   );
-  await fc.assert(fc.asyncProperty(pieces, same), { numRuns: 500 });
+  await fc.assert(
+    fc.asyncProperty(pieces, async (some) => {
+      expect(await shown(some)).toEqual(expected(some));
+    }),
+    { numRuns: 500 },
+  );
 });
 
 test("what is hidden, and what nobody asked for, is not shown", async () => {
@@ -206,7 +211,6 @@ test("what is hidden, and what nobody asked for, is not shown", async () => {
 
 test("the tokens of one answer share one template, and only the first costs more than its text", () => {
   const projection = new Projection(["messages-tuple"]);
-  const metadata = about();
   const writer = new LineWriter();
   const lines = Array.from({ length: 100 }, (_, seq) => {
     const entry = projection.entryOf(
