@@ -13,6 +13,8 @@ import { promoteWaiting } from "./worker.ts";
 import type { Worker } from "./worker.ts";
 
 const BEAT_MS = 1000;
+// Whatever fails, the loop lets everything else go on.
+const LEAST_MS = 50;
 // Every so many heartbeats: runs that are ours only here, or only in the database.
 const COMPARE_EVERY = 5;
 
@@ -49,7 +51,9 @@ export async function startInstance(
         engine.log.warn("heartbeat.failed", { reason: messageOf(error) });
       }
       // A lost session is opened again at once: soon the others may take this process for dead.
-      await Promise.race([sleep(BEAT_MS, over.signal), held.session?.closed ?? sleep(BEAT_MS, over.signal)]);
+      await sleep(LEAST_MS, over.signal);
+      const rest = sleep(BEAT_MS - LEAST_MS, over.signal);
+      await Promise.race([rest, held.session?.closed ?? rest]);
     }
   };
   const living = live();
@@ -107,12 +111,12 @@ async function register(held: Held): Promise<void> {
       // Which kind of cancel it is stands in the row.
       else void hearCancel(engine, session, notification.runIds);
     });
+    await notify(session, [{ kind: "ready" }]); // so that the others know of this process
   } catch (error) {
     await session.close().catch(() => undefined); // the first error is the one to tell
     throw error;
   }
   held.session = session;
-  await notify(session, [{ kind: "ready" }]); // so that the others know of this process
   void forgetClosed(held, session);
   worker.poke();
 }
