@@ -13,6 +13,8 @@ import { promoteWaiting } from "./worker.ts";
 import type { Worker } from "./worker.ts";
 
 const BEAT_MS = 1000;
+// While another instance seems to be gone.
+const SUSPICIOUS_MS = 250;
 // Whatever fails, the loop lets everything else go on.
 const LEAST_MS = 50;
 // Every so many heartbeats: runs that are ours only here, or only in the database.
@@ -44,15 +46,17 @@ export async function startInstance(
   worker.start(engine);
   const live = async (): Promise<void> => {
     for (let count = 1; !over.signal.aborted; count += 1) {
+      let pause = BEAT_MS;
       try {
         if (hasSessions && !held.session) await register(held);
-        await pulse(held, count);
+        const isCalm = await pulse(held, count);
+        if (!isCalm) pause = SUSPICIOUS_MS;
       } catch (error) {
         engine.log.warn("heartbeat.failed", { reason: messageOf(error) });
       }
       // A lost session is opened again at once: soon the others may take this process for dead.
       await sleep(LEAST_MS, over.signal);
-      const rest = sleep(BEAT_MS - LEAST_MS, over.signal);
+      const rest = sleep(pause - LEAST_MS, over.signal);
       await Promise.race([rest, held.session?.closed ?? rest]);
     }
   };
@@ -67,7 +71,8 @@ export async function startInstance(
   };
 }
 
-async function pulse(held: Held, count: number): Promise<void> {
+/** Beats, and does what the answer asks for. Returns false when another instance may be about to be found dead. */
+async function pulse(held: Held, count: number): Promise<boolean> {
   const { engine, worker, session } = held;
   // On its own connection: a pool that is all in use is no reason to seem dead.
   const on: Queryable = session ?? engine.database;
@@ -83,6 +88,7 @@ async function pulse(held: Held, count: number): Promise<void> {
   await act(engine, told);
   if (told.has_ready) worker.poke();
   if (count % COMPARE_EVERY === 0) await worker.compare();
+  return !told.has_suspects;
 }
 
 async function act(engine: Engine, told: Pulse): Promise<void> {

@@ -32,7 +32,7 @@ select exists (select from me) as is_known,
   (select count(*)::int from holdfast.instances where worker_id <> $1 and beat_at > now() - interval '15 s') as others,
   (select coalesce(json_agg(json_build_object('run_id', run_id, 'cancel', cancel)), '[]') from holdfast.runs
     where worker_id = $1 and state = 'running' and cancel is not null) as cancelled,
-  exists (select from holdfast.instances where worker_id <> $1 and beat_at < now() - interval '2 s')
+  exists (select from holdfast.instances where worker_id <> $1 and beat_at < now() - interval '1.2 s')
     or exists (select from holdfast.runs r where r.state = 'running'
       and not exists (select from holdfast.instances i where i.worker_id = r.worker_id)) as has_suspects,
   exists (select from holdfast.runs where state = 'ready' and run_at <= now()) as has_ready,
@@ -45,10 +45,10 @@ select exists (select from me) as is_known,
   exists (select from holdfast.webhooks where state = 'pending' and next_at <= now()) as has_webhooks`;
 
 // The lock is free as soon as the process is gone; a heartbeat that recent may come from one that is just connecting
-// again. Without an answer for 15 s a process counts as dead even if the server of the database still sees it.
+// again. Without a sign of life for 15 s a process counts as dead even if the server of the database still sees it.
 const lockDeadRows = `/* lockDeadInstances */
 select worker_id from holdfast.instances
- where worker_id <> $1 and (beat_at < now() - interval '15 s' or (has_lock and beat_at < now() - interval '2 s'
+ where worker_id <> $1 and (beat_at < now() - interval '15 s' or (has_lock and beat_at < now() - interval '1.5 s'
    and pg_try_advisory_xact_lock(hashtextextended(worker_id::text, 7))))
    for update skip locked`;
 
