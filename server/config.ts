@@ -150,7 +150,7 @@ export const settings = {
   pooler: setting({
     env: "HOLDFAST_POOLER",
     schema: flag.prefault("off"),
-    help: "on: DATABASE_URL is a transaction pooler such as PgBouncer. Session locks and notifications then need DATABASE_DIRECT_URL; without it takeover takes up to 15 s.",
+    help: "on: DATABASE_URL is a transaction pooler such as PgBouncer; no prepared statements are used. Session locks and notifications then need DATABASE_DIRECT_URL; without it takeover takes up to 15 s.",
   }),
   slots: setting({
     env: "HOLDFAST_SLOTS",

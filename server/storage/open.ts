@@ -25,6 +25,7 @@ type DatabaseConfig = Pick<
   | "connectTimeoutMs"
   | "statementTimeoutMs"
   | "preparedStatements"
+  | "pooler"
 >;
 
 /** @param say told of each slow step, in words for a person */
@@ -35,22 +36,29 @@ export async function openDatabase(
   const { databaseUrl: url, databaseDirectUrl: directUrl } = config;
   if (url) {
     const database = openPostgres({ ...config, url, directUrl });
-    const migrateGiven = (): ReturnType<typeof migrate> => migrateAt(config, directUrl ?? url);
+    const migrateGiven = (): ReturnType<typeof migrate> => migrateAt(config, directUrl ?? url, !directUrl);
     return { database, isEmbedded: false, migrate: migrateGiven, close: () => database.close() };
   }
   const dataDir = isAbsolute(config.dataDir) ? config.dataDir : resolve(config.dataDir);
   const mayMove = config.dataDir === DEFAULT_DATA_DIR;
   const embedded = await startEmbedded({ dataDir, mayMove, onProgress: say });
-  const database = openPostgres({ ...config, url: embedded.url });
+  const database = openPostgres({ ...config, url: embedded.url, pooler: false });
   const close = async (): Promise<void> => {
     await database.close();
     await embedded.stop();
   };
-  return { database, isEmbedded: true, migrate: () => migrateAt(config, embedded.url), close };
+  return { database, isEmbedded: true, migrate: () => migrateAt(config, embedded.url, false), close };
 }
 
-async function migrateAt(config: DatabaseConfig, url: string): ReturnType<typeof migrate> {
-  const database = openPostgres({ ...config, url, poolSize: 2, statementTimeoutMs: migrationTimeoutMs });
+async function migrateAt(config: DatabaseConfig, url: string, mayPool: boolean): ReturnType<typeof migrate> {
+  const pooler = config.pooler && mayPool;
+  const database = openPostgres({
+    ...config,
+    url,
+    pooler,
+    poolSize: 2,
+    statementTimeoutMs: migrationTimeoutMs,
+  });
   try {
     return await migrate(database);
   } finally {

@@ -12,6 +12,8 @@ export interface PostgresOptions {
   readonly connectTimeoutMs: number;
   readonly statementTimeoutMs: number;
   readonly preparedStatements: boolean;
+  /** `url` is a transaction pooler, which takes no settings for a connection. */
+  readonly pooler?: boolean;
 }
 
 export const UNIQUE_VIOLATION = "23505";
@@ -27,28 +29,36 @@ const REFUSED = /^(28|3D)/;
 const names = new Map<string, string | undefined>();
 
 export function openPostgres(options: PostgresOptions): Database {
-  const connection = (url: string): object => ({
+  const limits = {
+    statement_timeout: options.statementTimeoutMs,
+    idle_in_transaction_session_timeout: options.statementTimeoutMs,
+  };
+  const connection = (url: string, isPooler = false): object => ({
     connectionString: url,
     application_name: "holdfast",
     connectionTimeoutMillis: options.connectTimeoutMs,
-    statement_timeout: options.statementTimeoutMs,
     query_timeout: options.statementTimeoutMs + 5000,
-    idle_in_transaction_session_timeout: options.statementTimeoutMs,
     keepAlive: true,
+    ...(isPooler ? {} : limits),
   });
-  const pool = new Pool({ ...connection(options.url), max: options.poolSize });
+  const pool = new Pool({ ...connection(options.url, options.pooler), max: options.poolSize });
   pool.on("error", () => {
     // An idle connection died; the pool drops it and the next query opens another.
   });
+  const isNamed = options.preparedStatements && !options.pooler;
   const on = (client: Pool | ClientBase): Queryable => ({
     query: <Row>(text: string, values: readonly unknown[] = []) =>
-      run<Row>(client, options.preparedStatements ? nameOf(text) : undefined, text, values),
+      run<Row>(client, isNamed ? nameOf(text) : undefined, text, values),
   });
 
   return {
     ...on(pool),
     transaction: (work) => transact(pool, on, work),
-    session: () => openSession(new Client(connection(options.directUrl ?? options.url)), on),
+    session: () =>
+      openSession(
+        new Client(connection(options.directUrl ?? options.url, options.pooler && !options.directUrl)),
+        on,
+      ),
     close: () => pool.end(),
   };
 }
