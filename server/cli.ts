@@ -17,6 +17,16 @@ interface Shared {
   readonly port?: string;
 }
 
+interface ChaosCommand extends Shared {
+  readonly graph: string;
+  readonly input?: string;
+  readonly runs: string;
+  readonly instances: string;
+  readonly faults: string;
+  readonly seed?: string;
+  readonly json?: true;
+}
+
 const EXIT_CODES = `
 Exit codes: 0 done · 1 failed · 2 wrong usage · 3 a problem was found · 130 interrupted
 Settings come from the environment; docs/configuration.md lists them all.`;
@@ -75,6 +85,24 @@ function program(): Command {
     .action(async (options: Shared & { json?: true }) => {
       const { doctor } = await import("./commands/doctor.ts");
       process.exitCode = await doctor(await settle(options), { ...options, say });
+    });
+  cli
+    .command("chaos")
+    .description("kill servers under a graph of yours on a scratch database, and check every promise")
+    .requiredOption("--graph <id>", "graph of langgraph.json to run")
+    .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
+    .option("--input <json>", "input of each run")
+    .option("--runs <number>", "runs at once, for each fault", "20")
+    .option("--instances <number>", "servers", "3")
+    .option("--faults <names>", "kill9, zombie, database, divided by commas", "kill9,zombie,database")
+    .option("--seed <number>", "makes the same choices again")
+    .option("--json", "print one JSON object")
+    .action(async (options: ChaosCommand) => {
+      const { chaos } = await import("./commands/chaos.ts");
+      const { runs, instances, seed, config: _config, ...rest } = options;
+      const numbers = { runs: Number(runs), instances: Number(instances) };
+      const chosen = { ...rest, ...numbers, ...(seed === undefined ? {} : { seed: Number(seed) }), say };
+      process.exitCode = await chaos(await settle(options), chosen);
     });
   return cli;
 }

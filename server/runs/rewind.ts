@@ -1,7 +1,7 @@
 // What clients must take back when a run goes on in another process: the answer that the lost attempt had begun.
 // Official clients drop a message that is removed by its id, and take a values frame as the whole truth.
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import { isNewestOfRun } from "../storage/checkpoint-rows.ts";
+import { findFirstOfRun, isNewestOfRun } from "../storage/checkpoint-rows.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
@@ -18,57 +18,88 @@ interface Rewound {
 }
 
 /**
- * Tells clients what no longer counts.
+ * Tells clients what no longer counts, and completes what the lost attempt had kept but not told to its end.
  * @returns whether the newest checkpoint is the run's own: if so it goes on from there, else it begins again
  */
 export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): Promise<boolean> {
   const { graph, checkpointer, recording } = held;
-  const hasOwn = await isNewestOfRun(engine.database, run.thread_id, run.run_id);
-  const place = { thread_id: run.thread_id, checkpoint_ns: "", __pregel_checkpointer: checkpointer };
-  const { values } = await graph.getState({ configurable: place });
-  const known = new Set<string>();
-  collectIds(toWire(values ?? {}), known);
-  for (const [id, event] of await streamedMessages(engine, run.run_id)) {
-    if (known.has(id)) continue;
-    await recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
+  const asked = run.kwargs.stream_mode;
+  // A task that has finished is not run again, even if its superstep was not over: its results count as kept.
+  const stateAt = async (checkpointId?: string): Promise<{ values: unknown; results: unknown }> => {
+    const at = checkpointId === undefined ? {} : { checkpoint_id: checkpointId };
+    const place = { thread_id: run.thread_id, checkpoint_ns: "", ...at };
+    const config = { configurable: { ...place, __pregel_checkpointer: checkpointer } };
+    const { values, tasks } = await graph.getState(config);
+    return { values: toWire(values ?? {}), results: toWire(tasks.map(({ result }) => result ?? null)) };
+  };
+  const first = await findFirstOfRun(engine.database, run.thread_id, run.run_id);
+  const newest = await stateAt();
+  const kept = messagesIn(newest.results, messagesIn(newest.values));
+  const before = first === undefined ? kept : messagesIn((await stateAt(first)).values);
+  const told = await streamedMessages(engine, run.run_id);
+  const remove = (id: string, event: string): Promise<void> | undefined =>
+    recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
+  for (const [id, { event }] of told) if (!kept.has(id)) await remove(id, event);
+  for (const [id, message] of asked.includes("messages-tuple") ? kept : []) {
+    if (before.has(id)) continue;
+    const shown = told.get(id);
+    if (shown?.text === message["content"]) continue;
+    if (shown) await remove(id, shown.event);
+    await recording.append({ event: shown?.event ?? "messages", data: JSON.stringify([message, {}]) });
   }
-  if (run.kwargs.stream_mode.includes("values")) {
-    await recording.append({ event: "values", data: toWireJson(values ?? {}) });
-  }
-  return hasOwn;
+  if (asked.includes("values"))
+    await recording.append({ event: "values", data: JSON.stringify(newest.values) });
+  return first !== undefined && isNewestOfRun(engine.database, run.thread_id, run.run_id);
 }
 
-/** Ids of the messages that clients have seen parts of, each with the name of its events. */
-async function streamedMessages(engine: Engine, runId: string): Promise<Map<string, string>> {
+interface Told {
+  readonly event: string;
+  /** What clients have put together; undefined when it is more than text. */
+  readonly text: string | undefined;
+}
+
+/** The messages that clients have seen parts of, by id. */
+async function streamedMessages(engine: Engine, runId: string): Promise<Map<string, Told>> {
   const lines = new LineReader((seq) => engine.reader.find(runId, seq));
-  const seen = new Map<string, string>();
+  const told = new Map<string, Told>();
   let after = -1;
   for (;;) {
     const read = await engine.reader.read(runId, after);
     for (const { seq, last, body } of read) {
       if (seq === null) continue;
-      for (const { entry } of await lines.read(seq, body)) note(entry, seen);
+      for (const { entry } of await lines.read(seq, body)) note(entry, told);
       after = last;
     }
-    if (read.length < PAGE) return seen;
+    if (read.length < PAGE) return told;
   }
 }
 
-function note(entry: Entry, seen: Map<string, string>): void {
+function note(entry: Entry, told: Map<string, Told>): void {
   const event = nameOf(entry);
   if (event !== "messages" && !event.startsWith("messages|")) return;
   const parsed: unknown = JSON.parse(dataOf(entry));
   const message: unknown = Array.isArray(parsed) ? parsed[0] : undefined;
   if (typeof message !== "object" || message === null) return;
-  const { id, type } = message as Record<string, unknown>; // just parsed from JSON
+  const { id, type, content } = message as Record<string, unknown>; // just parsed from JSON
   if (typeof id !== "string") return;
-  if (type === "remove") seen.delete(id);
-  else seen.set(id, event);
+  if (type === "remove") {
+    told.delete(id);
+    return;
+  }
+  const before = told.has(id) ? told.get(id)?.text : "";
+  const text = before !== undefined && typeof content === "string" ? before + content : undefined;
+  told.set(id, { event, text });
 }
 
-/** Every `id` of an object with a `type` in a state: messages, wherever a graph keeps them. */
-function collectIds(value: unknown, ids: Set<string>): void {
-  if (typeof value !== "object" || value === null) return;
-  if ("id" in value && "type" in value && typeof value.id === "string") ids.add(value.id);
-  for (const item of Object.values(value)) collectIds(item, ids);
+/** Every object of a state with an `id` and a `type`: messages, wherever a graph keeps them. */
+function messagesIn(
+  value: unknown,
+  found = new Map<string, Record<string, unknown>>(),
+): Map<string, Record<string, unknown>> {
+  if (typeof value !== "object" || value === null) return found;
+  const { id, type, content } = value as Record<string, unknown>; // plain data
+  if (typeof id === "string" && typeof type === "string" && content !== undefined)
+    found.set(id, { ...value });
+  else for (const item of Object.values(value)) messagesIn(item, found);
+  return found;
 }

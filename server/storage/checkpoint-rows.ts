@@ -110,6 +110,11 @@ select checkpoint_id, type, blob from public.checkpoint_writes
  where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = any ($3::text[]) and channel = $4
  order by checkpoint_id, task_path collate "C", task_id collate "C", idx`;
 
+const findFirst = `/* findFirstOfRun */
+select checkpoint_id from public.checkpoints
+ where thread_id = $1 and checkpoint_ns = '' and metadata ->> 'run_id' = $2 and not metadata ? 'replay_only'
+ order by checkpoint_id limit 1`;
+
 const findNewestOwner = `/* findNewestOwner */
 select metadata ->> 'run_id' = $2 as is_own from public.checkpoints
  where thread_id = $1 and checkpoint_ns = '' order by checkpoint_id desc limit 1`;
@@ -146,4 +151,14 @@ export const listPendingSendRows = (
 export async function isNewestOfRun(on: Queryable, threadId: string, runId: string): Promise<boolean> {
   const [row] = await on.query<{ is_own: boolean | null }>(findNewestOwner, [threadId, runId]);
   return row?.is_own ?? false;
+}
+
+/** The oldest checkpoint of the thread's own graph that this run made. */
+export async function findFirstOfRun(
+  on: Queryable,
+  threadId: string,
+  runId: string,
+): Promise<string | undefined> {
+  const [row] = await on.query<{ checkpoint_id: string }>(findFirst, [threadId, runId]);
+  return row?.checkpoint_id;
 }

@@ -28,12 +28,24 @@ async function leaveRun(
   const { assistant_id: assistantId } = await held.server.client.assistants.get("keeping");
   const graph = { graph_id: "keeping" };
   await insertRun(held.scratch.database, {
-    ...{ runId, threadId, assistantId, workerId, state: "running", multitask: "reject", timeoutMs: 60_000 },
+    runId,
+    threadId,
+    assistantId,
+    workerId,
+    state: "running",
+    multitask: "reject",
+    timeoutMs: 60_000,
     metadata: graph,
     threadMetadata: graph,
     kwargs: {
-      ...{ input: { value: "kept" }, command: null, context: {}, stream_mode: ["values"] },
-      ...{ stream_subgraphs: false, interrupt_before: null, interrupt_after: null, durability: "sync" },
+      input: { value: "kept" },
+      command: null,
+      context: {},
+      stream_mode: ["values"],
+      stream_subgraphs: false,
+      interrupt_before: null,
+      interrupt_after: null,
+      durability: "sync",
       config: { configurable: { thread_id: threadId, run_id: runId } },
     },
   });

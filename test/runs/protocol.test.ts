@@ -176,6 +176,16 @@ test.each<Strategy>(["interrupt", "rollback"])(
   },
 );
 
+test("events that a crash of the database took come again before any that ride with a checkpoint or an end", async () => {
+  for (const later of [op.put(0, 2), op.finishAndDie(0, "success"), op.flush(0, 1, false)]) {
+    const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
+    const story = [op.createRunning(0, 0), op.flush(0, 2, false), op.flush(0, 1, false), op.loseTail(0)];
+    for (const plan of [...story, later, op.put(0, 1), op.end(0, "success")])
+      await op.step(plan, held, world);
+    expect(held.last.runs.map(({ state }) => state)).toEqual(["success"]);
+  }
+});
+
 const first = <Item>([item]: readonly Item[]): Item => item ?? expect.fail("there is none");
 
 /** Worker 0 has run 1, with events; run 2 waits behind it. Worker 2 is there to reap. */
@@ -274,7 +284,7 @@ test.each(RACES)("at the same time: %s", async (title, setup, one, other) => {
   }
 });
 
-const takeover = op.then(op.reap(1), op.claim(1, 1));
+const takeover = op.inTurn(op.reap(1), op.claim(1, 1));
 
 test.each<[string, Plan]>([
   ["events", op.flush(0, 2, false)],
