@@ -69,7 +69,11 @@ function answer(engine: Engine, error: Error, context: Context): Response {
   const route = `${context.req.method} ${context.req.path}`;
   if (error instanceof AppError) {
     if (error.status >= 500)
-      engine.log.error("request.failed", { route, code: error.code, reason: error.message });
+      engine.log[error.retryable ? "warn" : "error"]("request.failed", {
+        route,
+        code: error.code,
+        reason: error.message,
+      });
     const headers = { "content-type": "text/plain; charset=UTF-8", "X-Holdfast-Code": error.code };
     return new Response(error.message, { status: error.status, headers });
   }

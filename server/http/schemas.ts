@@ -61,6 +61,7 @@ export const runCreate = z.object({
     .enum(["create", "reject"])
     .nullish()
     .transform((value) => value ?? "reject"),
+  strict_resume: flag.nullish().transform((value) => value ?? false),
   after_seconds: z.number().min(0).max(31_536_000).nullish(),
   webhook: z.string().min(1).max(2048).nullish(),
   // The client's type says complete|continue, the server means delete|keep: the former leave it unset.

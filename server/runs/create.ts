@@ -41,6 +41,8 @@ export interface RunRequest {
   readonly multitask_strategy: "reject" | "enqueue" | "interrupt" | "rollback";
   readonly if_not_exists: "create" | "reject";
   readonly durability: "sync" | "async" | "exit";
+  /** Fail, before anything is written, if the command answers a question that is not asked. */
+  readonly strict_resume?: boolean;
   /** Seconds until the run may begin. */
   readonly after_seconds?: number | null | undefined;
   readonly webhook?: string | null | undefined;
@@ -257,7 +259,8 @@ export function findAssistant(engine: Engine, id: string): AssistantRow | undefi
 
 function kwargsOf(request: RunRequest, assistant: AssistantRow, identity: Fields): RunKwargs {
   const config = request.config ?? {};
-  const configurable = { ...asFields(config["configurable"]), ...identity };
+  const strict = request.strict_resume ? { __pregel_strict_resume: true } : {};
+  const configurable = { ...asFields(config["configurable"]), ...identity, ...strict };
   return {
     input: request.input ?? null,
     command: request.command ?? null,

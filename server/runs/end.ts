@@ -61,7 +61,9 @@ export function outcomeOf(reason: unknown): Outcome {
   const name = reason instanceof Error ? reason.name : "Error";
   const error = { error: name, message: messageOf(reason) };
   const state = reason instanceof RunTimedOut ? "timeout" : "error";
-  return { state, error, threadStatus: "error", threadState: null };
+  // An answer to a question that was not asked changes nothing: the one that was asked stays open.
+  const threadStatus = name === "UnknownInterruptError" ? "interrupted" : "error";
+  return { state, error, threadStatus, threadState: null };
 }
 
 interface Held {
