@@ -236,3 +236,52 @@ test("whatever comes at once on two servers, the thread comes to rest and every 
   expect(runs.filter(({ status }) => !ended.has(status))).toEqual([]);
   expect((await pair.there.client.threads.get(threadId)).status).toBe("idle");
 });
+
+const key = (): Record<string, string> => ({ "idempotency-key": newName() });
+const idOf = async (answer: Response): Promise<string> => ((await answer.json()) as Run).run_id;
+
+describe("a repeated request", () => {
+  test("with the same Idempotency-Key gets the first run, during it and after it", async () => {
+    const threadId = await newThread(pair.here);
+    const name = newName();
+    const headers = key();
+    const body = { assistant_id: "slow", input: inputOf(name) };
+    const first = await idOf(await post(pair.here, `/threads/${threadId}/runs`, body, headers));
+    await pair.gate.waitFor(name);
+    expect(await idOf(await post(pair.there, `/threads/${threadId}/runs`, body, headers))).toBe(first);
+    pair.gate.open(name);
+    const values = await (await post(pair.there, `/threads/${threadId}/runs/wait`, body, headers)).json();
+    expect(values).toMatchObject({ log: whole(name) });
+    expect(await pair.here.client.runs.list(threadId)).toHaveLength(1);
+  });
+
+  test.each(["reject", "enqueue", "interrupt"])(
+    "makes one run also when all come at once on two servers (%s)",
+    async (strategy) => {
+      const threadId = await newThread(pair.here);
+      const name = newName();
+      const headers = key();
+      const body = { assistant_id: "slow", input: inputOf(name), multitask_strategy: strategy };
+      const answers = await Promise.all(
+        Array.from({ length: 16 }, (_, index) =>
+          post(index % 2 ? pair.here : pair.there, `/threads/${threadId}/runs`, body, headers),
+        ),
+      );
+      pair.gate.open(name);
+      expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
+      expect(new Set(await Promise.all(answers.map(idOf))).size).toBe(1);
+      expect(await pair.here.client.runs.list(threadId)).toHaveLength(1);
+    },
+  );
+
+  test("without a thread makes one run, too", async () => {
+    const headers = key();
+    const body = { assistant_id: "silent", input: {} };
+    const answers = await Promise.all(
+      Array.from({ length: 16 }, (_, index) =>
+        post(index % 2 ? pair.here : pair.there, "/runs", body, headers),
+      ),
+    );
+    expect(new Set(await Promise.all(answers.map(idOf))).size).toBe(1);
+  });
+});

@@ -1,5 +1,7 @@
 // Watching runs: waiting, joining, coming back, leaving; on another server, after the end, after a restart.
 import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { Client } from "@langchain/langgraph-sdk";
 import type { Run } from "@langchain/langgraph-sdk";
 import { describe, expect, test } from "vitest";
 import { GRAPHS, logOf, newName, newThread, post, reaches, statusOf, usePair } from "../fixtures/pair.ts";
@@ -28,8 +30,8 @@ async function ended(server: TestServer): Promise<Run> {
   const name = newName();
   pair.gate.open(name);
   await server.client.runs.wait(threadId, "slow", { input: inputOf(name) });
-  const [run] = await server.client.runs.list(threadId);
-  return run ?? expect.fail("the run is listed");
+  const [run] = (await server.client.runs.list(threadId)) as [Run];
+  return run;
 }
 
 test("wait and join answer an object, also for a run that wrote nothing", async () => {
@@ -67,18 +69,22 @@ test("join of a failed run resolves, and the run says error; join of a deleted r
   await pair.there.client.runs.delete(threadId, run.run_id);
   for (const path of ["join", "stream"]) {
     const answer = await get(pair.here, `${pathOf(run)}/${path}`);
-    expect([answer.status, await answer.text()], path).toEqual([404, "Run not found"]);
+    expect([path, answer.status, await answer.text()]).toEqual([path, 404, "Run not found"]);
   }
 });
 
 test("those who watch a run that is rolled back come to a clean end", async () => {
   const threadId = await newThread(pair.here);
   const run = await start(pair.here, threadId, newName());
-  const watching = [pair.here, pair.there].flatMap(({ client }) => [
-    collect(client.runs.joinStream(threadId, run.run_id)),
+  const seen: string[] = [];
+  const follow = async (client: TestServer["client"]): Promise<void> => {
+    for await (const { event } of client.runs.joinStream(threadId, run.run_id)) seen.push(event);
+  };
+  const watching: Promise<unknown>[] = [pair.here, pair.there].flatMap(({ client }) => [
+    follow(client),
     client.runs.join(threadId, run.run_id),
   ]);
-  await until(async () => (await Promise.race([...watching, null])) === null, "all to watch");
+  await until(() => seen.filter((event) => event === "metadata").length === 2, "both to see it");
   await pair.there.client.runs.cancel(threadId, run.run_id, false, "rollback");
   const settled = await Promise.allSettled(watching);
   expect(settled.map(({ status }) => status)).toEqual(watching.map(() => "fulfilled"));
@@ -112,7 +118,8 @@ describe.each(["the server that ran it", "another server"])("the stream of a run
     await answer.text();
     for (const wrong of ["x", "1.5", "-2", "1e3", "99999999999999999999"]) {
       const refused = await get(asked(), `${pathOf(run)}/stream`, { "last-event-id": wrong });
-      expect([refused.status, await refused.text()], wrong).toEqual([
+      expect([wrong, refused.status, await refused.text()]).toEqual([
+        wrong,
         400,
         "Last-Event-ID must be the number of an event, or -1 for all of them.",
       ]);
@@ -182,18 +189,36 @@ test("a server that restarts replays the runs of its former life in full", async
   }
 });
 
-describe("leaving", () => {
-  const streaming = async (
-    server: TestServer,
-    threadId: string,
-    options: object,
-  ): Promise<{ leave: AbortController; next: () => Promise<unknown> }> => {
-    const leave = new AbortController();
-    const frames = server.client.runs.stream(threadId, "slow", { signal: leave.signal, ...options });
-    await frames.next();
-    return { leave, next: () => frames.next().catch(() => "closed") };
-  };
+async function streaming(
+  server: TestServer,
+  threadId: string,
+  options: object,
+): Promise<{ leave: AbortController; next: () => Promise<unknown> }> {
+  const leave = new AbortController();
+  const frames = server.client.runs.stream(threadId, "slow", { signal: leave.signal, ...options });
+  await frames.next();
+  return { leave, next: () => frames.next().catch(() => "closed") };
+}
 
+test("join outlives a restart of the server that was asked, while it has not answered", async () => {
+  const first = await startTestServer(pair.scratch.url, GRAPHS);
+  const threadId = await newThread(first);
+  const name = newName();
+  const run = await start(pair.here, threadId, name);
+  const patient = new Client({ apiUrl: first.url });
+  const joining = patient.runs.join(threadId, run.run_id);
+  await delay(200);
+  await first.stop();
+  const second = await startTestServer(pair.scratch.url, { ...GRAPHS, PORT: new URL(first.url).port });
+  try {
+    pair.gate.open(name);
+    expect(await joining).toMatchObject({ log: whole(name) });
+  } finally {
+    await second.stop();
+  }
+});
+
+describe("leaving", () => {
   test("cancels the run at once when asked, so that the next message is taken", async () => {
     const threadId = await newThread(pair.here);
     const [name, next] = [newName(), newName()];
@@ -203,12 +228,12 @@ describe("leaving", () => {
     });
     await pair.gate.waitFor(name);
     leave.abort();
-    await until(() => pair.gate.left.includes(name), "the graph to stop", 500);
+    await until(() => pair.gate.left.includes(name), "the graph to stop", 1000);
     pair.gate.open(next);
     await until(
       async () => (await pair.there.client.threads.get(threadId)).status === "idle",
       "the thread to be free",
-      500,
+      1000,
     );
     expect(
       await pair.there.client.runs.wait(threadId, "slow", { input: inputOf(next) }), //
@@ -225,6 +250,7 @@ describe("leaving", () => {
     const [run] = await pair.here.client.runs.list(threadId);
     pair.gate.open(name);
     await reaches(pair.here, run as Run, "success");
+    expect(await logOf(pair.here, threadId)).toEqual(whole(name));
   });
 
   test("a joined stream cancels a run on another server, when asked", async () => {
@@ -233,7 +259,7 @@ describe("leaving", () => {
     const leave = new AbortController();
     const options = { signal: leave.signal, cancelOnDisconnect: true };
     const joined = pair.here.client.runs.joinStream(threadId, run.run_id, options);
-    await joined.next();
+    expect(await joined.next()).toMatchObject({ value: { event: "metadata" } });
     leave.abort();
     await reaches(pair.here, run, "interrupted");
   });
@@ -258,12 +284,12 @@ describe("leaving", () => {
   });
 });
 
-describe("a run without a thread", () => {
-  // The client's type says complete|continue, servers mean delete|keep.
-  const keep = "keep" as "complete" | "continue";
-  const isHidden = async (threadId: string): Promise<boolean> =>
-    (await get(pair.there, `/threads/${threadId}`)).status === 404;
+// The client's type says complete|continue, servers mean delete|keep.
+const keep = "keep" as "complete" | "continue";
+const isHidden = async (threadId: string): Promise<boolean> =>
+  (await get(pair.there, `/threads/${threadId}`)).status === 404;
 
+describe("a run without a thread", () => {
   test("by wait, stream and create: its thread is hidden when it is over, the run and its stream still answer", async () => {
     const names = Array.from({ length: 3 }, newName);
     for (const name of names) pair.gate.open(name);
@@ -317,7 +343,7 @@ describe("a run without a thread", () => {
   test("many come in one batch, in the official client's spelling", async () => {
     const names = Array.from({ length: 3 }, newName);
     for (const name of names) pair.gate.open(name);
-    const runs = (await pair.here.client.runs.createBatch(
+    const runs = await pair.here.client.runs.createBatch(
       names.map((name) => ({
         assistantId: "slow",
         input: inputOf(name),
@@ -325,7 +351,7 @@ describe("a run without a thread", () => {
         metadata: { of: name },
         onCompletion: keep,
       })),
-    )) as Run[];
+    );
     expect(runs.map(({ metadata }) => metadata)).toMatchObject(names.map((name) => ({ of: name })));
     for (const [index, run] of runs.entries()) {
       const frames = await collect(pair.there.client.runs.joinStream(run.thread_id, run.run_id));

@@ -176,6 +176,29 @@ test.each<Strategy>(["interrupt", "rollback"])(
   },
 );
 
+const WRITES: [string, Plan][] = [
+  ["its events", op.flush(0, 2, false)],
+  ["a checkpoint", op.put(0, 0)],
+  ["a checkpoint with events", op.put(0, 2)],
+  ["an end, and dies", op.finishAndDie(0, "success")],
+  ["a release", op.release(0)],
+  ...op.WAYS.map((way): [string, Plan] => [`an end: ${way}`, op.end(0, way)]),
+];
+
+test.each(WRITES)(
+  "who has lost a run writes nothing more, were it to have it again: %s",
+  async (_, write) => {
+    for (const next of [0, 1]) {
+      const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
+      const story = [op.createRunning(0, 0), op.put(0, 2), dies(0), op.reap(1), op.claim(next, 1)];
+      for (const plan of story) await op.step(plan, held, world);
+      const before = held.last;
+      await op.step(write, held, world);
+      expect(held.last).toEqual(before);
+    }
+  },
+);
+
 test("events that a crash of the database took come again before any that ride with a checkpoint or an end", async () => {
   for (const later of [op.put(0, 2), op.finishAndDie(0, "success"), op.flush(0, 1, false)]) {
     const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
