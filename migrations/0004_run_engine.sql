@@ -10,6 +10,8 @@ alter table holdfast.instances add column has_lock boolean not null default true
 
 -- state is what GET /threads/:id/state answers for the newest checkpoint; null means it has to be computed.
 alter table holdfast.threads add column state json;
+-- What the status is when no run waits or runs: state may hold what SQL cannot read.
+alter table holdfast.threads add column resting text not null default 'idle' constraint threads_resting check (resting in ('idle', 'interrupted', 'error'));
 -- Whether runs wait behind the live one. Set under the row's lock, so that who ends a run sees it.
 alter table holdfast.threads add column has_waiting boolean not null default false;
 alter table holdfast.threads add column is_temporary boolean not null default false;
@@ -37,6 +39,7 @@ create unique index runs_idem_key on holdfast.runs (idem_key) where idem_key is 
 create index runs_ready on holdfast.runs (run_at, ord) where state = 'ready';
 create index runs_blocked on holdfast.runs (thread_id, ord) where state = 'blocked';
 create index runs_delayed on holdfast.runs (run_at) where state = 'delayed';
+create index runs_unfinished on holdfast.runs (thread_id, ord) where state in ('delayed', 'blocked', 'ready', 'running');
 create index runs_to_compact on holdfast.runs (ended_at) where segments > 16;
 
 -- Which run wrote it: a resume writes to a checkpoint of the run before, and a rollback must find that.

@@ -169,12 +169,14 @@ create table holdfast.threads (
   updated_at timestamp with time zone default now() not null,
   state_updated_at timestamp with time zone default now() not null,
   state json,
+  resting text default 'idle'::text not null,
   has_waiting boolean default false not null,
   is_temporary boolean default false not null,
   ttl_minutes double precision,
   ttl_strategy text,
   expires_at timestamp with time zone,
   constraint threads_pkey PRIMARY KEY (thread_id),
+  constraint threads_resting CHECK ((resting = ANY (ARRAY['idle'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_status CHECK ((status = ANY (ARRAY['idle'::text, 'busy'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_ttl_strategy CHECK ((ttl_strategy = ANY (ARRAY['delete'::text, 'keep_latest'::text])))
 );
@@ -256,6 +258,8 @@ CREATE INDEX runs_of_worker ON holdfast.runs USING btree (worker_id) WHERE (stat
 CREATE INDEX runs_ready ON holdfast.runs USING btree (run_at, ord) WHERE (state = 'ready'::text);
 
 CREATE INDEX runs_to_compact ON holdfast.runs USING btree (ended_at) WHERE (segments > 16);
+
+CREATE INDEX runs_unfinished ON holdfast.runs USING btree (thread_id, ord) WHERE (state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text]));
 
 CREATE INDEX threads_expiring ON holdfast.threads USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 

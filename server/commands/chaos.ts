@@ -1,5 +1,6 @@
 // holdfast chaos: breaks a cluster of real servers that runs the user's own graph, and says which promises held.
 // Everything happens on a database made for it; what the graph itself calls is called for real.
+import { resolve } from "node:path";
 import { env } from "node:process";
 import type { Config } from "../config.ts";
 import { ConfigInvalid } from "../errors.ts";
@@ -16,6 +17,7 @@ import { playRound } from "./chaos/round.ts";
 import type { RoundResult, Stage } from "./chaos/round.ts";
 import { givenServer, openScratch, ownServer } from "./chaos/scratch.ts";
 import type { OwnServer } from "./chaos/scratch.ts";
+import { indexSamples } from "./index-documents.ts";
 
 export interface ChaosOptions {
   readonly graph: string;
@@ -64,6 +66,8 @@ const EXAMPLES = 3;
 export async function chaos(config: Config, options: ChaosOptions): Promise<number> {
   const names = faultsIn(options.faults);
   const input = inputIn(options.input ?? DEFAULT_INPUT);
+  checkCount("--runs", options.runs, 1);
+  checkCount("--instances", options.instances, 2); // one must be left to go on
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   await using parts = new AsyncDisposableStack();
   const own = config.databaseUrl ? undefined : parts.adopt(await ownServer(), (server) => server.stop());
@@ -104,8 +108,11 @@ async function buildStage(
   parts: AsyncDisposableStack,
 ): Promise<Stage> {
   const { graph, input, own, instances } = options;
-  const scratch = await openScratch(own ?? givenServer(config.databaseUrl ?? ""));
+  // Databases are not made through a pooler.
+  const url = config.databaseDirectUrl ?? config.databaseUrl ?? "";
+  const scratch = await openScratch(own ?? givenServer(url));
   parts.defer(() => scratch.close());
+  await indexSamples(config, { graphsPath: resolve(config.graphs), say: () => undefined })(scratch.database);
   const hasModel = config.openaiApiKey !== undefined || config.openaiBaseUrl !== undefined;
   const offline = hasModel ? undefined : parts.adopt(await startOfflineModel(), (model) => model.stop());
   const cluster = await startCluster({
@@ -118,7 +125,7 @@ async function buildStage(
     },
     size: instances,
   });
-  parts.defer(() => cluster.stop());
+  parts.defer(async () => void (await cluster.stop()));
   const mayJump = own !== undefined;
   return {
     cluster,
@@ -199,6 +206,11 @@ function faultsIn(text: string): FaultName[] {
     if (found) return found;
     throw new ConfigInvalid(`${name} is not a fault; --faults takes ${NAMES.join(", ")}.`);
   });
+}
+
+function checkCount(name: string, value: number, least: number): void {
+  if (!Number.isInteger(value) || value < least)
+    throw new ConfigInvalid(`${name} must be a whole number, at least ${least}.`);
 }
 
 function inputIn(text: string): unknown {

@@ -55,7 +55,8 @@ export class RunStreams {
     const gone = new AbortController();
     const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
     const held = this.#held(context, run, from, gone);
-    const body = bytesOf(lastValues(events), { ...held, render: String, keepAlive: "\n" });
+    const values = this.#valuesOf(run, lastValues(events));
+    const body = bytesOf(values, { ...held, render: String, keepAlive: "\n" });
     return new Response(body, {
       headers: { "content-type": "application/json", ...locationsOf(run, from) },
     });
@@ -142,6 +143,7 @@ async function* lastValues(events: AsyncGenerator<Numbered[]>): AsyncGenerator<s
   let values: Record<string, unknown> = {};
   for await (const batch of events) {
     for (const { entry } of batch) {
+      if (nameOf(entry) === "metadata") values = {}; // a new attempt
       if (nameOf(entry) === "error") values = { __error__: JSON.parse(dataOf(entry)) };
       if (nameOf(entry) !== "values") continue;
       const latest: unknown = JSON.parse(dataOf(entry));

@@ -1,6 +1,7 @@
 // Routes of runs: on a thread, or without one, which makes a temporary thread.
 import { Hono } from "hono";
 import type { Context } from "hono";
+import { InputInvalid } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import { cancelRun, deleteRun, retry } from "../runs/cancel.ts";
 import { cancelMany } from "../runs/cancel-many.ts";
@@ -24,6 +25,7 @@ import {
 import { cursorOf, RunStreams } from "./run-streams.ts";
 import type { Bindings } from "./run-streams.ts";
 
+const MAX_KEY = 255;
 const THREAD = "/threads/:thread/runs";
 const RUN = `${THREAD}/:run`;
 
@@ -119,6 +121,9 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
     if (request.webhook) checkWebhook(engine.egress, request.webhook);
     const isStateless = given === undefined;
     const key = context.req.header("idempotency-key");
+    if (key && key.length > MAX_KEY) {
+      throw new InputInvalid(`Idempotency-Key has more than ${MAX_KEY} characters. Use a UUID.`);
+    }
     const options: CreateOptions = {
       isStateless,
       idemKey: key ? `${given ?? "stateless"} ${key}` : undefined,
@@ -147,7 +152,7 @@ function placeOf(context: Context<Bindings>): { threadId: string; runId: string 
 const reasonOf = (reason: string | undefined, action: "interrupt" | "rollback"): string | null =>
   reason === "taken" && action === "interrupt" ? "taken: by another client" : null;
 
-export function toRun(run: RunRow): object {
+function toRun(run: RunRow): object {
   const { run_id, thread_id, assistant_id, metadata, kwargs, created_at, updated_at, multitask, state } = run;
   return {
     run_id,

@@ -6,7 +6,10 @@ import { isUuid } from "../ids.ts";
 const fields = z.record(z.string(), z.unknown());
 const mode = z.union([z.string(), z.array(z.string())]);
 const breakpoints = z.union([z.literal("*"), z.array(z.string())]);
-const uuid = z.string().refine(isUuid, "must be a UUID");
+const uuid = z
+  .string()
+  .refine(isUuid, "must be a UUID")
+  .transform((id) => id.toLowerCase());
 const flag = z
   .union([z.boolean(), z.string()])
   .transform((value) => value === true || /^(true|1|yes)$/i.test(String(value)));
@@ -164,7 +167,7 @@ export function check<Schema extends z.ZodType>(schema: Schema, value: unknown):
 
 /** @throws InputInvalid naming the kind of id */
 export function checkId(kind: "thread" | "run" | "checkpoint", id: string): string {
-  if (isUuid(id)) return id;
+  if (isUuid(id)) return id.toLowerCase();
   throw new InputInvalid(`Invalid ${kind} ID: a ${kind} is named by a UUID.`);
 }
 

@@ -1,5 +1,6 @@
 // Accepts a run: the assistant, what it was asked, and the row, which claims the thread for it or waits in its queue.
-// Nothing is executed before the row is committed; a caller that sees an error knows that nothing was accepted.
+// Nothing is executed before the row is committed. A caller that sees a refusal knows that nothing was accepted; if the
+// answer was lost on its way, an idempotency key makes it safe to ask again.
 import { AssistantNotFound, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
@@ -8,7 +9,14 @@ import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import { cancelPending, requestCancel } from "../storage/finish.ts";
 import { promoteRuns } from "../storage/queue.ts";
-import { findRun, findRunByKey, insertRun, listRuns, listUnfinished } from "../storage/runs.ts";
+import {
+  countUnfinished,
+  findRun,
+  findRunByKey,
+  insertRun,
+  listRuns,
+  listUnfinished,
+} from "../storage/runs.ts";
 import type { NewRun, OwnedRunRow, RunRow } from "../storage/runs.ts";
 import { lockThread } from "../storage/threads.ts";
 import { stopRuns } from "./cancel.ts";
@@ -139,19 +147,14 @@ async function queue(
     const first = await earlier(transaction, run.idemKey);
     if (first) return { earlier: first };
     if (!isThere) throw new ThreadNotFound(threadId);
-    const others = await listUnfinished(transaction, threadId);
-    if (others.length > 0 && strategy === "reject") throw ThreadBusy.forRun();
-    const running = others.filter(({ state }) => state === "running").map(({ run_id: id }) => id);
-    const pending = others.filter(({ state }) => isPending(state)).map(({ run_id: id }) => id);
     const isStopping = strategy === "interrupt" || strategy === "rollback";
-    if (isStopping) {
-      await cancelPending(transaction, pending, strategy, "another run came");
-      await requestCancel(transaction, running, strategy, "another run came");
-    } else if (pending.length >= engine.limits.maxQueuedRuns) {
+    const stopped = isStopping ? await stopOthers(transaction, threadId, strategy) : [];
+    const others = await countUnfinished(transaction, threadId);
+    if (strategy === "reject" && others.all > 0) throw ThreadBusy.forRun();
+    if (others.pending >= engine.limits.maxQueuedRuns) {
       throw new QueueFull(threadId, engine.limits.maxQueuedRuns);
     }
-    const isLive = running.length > 0 || (!isStopping && others.some(({ state }) => state === "ready"));
-    const waits = isLive || (!isStopping && others.some(({ state }) => state === "blocked"));
+    const waits = others.is_live || others.is_waiting;
     const state = run.state === "delayed" ? "delayed" : waits ? "blocked" : run.state;
     const workerId = state === "running" ? run.workerId : null;
     const inserted = await insertRun(transaction, {
@@ -164,14 +167,30 @@ async function queue(
     // Under the thread's lock nobody else can have come between.
     if (inserted === undefined || inserted === "taken") throw ThreadBusy.forRun();
     // Runs that waited without a live one, such as after a crash, go first.
-    if (waits && !isLive) await promoteRuns(transaction, [threadId]);
-    return { row: inserted, stopped: isStopping ? { runIds: running, action: strategy } : undefined };
+    const promoted = waits && !others.is_live ? await promoteRuns(transaction, [threadId]) : [];
+    const stops = isStopping ? { runIds: stopped, action: strategy } : undefined;
+    return { row: inserted, stops, hasPromoted: promoted.length > 0 };
   });
   if ("row" in queued) {
-    if (queued.stopped) stopRuns(engine, queued.stopped.runIds, queued.stopped.action);
-    if (queued.row.state === "blocked") announceReady(engine);
+    if (queued.stops) stopRuns(engine, queued.stops.runIds, queued.stops.action);
+    if (queued.hasPromoted) announceReady(engine);
   }
   return queued;
+}
+
+/** Ends what waits on the thread and asks what runs there to stop. Returns the latter. */
+async function stopOthers(
+  transaction: Queryable,
+  threadId: string,
+  action: "interrupt" | "rollback",
+): Promise<string[]> {
+  const others = await listUnfinished(transaction, threadId);
+  const idsOf = (wanted: (state: RunState) => boolean): string[] =>
+    others.filter(({ state }) => wanted(state)).map(({ run_id: id }) => id);
+  const running = idsOf((state) => state === "running");
+  await cancelPending(transaction, idsOf(isPending), action, "another run came");
+  await requestCancel(transaction, running, action, "another run came");
+  return running;
 }
 
 const earlier = async (on: Queryable, idemKey: string | undefined): Promise<RunRow | undefined> =>

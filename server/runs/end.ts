@@ -1,7 +1,7 @@
 // How a run leaves this process: ended, rolled back, or handed over. Last events, state, thread and call-back are
 // written in one fenced statement: a process that dies here leaves either all of it or a run that another one ends.
 import { now } from "../clock.ts";
-import { LeaseLost, messageOf } from "../errors.ts";
+import { AppError, LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { persistently } from "../persist.ts";
@@ -86,9 +86,10 @@ export async function endRun(engine: Engine, held: Held, outcome: Outcome): Prom
 
 async function finish(
   engine: Engine,
-  { run, owner, recording }: Held,
+  held: Held,
   outcome: Outcome & { state: RunEnd["state"] },
 ): Promise<void> {
+  const { run, owner, recording } = held;
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
   const rest = await recording.rest();
   const webhook = run.webhook
@@ -101,11 +102,15 @@ async function finish(
   if (!ended) {
     const row = await persistently(() => findRun(engine.database, owner.runId), { forMs: FINISH_MS });
     const isOurs = row?.attempt === owner.attempt;
+    if (isOurs && row.state === "running" && row.cancel === "rollback") {
+      await rollBack(engine, held); // asked for when the graph was at its end already
+      return;
+    }
     if (isOurs && row.state === "running") {
       await recording.repair();
       ended = await write();
     } else if (isOurs && row.state === outcome.state) {
-      ended = { hasWaiting: true }; // our own statement ended it, although its answer was lost
+      ended = { hasWaiting: true }; // our own statement ended it, although its answer was lost: perhaps some wait
     }
   }
   if (!ended) throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
@@ -114,7 +119,7 @@ async function finish(
 }
 
 /** Makes the thread's next run ready. If this process dies before, a heartbeat elsewhere finds it waiting. */
-export async function promote(engine: Engine, threadId: string): Promise<void> {
+async function promote(engine: Engine, threadId: string): Promise<void> {
   faultPoint("run.promoting");
   const promoted = await engine.database.transaction(async (transaction) => {
     await lockThreads(transaction, [threadId]);
@@ -161,7 +166,12 @@ async function stateOf(engine: Engine, run: AcceptedRun, { threadState }: Outcom
   if (threadState) return JSON.parse(threadState);
   const graph = engine.graphs.get(run.graph_id);
   if (!graph) return undefined;
-  return persistently(() => newestState(graph, new Checkpoints(engine.database), run.thread_id));
+  try {
+    return await persistently(() => newestState(graph, new Checkpoints(engine.database), run.thread_id));
+  } catch (error) {
+    if (error instanceof AppError && error.retryable) throw error;
+    return undefined; // a state that nobody can read is no reason not to call back
+  }
 }
 
 function callBack(run: AcceptedRun, outcome: Outcome, state: unknown): string {

@@ -16,6 +16,7 @@ export class EventLog {
   readonly #workerId: string;
   readonly #hasSessions: boolean;
   #session: Session | undefined;
+  #opening: Promise<Session> | undefined;
   #recent: { readonly segment: Segment; readonly at: number }[] = [];
 
   /** @param hasSessions false behind a transaction pooler: then every commit waits for the disk instead */
@@ -55,7 +56,9 @@ export class EventLog {
   async #write(segments: readonly Segment[]): ReturnType<typeof insertSegments> {
     if (!this.#hasSessions) return insertSegments(this.#database, this.#workerId, segments);
     const isNew = this.#session === undefined;
-    const session = this.#session ?? (await this.#open());
+    this.#opening ??= isNew ? this.#open().finally(() => (this.#opening = undefined)) : undefined;
+    const session = this.#session ?? (await this.#opening);
+    if (!session) return this.#write(segments); // lost again while it was opened
     const again = isNew ? this.#recent.map(({ segment }) => segment) : [];
     try {
       return await insertSegments(session, this.#workerId, [...again, ...segments]);

@@ -59,6 +59,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;
   engine.live.add({ runId, attempt, controller, tail: recording.tail, requestDrain, done });
+  void done.finally(() => engine.poke()); // a slot is free
 }
 
 async function nextEvent(engine: Engine, run: AcceptedRun): Promise<number> {

@@ -26,6 +26,11 @@ interface Held {
   readonly hasSessions: boolean;
   /** Undefined behind a transaction pooler, or while a lost one is opened again. */
   session: Session | undefined;
+  /** Aborted when the session is lost. */
+  lost: AbortController;
+  /** What the last heartbeat asked for is being done. */
+  duty: Promise<void> | undefined;
+  hasBeenKnown: boolean;
   /** The lock may still be held by the backend of a connection that broke. */
   isLocked: boolean;
 }
@@ -41,7 +46,7 @@ export async function startInstance(
   hasSessions: boolean,
 ): Promise<{ stop(): Promise<void> }> {
   const over = new AbortController();
-  const held: Held = { engine, worker, hasSessions, session: undefined, isLocked: false };
+  const held: Held = { engine, worker, hasSessions, session: undefined, isLocked: false, ...fresh() };
   await register(held);
   worker.start(engine);
   const live = async (): Promise<void> => {
@@ -56,8 +61,7 @@ export async function startInstance(
       }
       // A lost session is opened again at once: soon the others may take this process for dead.
       await sleep(LEAST_MS, over.signal);
-      const rest = sleep(pause - LEAST_MS, over.signal);
-      await Promise.race([rest, held.session?.closed ?? rest]);
+      await sleep(pause - LEAST_MS, AbortSignal.any([over.signal, held.lost.signal]));
     }
   };
   const living = live();
@@ -80,36 +84,57 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   const told = await beat(on, engine.workerId, engine.stopping.aborted);
   engine.hints.hasOthers = told.others > 0;
   if (!told.is_known) {
-    engine.log.warn("instance.forgotten", { worker_id: engine.workerId });
-    engine.live.abortAll(new LeaseLost("This server was silent for so long that others have its runs."));
     await insertInstance(on, engine.workerId, rowOf(held));
+    forgotten(engine);
   }
   for (const { run_id: runId, cancel } of told.cancelled) engine.live.abort(runId, new RunCancelled(cancel));
-  await act(engine, told);
   if (told.has_ready) worker.poke();
-  if (count % COMPARE_EVERY === 0) await worker.compare();
+  if (told.has_crons) engine.hints.due("crons");
+  if (told.has_webhooks) engine.hints.due("webhooks");
+  // Beside the heartbeat, which must not wait for the pool or for locks.
+  held.duty ??= act(held, told, count % COMPARE_EVERY === 0).finally(() => (held.duty = undefined));
   return !told.has_suspects;
 }
 
-async function act(engine: Engine, told: Pulse): Promise<void> {
-  if (told.has_suspects) await reap(engine);
-  if (told.has_waiting) await promoteWaiting(engine);
-  if (told.has_crons) engine.hints.due("crons");
-  if (told.has_webhooks) engine.hints.due("webhooks");
+async function act({ engine, worker }: Held, told: Pulse, compares: boolean): Promise<void> {
+  const duties = [
+    ...(told.has_suspects ? [() => reap(engine)] : []),
+    ...(told.has_waiting ? [() => promoteWaiting(engine)] : []),
+    ...(compares ? [() => worker.compare()] : []),
+  ];
+  for (const duty of duties) {
+    await duty().catch((error: unknown) => engine.log.warn("duty.failed", { reason: messageOf(error) }));
+  }
 }
+
+const fresh = (): Pick<Held, "lost" | "duty" | "hasBeenKnown"> => ({
+  lost: new AbortController(),
+  duty: undefined,
+  hasBeenKnown: false,
+});
 
 const rowOf = ({ hasSessions, engine }: Held): { hasLock: boolean; isDraining: boolean } => ({
   hasLock: hasSessions,
   isDraining: engine.stopping.aborted,
 });
 
+function forgotten(engine: Engine): void {
+  engine.log.warn("instance.forgotten", { worker_id: engine.workerId });
+  engine.live.abortAll(new LeaseLost("This server was silent for so long that others have its runs."));
+}
+
 async function register(held: Held): Promise<void> {
   const { engine, worker } = held;
-  if (!held.hasSessions) return insertInstance(engine.database, engine.workerId, rowOf(held));
+  if (!held.hasSessions) {
+    await insertInstance(engine.database, engine.workerId, rowOf(held));
+    return;
+  }
   const session = await engine.database.session();
   try {
     held.isLocked = await lockInstance(session, engine.workerId);
-    await insertInstance(session, engine.workerId, rowOf(held));
+    const isNew = await insertInstance(session, engine.workerId, rowOf(held));
+    if (isNew && held.hasBeenKnown) forgotten(engine);
+    held.hasBeenKnown = true;
     await listen(session, (notification) => {
       engine.hints.hasOthers = true; // perhaps only this process itself: the next heartbeat knows
       if (notification.kind === "ready") worker.poke();
@@ -123,13 +148,17 @@ async function register(held: Held): Promise<void> {
     throw error;
   }
   held.session = session;
+  held.lost = new AbortController();
   void forgetClosed(held, session);
   worker.poke();
 }
 
 async function forgetClosed(held: Held, session: Session): Promise<void> {
   await session.closed;
-  if (held.session === session) held.session = undefined;
+  if (held.session === session) {
+    held.session = undefined;
+    held.lost.abort();
+  }
   held.engine.log.warn("instance.unlocked", { worker_id: held.engine.workerId });
 }
 

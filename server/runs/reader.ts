@@ -6,8 +6,9 @@ import { findSegment, listSegments } from "../storage/events.ts";
 import type { SegmentRow } from "../storage/events.ts";
 
 /** Segments that one question gets at most. */
-export const PAGE = 100;
-const MOST = 256;
+export const PAGE = 32;
+// With rows of 64 KB an answer stays below 70 MB.
+const MOST = 32;
 
 interface Question {
   readonly runId: string;

@@ -88,7 +88,7 @@ export class Recorder {
   /**
    * Begins an attempt's events with number `first`.
    * @param written events from there on that are in the log already
-   * @param onLost told once when the events can no longer be written: the run must stop
+   * @param onLost told when events can no longer be written: the run must stop
    */
   open(
     owner: Owner,
@@ -128,10 +128,11 @@ export class Recorder {
         if (open.failure) throw open.failure;
       },
       rest: async () => {
-        const lines = this.#take(open);
-        const seq = open.next - lines.length;
+        open.isHeld = true; // nobody else takes them now
         while (open.isFlushing && !open.failure) await this.#batchDone.promise;
         if (open.failure) throw open.failure;
+        const lines = this.#take(open);
+        const seq = open.next - lines.length;
         const rest = lines.length > 0 ? { seq, last: open.next - 1, body: lines.join("\n") } : undefined;
         const after = seq > open.first || hasBegun ? seq - 1 : undefined;
         return { rest, segments: open.segments + (rest ? 1 : 0), after };

@@ -2,9 +2,11 @@
 // Official clients drop a message that is removed by its id, and take a values frame as the whole truth.
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import { findFirstOfRun, isNewestOfRun } from "../storage/checkpoint-rows.ts";
+import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
+import { asFields } from "./input.ts";
 import { dataOf, LineReader, nameOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
 import type { Recording } from "./record.ts";
@@ -33,7 +35,8 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     return { values: toWire(values ?? {}), results: toWire(tasks.map(({ result }) => result ?? null)) };
   };
   const first = await findFirstOfRun(engine.database, run.thread_id, run.run_id);
-  const newest = await stateAt();
+  const fork = asFields(run.kwargs.config["configurable"])["checkpoint_id"];
+  const newest = await stateAt(first === undefined && typeof fork === "string" ? fork : undefined);
   const kept = messagesIn(newest.results, messagesIn(newest.values));
   const before = first === undefined ? kept : messagesIn((await stateAt(first)).values);
   const told = await streamedMessages(engine, run.run_id);
@@ -49,7 +52,8 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   }
   if (asked.includes("values"))
     await recording.append({ event: "values", data: JSON.stringify(newest.values) });
-  return first !== undefined && isNewestOfRun(engine.database, run.thread_id, run.run_id);
+  const hasAskedAgain = await withdrawAnswer(engine.database, { ...run, workerId: engine.workerId });
+  return hasAskedAgain || (first !== undefined && isNewestOfRun(engine.database, run.thread_id, run.run_id));
 }
 
 interface Told {

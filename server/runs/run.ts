@@ -1,7 +1,7 @@
 // The states of a run and the moves between them: the one table that code, the database's CHECK and docs follow.
 
 export const MOVES = {
-  delayed: ["blocked", "ready", "interrupted"],
+  delayed: ["blocked", "interrupted"],
   blocked: ["ready", "interrupted"],
   ready: ["running", "interrupted"],
   running: ["ready", "success", "error", "timeout", "interrupted"],

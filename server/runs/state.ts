@@ -9,6 +9,7 @@ import {
   ThreadBusy,
   ThreadNotFound,
   ThreadWithoutGraph,
+  ValueUnreadable,
 } from "../errors.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
@@ -157,9 +158,15 @@ export async function storeState(
   threadId: string,
   isCancelled = false,
 ): Promise<void> {
-  const newest = await newestState(graph, new Checkpoints(transaction), threadId);
-  const status = newest.next.length > 0 && !isCancelled ? "interrupted" : "idle";
-  await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
+  try {
+    const newest = await newestState(graph, new Checkpoints(transaction), threadId);
+    const status = newest.next.length > 0 && !isCancelled ? "interrupted" : "idle";
+    await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
+  } catch (error) {
+    // A state that cannot be read must not keep a run from being cancelled.
+    if (!(error instanceof ValueUnreadable)) throw error;
+    await updateThreadState(transaction, threadId, "idle", null);
+  }
 }
 
 /** The newest state of a thread, read through its graph. */

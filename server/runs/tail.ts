@@ -3,10 +3,12 @@
 import type { Numbered } from "./lines.ts";
 
 const MOST = 1024;
+const MOST_BYTES = 1_000_000;
 
 export class Tail {
   readonly #waiters = new Set<() => void>();
   #events: Numbered[] = [];
+  #bytes = 0;
   /** Number of the last event that is committed. */
   #committed: number;
   #fate: "live" | "over" | "lost" = "live";
@@ -22,12 +24,13 @@ export class Tail {
 
   push(event: Numbered): void {
     this.#events.push(event);
+    this.#bytes += sizeOf(event);
   }
 
   /** Everything up to `last` may be shown. */
   commit(last: number): void {
     this.#committed = last;
-    if (this.#events.length > 2 * MOST) this.#trim();
+    if (this.#events.length > 2 * MOST || this.#bytes > 2 * MOST_BYTES) this.#trim();
     this.#wake();
   }
 
@@ -65,10 +68,18 @@ export class Tail {
   #trim(): void {
     const uncommitted = this.#events.findIndex(({ seq }) => seq > this.#committed);
     const shown = uncommitted < 0 ? this.#events.length : uncommitted;
-    this.#events.splice(0, Math.max(0, shown - MOST));
+    let gone = 0;
+    while (gone < shown && (this.#events.length - gone > MOST || this.#bytes > MOST_BYTES)) {
+      const event = this.#events[gone];
+      this.#bytes -= event ? sizeOf(event) : 0;
+      gone += 1;
+    }
+    this.#events.splice(0, gone);
   }
 
   #wake(): void {
     for (const done of this.#waiters) done();
   }
 }
+
+const sizeOf = ({ entry }: Numbered): number => ("template" in entry ? entry.text : entry.data).length;

@@ -14,7 +14,8 @@ const THREADS = 100;
 
 export class Worker {
   #isWanted = false;
-  #looking: Promise<void> | undefined;
+  #isLooking = false;
+  #claiming: Promise<void> = Promise.resolve();
   #engine: Engine | undefined;
 
   /** The engine pokes its worker, so it is built first. */
@@ -26,7 +27,7 @@ export class Worker {
   /** Looks for ready runs; once more if it is looking already. */
   poke(): void {
     this.#isWanted = true;
-    if (this.#engine) this.#looking ??= this.#look(this.#engine).finally(() => (this.#looking = undefined));
+    if (this.#engine && !this.#isLooking) void this.#look(this.#engine);
   }
 
   /**
@@ -36,15 +37,16 @@ export class Worker {
   async compare(): Promise<void> {
     const engine = this.#engine;
     if (!engine) return;
-    await this.#looking;
+    await this.#claiming;
     const before = engine.live.all();
     const held = await listHeldRuns(engine.database, engine.workerId);
+    await this.#claiming; // what was claimed while the rows were read is executed now
     const ours = new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));
     for (const { runId, attempt, controller } of before) {
       if (!ours.has(`${runId}:${attempt}`))
         controller.abort(new LeaseLost(`Run ${runId} is not ours any more.`));
     }
-    // Asked after the rows were read: a run is announced before its row exists.
+    // Asked after the rows were read: a run that is accepted here is announced before its row exists.
     const lost = held.filter(({ run_id: runId }) => !engine.live.has(runId));
     if (lost.length === 0) return;
     const runs = lost.map(({ run_id: runId, attempt }) => ({ runId, attempt }));
@@ -54,15 +56,19 @@ export class Worker {
   }
 
   async #look(engine: Engine): Promise<void> {
+    this.#isLooking = true;
     while (this.#isWanted && hasSlot(engine)) {
       this.#isWanted = false;
       try {
-        await this.#claim(engine);
+        this.#claiming = this.#claim(engine);
+        await this.#claiming;
       } catch (error) {
         engine.log.warn("worker.failed", { reason: messageOf(error) });
-        return; // the next heartbeat looks again
+        this.#claiming = Promise.resolve();
+        break; // the next heartbeat looks again
       }
     }
+    this.#isLooking = false;
   }
 
   async #claim(engine: Engine): Promise<void> {
@@ -77,7 +83,6 @@ export class Worker {
       rows.map(async (row) => {
         try {
           await execute(engine, acceptedOf(engine, row));
-          void live.get(row.run_id)?.done.finally(() => this.poke());
         } finally {
           live.forget(row.run_id);
         }

@@ -86,6 +86,31 @@ const putForRuns = put(
 );
 const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from held");
 
+// An answer that the lost attempt gave hangs on the checkpoint for whoever asks first. If the node has taken it and asked
+// its next question, that question must not get the same answer: the node's own record of answers is kept.
+const withdrawAnswerRows = `/* withdrawAnswer */
+with held as (
+  select run_id, thread_id from holdfast.runs
+   where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' for share),
+asked as (
+  select 1 from held join public.checkpoint_writes w using (thread_id, run_id) where w.channel = '__interrupt__' limit 1),
+gone as (
+  delete from public.checkpoint_writes w using held, asked
+   where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'
+     and w.task_id = '00000000-0000-0000-0000-000000000000')
+select 1 from asked`;
+
+/**
+ * For a takeover: makes sure that an answer which was taken is not given to the next question too.
+ * @returns whether the lost attempt came to another question
+ */
+export async function withdrawAnswer(
+  on: Queryable,
+  run: { run_id: string; workerId: string; attempt: number },
+): Promise<boolean> {
+  return (await on.query(withdrawAnswerRows, [run.run_id, run.workerId, run.attempt])).length > 0;
+}
+
 /** Names an attempt of a run in the answer of putForOwners(). */
 export const keyOf = (owner: { runId: string; attempt: number }): string => `${owner.runId}:${owner.attempt}`;
 

@@ -24,9 +24,10 @@ export interface RunEnd {
 const finishRunRow = `/* finishRun */
 with thread as (select thread_id from holdfast.threads where thread_id = $2 for no key update),
 r as (
-  update holdfast.runs u set state = $5, error = $6::json, segments = $10, updated_at = now(), ended_at = now()
+  update holdfast.runs u set state = $5, error = $6::json, segments = $10 + case when u.attempt > 1 then 17 else 0 end, updated_at = now(), ended_at = now()
     from thread
    where u.run_id = $1 and u.thread_id = thread.thread_id and u.worker_id = $3 and u.attempt = $4 and u.state = 'running'
+     and u.cancel is distinct from 'rollback'
      and ($15::int is null or $15 = (
        select e.last from holdfast.run_events e where e.run_id = $1 and e.seq <= $15 order by e.seq desc limit 1))
   returning u.run_id, u.thread_id, u.webhook),
@@ -37,7 +38,7 @@ outbox as (
   insert into holdfast.webhooks (webhook_id, run_id, url, payload)
   select $8::uuid, run_id, webhook, $9::json from r where webhook is not null and $9::json is not null)
 update holdfast.threads t
-   set status = case when t.has_waiting then 'busy' else $7 end, error = $6::json, state = $14::json,
+   set status = case when t.has_waiting then 'busy' else $7 end, resting = $7, error = $6::json, state = $14::json,
        updated_at = now(), state_updated_at = now(),
        expires_at = case when t.is_temporary then now() + interval '10 min'
          when t.ttl_minutes is not null then now() + t.ttl_minutes * interval '1 min' end
@@ -46,7 +47,8 @@ returning t.has_waiting`;
 
 const cancelPendingRows = `/* cancelPending */
 with r as (
-  update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now()
+  update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now(),
+         segments = case when attempt > 0 then 17 else 0 end
    where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
   returning *),
 outbox as (
@@ -89,7 +91,7 @@ delete from public.checkpoint_blobs b
  where b.thread_id = $1 and b.checkpoint_ns = lone.checkpoint_ns and b.channel = lone.channel and b.version = lone.version`;
 
 const forgetStateRow = `/* forgetState */
-update holdfast.threads set state = null, updated_at = now(), state_updated_at = now() where thread_id = $1`;
+update holdfast.threads set state = null, resting = 'idle', updated_at = now(), state_updated_at = now() where thread_id = $1`;
 
 const retryRunRow = `/* retryRun */
 update holdfast.runs set state = 'blocked', worker_id = null, handovers = attempt, cancel = null, cancel_reason = null, error = null,
@@ -98,7 +100,8 @@ update holdfast.runs set state = 'blocked', worker_id = null, handovers = attemp
 
 /**
  * Ends a run with its last events, its thread's state and its call-back. Undefined: nothing was written, because the run
- * is not this owner's any more, or because events before the last ones are missing after a crash of the database.
+ * is not this owner's any more, is to be rolled back, or because events before the last ones are missing after a crash
+ * of the database.
  */
 export async function finishRun(
   on: Queryable,

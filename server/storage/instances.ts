@@ -20,7 +20,8 @@ export interface Pulse {
 
 const insertInstanceRow = `/* insertInstance */
 insert into holdfast.instances (worker_id, has_lock, is_draining) values ($1, $2, $3)
-on conflict (worker_id) do update set has_lock = excluded.has_lock, beat_at = clock_timestamp()`;
+on conflict (worker_id) do update set has_lock = excluded.has_lock, beat_at = clock_timestamp()
+returning xmax = 0 as is_new`;
 
 const lockInstanceRow = `/* lockInstance */
 select pg_try_advisory_lock(hashtextextended($1::uuid::text, 7)) as is_locked`;
@@ -54,13 +55,14 @@ select worker_id from holdfast.instances
 
 const deleteInstanceRows = `/* deleteInstances */ delete from holdfast.instances where worker_id = any ($1::uuid[])`;
 
-/** Registers the instance. With `hasLock` its session must already hold the lock, or a reaper would take it for dead. */
+/** Registers the instance; true when it was not registered. With `hasLock` its session must already hold the lock, or a reaper would take it for dead. */
 export async function insertInstance(
   on: Queryable,
   workerId: string,
   { hasLock, isDraining }: { hasLock: boolean; isDraining: boolean },
-): Promise<void> {
-  await on.query(insertInstanceRow, [workerId, hasLock, isDraining]);
+): Promise<boolean> {
+  const [row] = await on.query<{ is_new: boolean }>(insertInstanceRow, [workerId, hasLock, isDraining]);
+  return row?.is_new ?? true;
 }
 
 /** Takes the instance's lock for the life of the session. False: another session of it still has the lock. */

@@ -52,8 +52,8 @@ settled as (
   update holdfast.threads t
      set has_waiting = coalesce(o.has_waiting, false), updated_at = now(),
          status = case when o.thread_id is not null then 'busy' when t.status <> 'busy' then t.status
-           when json_array_length(t.state -> 'next') > 0 then 'interrupted' else 'idle' end
-    from (select thread_id, false from unnest($1::text[]) as thread_id) as asked (thread_id)
+           else t.resting end
+    from unnest($1::text[]) as asked (thread_id)
     left join open o using (thread_id)
    where t.thread_id = asked.thread_id)
 select run_id, thread_id from promoted`;

@@ -74,18 +74,20 @@ export const RUN_COLUMNS = `r.run_id, r.thread_id, r.assistant_id, r.state, r.at
 // A life of the database server: a restart gives a new start time, recovery after a crash resets the statistics.
 export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset from pg_stat_wal))`;
 
+// A state update that this statement waited for is seen in the thread's row only, not in the snapshot.
 const insertRunRow = `/* insertRun */
 with made as (
   insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy)
   select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'), nullif($17::float8, 0), 'delete'
    where $14 <> 'no'
-  on conflict (thread_id) do nothing returning thread_id, config),
+  on conflict (thread_id) do nothing returning thread_id, config, false as was_written),
 taken as (
   update holdfast.threads
      set status = 'busy', error = null, expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed')
-   where thread_id = $2 and (status <> 'busy' or $15::boolean) returning thread_id, config),
-thread as (select thread_id, config from made union all select thread_id, config from taken),
+   where thread_id = $2 and (status <> 'busy' or $15::boolean)
+  returning thread_id, config, state_updated_at > created_at as was_written),
+thread as (select * from made union all select * from taken),
 r as (
   insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, attempt, multitask, metadata, kwargs, idem_key,
     run_at, deadline, boot, started_at, webhook)
@@ -98,7 +100,7 @@ event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, 0, 0, attempt, $16 from r where $16::text is not null and state = 'running')
 select ${RUN_COLUMNS}, thread.config as thread_config, false as is_boot_new,
-       exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
+       thread.was_written or exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join thread using (thread_id)`;
 
 const findRunRow = `/* findRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1`;
@@ -113,9 +115,18 @@ const listUnfinishedRows = `/* listUnfinished */
 select run_id, state, worker_id from holdfast.runs
  where thread_id = $1 and state in ('delayed', 'blocked', 'ready', 'running') order by ord for update`;
 
+const countUnfinishedRow = `/* countUnfinished */
+select count(*) filter (where state in ('delayed', 'blocked', 'ready'))::int as pending,
+       coalesce(bool_or(state in ('ready', 'running')), false) as is_live,
+       coalesce(bool_or(state = 'blocked'), false) as is_waiting,
+       count(*)::int as all
+  from holdfast.runs where thread_id = $1 and state in ('delayed', 'blocked', 'ready', 'running')`;
+
 const listRunIdRows = `/* listRunIds */
 select run_id as "runId", thread_id as "threadId" from holdfast.runs
- where state = any ($1::text[]) and ($2::text is null or thread_id = $2) order by state = 'running', ord`;
+ where state = any ($1::text[]) and state in ('delayed', 'blocked', 'ready', 'running')
+   and ($2::text is null or thread_id = $2)
+ order by state = 'running', ord limit 10000`;
 
 /**
  * Accepts a run. Undefined: nothing was written, because the thread is missing or busy.
@@ -192,3 +203,17 @@ export const listRunIds = (
   states: readonly RunState[],
   threadId: string | undefined,
 ): Promise<{ runId: string; threadId: string }[]> => on.query(listRunIdRows, [states, threadId ?? null]);
+
+/** What waits and runs on a thread. Lock the thread first. */
+export async function countUnfinished(
+  transaction: Queryable,
+  threadId: string,
+): Promise<{ pending: number; is_live: boolean; is_waiting: boolean; all: number }> {
+  const [row] = await transaction.query<{
+    pending: number;
+    is_live: boolean;
+    is_waiting: boolean;
+    all: number;
+  }>(countUnfinishedRow, [threadId]);
+  return row ?? { pending: 0, is_live: false, is_waiting: false, all: 0 };
+}

@@ -31,7 +31,7 @@ select metadata, status = 'busy' as is_busy from holdfast.threads where thread_i
 
 const touchThreadState = `/* touchThreadState */
 update holdfast.threads
-   set status = $2, state = $3::json, error = null, updated_at = now(), state_updated_at = now(),
+   set status = $2, resting = $2, state = $3::json, error = null, updated_at = now(), state_updated_at = now(),
        expires_at = case when ttl_minutes is not null then now() + ttl_minutes * interval '1 min' end
  where thread_id = $1`;
 
@@ -68,12 +68,12 @@ export async function lockThread(
   return row;
 }
 
-/** Notes that the state was changed by hand. @param state what GET /threads/:id/state answers, as JSON text */
+/** Notes that the state was changed by hand. @param state what GET /threads/:id/state answers, as JSON text; null when it has to be computed */
 export async function updateThreadState(
   on: Queryable,
   threadId: string,
   status: "idle" | "interrupted",
-  state: string,
+  state: string | null,
 ): Promise<void> {
   await on.query(touchThreadState, [threadId, status, state]);
 }

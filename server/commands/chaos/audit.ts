@@ -133,17 +133,16 @@ create trigger chaos_rewriting after delete on holdfast.run_events
 
 create function chaos.note_checkpoint() returns trigger language plpgsql as $$
 declare
-  about jsonb := case tg_argv[0] when 'checkpoint' then to_jsonb(new) -> 'metadata' end;
+  whose uuid;
 begin
   perform chaos.stall(tg_argv[0]);
-  insert into chaos.writes (what, writer, thread_id, run_id, attempt, run_state, run_attempt, run_worker, is_ending)
-  select tg_argv[0], current_setting('application_name'), new.thread_id, r.run_id,
-         (about ->> 'run_attempt')::int, r.state, r.attempt, r.worker_id,
+  if tg_argv[0] = 'checkpoint' then whose := (new.metadata ->> 'run_id')::uuid;
+  else whose := new.run_id;
+  end if;
+  insert into chaos.writes (what, writer, thread_id, run_id, run_state, run_attempt, run_worker, is_ending)
+  select tg_argv[0], current_setting('application_name'), new.thread_id, whose, r.state, r.attempt, r.worker_id,
          coalesce(r.xmin = pg_current_xact_id()::xid, false)
-    from (select 1) as one left join lateral (
-      select *, xmin from holdfast.runs
-       where thread_id = new.thread_id and run_id = coalesce((about ->> 'run_id')::uuid, run_id)
-       order by state = 'running' desc, updated_at desc limit 1) r on true;
+    from (select 1) as one left join holdfast.runs r on r.run_id = whose;
   return null;
 end $$;
 create constraint trigger chaos_checkpoints after insert or update on public.checkpoints

@@ -43,15 +43,27 @@ export interface Cluster {
   readonly everyone: readonly Instance[];
   /** The address of an instance that clients may call, by chance. */
   address(random: Random): string;
+  /** Most clients call this one from now on, while it lives. */
+  favour(instance: Instance): void;
   start(extra?: Readonly<Record<string, string>>): Promise<Instance>;
-  /** Waits for its end and starts another in its place. */
+  /** Waits for its end and starts another in its place. @throws when it does not end */
   replace(gone: Instance, extra?: Readonly<Record<string, string>>): Promise<Instance>;
-  stop(): Promise<void>;
+  /** Asks all of them to stop, and kills those that do not. @returns their names */
+  stop(): Promise<string[]>;
 }
 
+// Settings that would lead past the proxy, or stand in the way of its address.
+const ELSEWHERE = {
+  DATABASE_DIRECT_URL: undefined,
+  DATABASE_URL_FILE: undefined,
+  DATABASE_DIRECT_URL_FILE: undefined,
+  HOLDFAST_POOLER: undefined,
+};
 const READY_MS = 60_000;
 const STOP_MS = 15_000;
+const LEAVE_MS = 60_000;
 const COMPLAINTS = 200;
+const FAVOUR = 0.6;
 
 const ownCli = fileURLToPath(
   new URL(import.meta.url.endsWith(".ts") ? "../../cli.ts" : "../../cli.js", import.meta.url),
@@ -59,6 +71,7 @@ const ownCli = fileURLToPath(
 
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   const everyone: Instance[] = [];
+  let favourite: Instance | undefined;
   let started = 0;
   const children = new Set<ChildProcess>();
   const killAll = (): void => {
@@ -76,8 +89,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     const proxy = await startProxy(options.databaseUrl);
     const environment = {
       ...options.environment,
-      // The direct address would lead past the proxy.
-      DATABASE_DIRECT_URL: undefined,
+      ...ELSEWHERE,
       DATABASE_URL: proxy.url(name),
       HOLDFAST_HOST: "127.0.0.1",
       HOLDFAST_LOG_LEVEL: "info",
@@ -98,13 +110,15 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     }
   };
   const living = (): Instance[] => everyone.filter(({ hasExited }) => !hasExited);
-  const stop = async (): Promise<void> => {
+  const stop = async (): Promise<string[]> => {
     for (const instance of living()) instance.signal("SIGCONT");
     for (const instance of living()) instance.signal("SIGTERM");
     await within(STOP_MS, Promise.all(everyone.map(({ exited }) => exited)));
+    const unwilling = living().map(({ name }) => name);
     killAll();
     process.off("exit", killAll).off("SIGINT", onSignal).off("SIGTERM", onSignal);
     await Promise.all(everyone.map(({ proxy }) => proxy.close().catch(() => undefined))); // closed when it was replaced
+    return unwilling;
   };
 
   try {
@@ -118,10 +132,20 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
       return living();
     },
     everyone,
-    address: (random) => random.pick(living()).url,
+    address: (random) => {
+      if (favourite && !favourite.hasExited && random.chance(FAVOUR)) return favourite.url;
+      return random.pick(living()).url;
+    },
+    favour: (instance) => {
+      favourite = instance;
+    },
     start,
     replace: async (gone, extra) => {
-      await gone.exited;
+      const hasGone = await within(
+        LEAVE_MS,
+        gone.exited.then(() => true),
+      );
+      if (!hasGone) throw new Error(`${gone.name} does not end: ${gone.complaints.slice(-5).join("\n")}`);
       await gone.proxy.close();
       return start(extra);
     },

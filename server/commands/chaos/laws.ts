@@ -120,6 +120,7 @@ function misplaced({ moves }: Facts): string[] {
 function haunted({ writes, workers }: Facts): string[] {
   return writes.flatMap((write) => {
     const { what, writer, run_id: runId, attempt, run_state: state } = write;
+    if (runId === null) return []; // no run's: a client changed the thread
     const who = `${what} of ${writer} for run ${runId}`;
     if (state === null) return [`${who} after the run was deleted`];
     if (attempt !== null && attempt !== write.run_attempt)

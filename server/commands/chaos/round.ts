@@ -97,14 +97,22 @@ export async function collect(
   };
 }
 
-async function ailmentOf({ name, url, hasExited, exitCode, complaints }: Instance): Promise<string[]> {
-  if (exitCode) return [`${name} ended with ${exitCode}: ${complaints.at(-1)}`];
-  if (hasExited) return [];
-  const answer = await fetch(`${url}/ok`, { signal: deadline(ANSWER_MS) }).catch(messageOf);
-  const isWell = typeof answer === "object" && answer.ok;
-  return isWell
-    ? []
-    : [`${name} answers ${typeof answer === "object" ? answer.status : `nothing: ${answer}`}`];
+async function ailmentOf(instance: Instance): Promise<string[]> {
+  const { name, url, complaints } = instance;
+  const answer = instance.hasExited ? undefined : await healthOf(url);
+  // Looked at afterwards: it may have been killed in the middle of the question.
+  if (instance.exitCode) return [`${name} ended with ${instance.exitCode}: ${complaints.at(-1)}`];
+  return instance.hasExited || answer === "well" ? [] : [`${name} answers ${answer}`];
+}
+
+async function healthOf(url: string): Promise<string> {
+  try {
+    const { ok, status } = await fetch(`${url}/ok`, { signal: deadline(ANSWER_MS) });
+    return ok ? "well" : String(status);
+  } catch (error) {
+    await sleep(POLL_MS); // the end of a process is told a moment after the end of its sockets
+    return `nothing: ${messageOf(error)}`;
+  }
 }
 
 /** Not an error when it never happens: that a run does not end is for the laws to say. */

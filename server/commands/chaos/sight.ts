@@ -20,7 +20,6 @@ export class Sight {
   #values: { messages?: readonly Message[] } | undefined;
   #lastId = -1;
   #attempt = 0;
-  #error: unknown;
 
   /** @param mayJump numbers may jump where an attempt begins: the database itself has crashed */
   constructor({ mayJump }: { mayJump: boolean }) {
@@ -29,11 +28,6 @@ export class Sight {
 
   get lastId(): number {
     return this.#lastId;
-  }
-
-  /** What the run's `error` event said, if there was one. */
-  get error(): unknown {
-    return this.#error;
   }
 
   note(step: string): void {
@@ -47,7 +41,6 @@ export class Sight {
     if (event === "metadata") this.#begin(data as { attempt?: number });
     else if (event === "messages") this.#apply(data as [Message, unknown]);
     else if (event === "values") this.#values = data as { messages?: readonly Message[] };
-    else if (event === "error") this.#error = data;
   }
 
   /**

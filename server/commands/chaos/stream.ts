@@ -38,14 +38,16 @@ export async function* follow(
   options: StreamOptions,
 ): AsyncGenerator<Frame> {
   const run = `/threads/${path.threadId}/runs/${path.runId}`;
+  let location = `${run}/stream`;
   let response = first;
   let lastId: number | undefined;
   const { patienceMs = PATIENCE_MS } = options;
   let until = now() + patienceMs;
   while (now() < until) {
     try {
-      response ??= await reopen(options, `${run}/stream`, lastId);
+      response ??= await reopen(options, location, lastId);
       if (!response.ok) await refuse(response);
+      location = response.headers.get("location") ?? "/nowhere";
       for await (const frame of framesOf(response, () => now() > until)) {
         until = now() + patienceMs;
         lastId = frame.id ?? lastId;
@@ -68,7 +70,7 @@ export async function* follow(
 }
 
 /** The server answered, and with something that trying again does not change. */
-export class StreamRefused extends Error {
+class StreamRefused extends Error {
   readonly status: number;
   constructor(status: number, text: string) {
     super(`The stream was refused with ${status}: ${text}`);
