@@ -12,7 +12,7 @@ import type { EventReader } from "./reader.ts";
 import type { Recorder } from "./record.ts";
 
 /** What bounds a run and the queue. */
-export interface EngineLimits {
+interface EngineLimits {
   /** Runs that this process executes at a time; 0 for a process that only serves HTTP. */
   readonly slots: number;
   readonly runTimeoutMs: number;
