@@ -97,12 +97,12 @@ export const FAULTS: Readonly<Record<string, FaultPlan>> = {
   },
   slow: {
     goal: 100,
-    short: 6,
-    play: one(() => ({
+    short: 4,
+    play: one(({ isShort }) => ({
       fault: "slow",
-      clients: 10,
+      clients: isShort ? 6 : 10,
       speakers: [slow, dying],
-      answer: (random) => ({ tokens: random.between(1000, 3000), ms: 0 }),
+      answer: (random) => ({ tokens: isShort ? 1000 : random.between(1000, 3000), ms: 0 }),
       next: () => calm,
     })),
   },

@@ -1,5 +1,7 @@
 -- breaking: yes
 -- Queue, takeover and the event log: what lets any instance go on with a run that another one began.
+-- No server runs meanwhile, so nobody waits for the indexes and nobody misses the old table.
+-- squawk-ignore-file require-concurrent-index-creation, renaming-table
 set local lock_timeout = '10s';
 set local statement_timeout = '10min';
 
