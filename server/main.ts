@@ -37,6 +37,9 @@ import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
 import { openLog } from "./telemetry/log.ts";
 
+// Longer than the idle time of common load balancers, so that they close first and never meet a closing connection.
+const KEEP_ALIVE_MS = 65_000;
+
 export interface ServerOptions {
   readonly config: Config;
   readonly graphs: GraphsFile;
@@ -206,6 +209,7 @@ function listen(
       const name = host.includes(":") ? `[${host}]` : host;
       resolve({ server, url: `http://${name}:${address.port}` });
     }) as Server;
+    server.keepAliveTimeout = KEEP_ALIVE_MS;
     server.once("error", (error) => {
       if (codeOf(error) !== "EADDRINUSE")
         reject(new ResourceTaken(`Cannot listen on ${host}:${port}: ${messageOf(error)}.`));

@@ -74,7 +74,12 @@ function answer(engine: Engine, error: Error, context: Context): Response {
         code: error.code,
         reason: error.message,
       });
-    const headers = { "content-type": "text/plain; charset=UTF-8", "X-Holdfast-Code": error.code };
+    const headers = {
+      "content-type": "text/plain; charset=UTF-8",
+      "X-Holdfast-Code": error.code,
+      // The rest of the body is not read: the client must not send its next request after it.
+      ...(error instanceof BodyTooLarge ? { connection: "close" } : {}),
+    };
     return new Response(error.message, { status: error.status, headers });
   }
   if (context.req.raw.signal.aborted) {
