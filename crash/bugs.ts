@@ -4,6 +4,7 @@ import { ask } from "../server/commands/chaos/ask.ts";
 import { openScratch, ownServer } from "../server/commands/chaos/scratch.ts";
 import type { Fault } from "../server/commands/chaos/faults.ts";
 import { afterAll, calm, databaseCrash, kill9, zombie } from "../server/commands/chaos/faults.ts";
+import { messageOf } from "../server/errors.ts";
 import type { Violation } from "./report.ts";
 import { race } from "./races.ts";
 import { rolling } from "./rolling.ts";
@@ -123,8 +124,8 @@ const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "runs/rewind.ts",
-        from: "of await streamedMessages(engine, run.run_id)) {",
-        to: "of (await streamedMessages(engine, run.run_id)) && new Map<string, string>()) {",
+        from: "if (!kept.has(id)) await remove(id, event);",
+        to: "if (!kept.has(id) && id === event) await remove(id, event);",
       },
     ],
     scenes: ["kill -9"],
@@ -213,17 +214,20 @@ export async function playBugs(suite: Suite, filter = ""): Promise<string[]> {
   return wrong;
 }
 
+/** A bug that cannot be planted any more, because the server has changed, is not seen either. */
 async function see(
   suite: Suite,
   scene: keyof typeof SCENES,
   replacements: readonly Replacement[],
 ): Promise<readonly Violation[]> {
-  const sources = await copySources(replacements);
+  suite.say(`${scene}, ${replacements.length > 0 ? "changed" : "unchanged"} sources`);
   try {
-    suite.say(`${scene}, ${replacements.length > 0 ? "changed" : "unchanged"} sources`);
-    return await SCENES[scene](suite, sources);
-  } finally {
-    await sources.remove();
+    const sources = await copySources(replacements);
+    return await SCENES[scene](suite, sources).finally(() => sources.remove());
+  } catch (error) {
+    suite.say(messageOf(error));
+    if (replacements.length > 0) return [];
+    throw error;
   }
 }
 
