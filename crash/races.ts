@@ -40,7 +40,14 @@ const writes: Readonly<Record<string, Write>> = {
   },
   checkpoint: async ({ points }, on, owner) => {
     const key = { threadId: owner.threadId, namespace: "", checkpointId: uuidv7() };
-    const write = { ...key, parentId: undefined, checkpoint: "{}", metadata: "{}", values: [] };
+    const write = {
+      ...key,
+      parentId: undefined,
+      checkpoint: "{}",
+      metadata: "{}",
+      values: [],
+      isInput: false,
+    };
     const held = await points.putForOwners(on, owner.workerId, [{ owner, write }], []);
     return held.size > 0;
   },
@@ -49,6 +56,7 @@ const writes: Readonly<Record<string, Write>> = {
       error: null,
       threadState: null,
       rest: undefined,
+      points: [],
       segments: 0,
       after: undefined,
       webhook: undefined,

@@ -22,6 +22,12 @@ export function deadline(ms: number, ...signals: (AbortSignal | undefined)[]): A
 /** Lets everything that is already due happen first. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+/** Calls `work` once in `ms`, unless the returned function is called before. */
+export function later(ms: number, work: () => void): () => void {
+  const timer = setTimeout(work, ms);
+  return () => clearTimeout(timer);
+}
+
 /** Calls `work` every `ms` until the returned function is called. Keeps no process alive. */
 export function every(ms: number, work: () => void): () => void {
   const timer = setInterval(work, ms);

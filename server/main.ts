@@ -122,6 +122,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     egress,
     stopping: stopping.signal,
     poke: () => worker.poke(),
+    freed: () => worker.freed(),
   };
   const instance = await startInstance(engine, worker, hasSessions);
   parts.defer(() => instance.stop());

@@ -37,6 +37,7 @@ export async function claim(scratch: ScratchDatabase, count: number): Promise<Fi
     await finishRun(database, owner, {
       ...end,
       rest: undefined,
+      points: [],
       segments: 0,
       after: undefined,
       webhook: undefined,

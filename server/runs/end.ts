@@ -91,11 +91,12 @@ async function finish(
 ): Promise<void> {
   const { run, owner, recording } = held;
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
+  const points = await engine.checkpoints.rest(owner);
   const rest = await recording.rest();
   const webhook = run.webhook
     ? { id: uuidv7(), payload: callBack(run, outcome, await stateOf(engine, run, outcome)) }
     : undefined;
-  const end: RunEnd = { ...outcome, ...rest, webhook };
+  const end: RunEnd = { ...outcome, ...rest, points, webhook };
   const write = (): ReturnType<typeof finishRun> =>
     persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
   let ended = await write();
@@ -155,6 +156,7 @@ async function rollBack(engine: Engine, { owner, run }: Held): Promise<void> {
 }
 
 async function handOver(engine: Engine, { owner, recording }: Held): Promise<void> {
+  await engine.checkpoints.settled(owner);
   await recording.flushed();
   const { workerId, runId, attempt } = owner;
   await persistently(() => releaseRuns(engine.database, workerId, [{ runId, attempt }], true));

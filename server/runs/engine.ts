@@ -42,6 +42,8 @@ export interface Engine {
   readonly stopping: AbortSignal;
   /** Looks for ready runs soon. */
   readonly poke: () => void;
+  /** A slot has become free. */
+  readonly freed: () => void;
 }
 
 /** Whether this process may begin one more run. */

@@ -59,7 +59,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;
   engine.live.add({ runId, attempt, controller, tail: recording.tail, requestDrain, done });
-  void done.finally(() => engine.poke()); // a slot is free
+  void done.finally(() => engine.freed());
 }
 
 async function nextEvent(engine: Engine, run: AcceptedRun): Promise<number> {
@@ -82,6 +82,8 @@ async function drive(held: Drive): Promise<void> {
     recording.close("lost");
     const level = error instanceof LeaseLost ? "warn" : "error";
     engine.log[level]("run.abandoned", { run_id: run.run_id, reason: messageOf(error) });
+  } finally {
+    engine.checkpoints.close(held.owner);
   }
 }
 
@@ -96,7 +98,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     }
     const graph = engine.graphs.get(run.graph_id);
     if (!graph) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
-    const checkpointer = checkpointerOf(held);
+    const checkpointer = checkpointerOf(held, graph);
     const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording }));
     const source = chunksOf(held, { graph, checkpointer, resumes });
     const projection = new Projection(run.kwargs.stream_mode);
@@ -138,11 +140,13 @@ async function stopAt(deadline: Date, controller: AbortController): Promise<void
   controller.abort(new RunTimedOut());
 }
 
-function checkpointerOf({ engine, run, owner, controller }: Drive): Checkpoints {
+function checkpointerOf({ engine, run, owner, controller }: Drive, graph: Graph): Checkpoints {
   return new Checkpoints(engine.database, {
     onLost: (error) => controller.abort(error),
     patienceMs: PATIENCE_MS,
-    put: (write) => engine.checkpoints.put(owner, write),
+    put: (write, urgency) => engine.checkpoints.put(owner, write, urgency),
+    settled: () => engine.checkpoints.settled(owner),
+    triggers: graph.triggerToNodes,
     isNew: !run.has_checkpoints,
   });
 }

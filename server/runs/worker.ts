@@ -24,10 +24,15 @@ export class Worker {
     this.poke();
   }
 
-  /** Looks for ready runs; once more if it is looking already. */
+  /** Looks for ready runs; once more if it is looking already, and later if no slot is free. */
   poke(): void {
     this.#isWanted = true;
-    if (this.#engine && !this.#isLooking) void this.#look(this.#engine);
+    this.freed();
+  }
+
+  /** A slot is free: looks if that was wished for meanwhile. Whoever makes a run ready says so. */
+  freed(): void {
+    if (this.#isWanted && this.#engine && !this.#isLooking) void this.#look(this.#engine);
   }
 
   /**

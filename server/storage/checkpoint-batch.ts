@@ -1,28 +1,41 @@
 // Writes the checkpoints of all runs of this process: one statement is under way at a time and takes everything that
-// has gathered meanwhile. The writes of a superstep, the checkpoint after it and the events before it share one commit.
-import { turn } from "../clock.ts";
+// has gathered meanwhile. The writes of a superstep, the checkpoint after it and the events before it share one commit;
+// the last checkpoint of a run shares the commit that ends the run.
+import { later, turn } from "../clock.ts";
 import { faultPoint } from "../faults.ts";
-import { AppError, messageOf } from "../errors.ts";
+import { AppError, LeaseLost, messageOf } from "../errors.ts";
 import { persistently } from "../persist.ts";
 import type { Recorder, Rider } from "../runs/record.ts";
 import type { Owner } from "../runs/run.ts";
+import type { CheckpointWrite, Urgency } from "./checkpoint-form.ts";
 import { keyOf, putForOwners } from "./checkpoint-writes.ts";
-import type { CheckpointWrite } from "./checkpoint-writes.ts";
 import type { Queryable } from "./database.ts";
 
 interface Item {
   readonly owner: Owner;
   readonly write: CheckpointWrite;
-  readonly done: PromiseWithResolvers<boolean>;
+  readonly written: PromiseWithResolvers<boolean>;
+  /** What the graph is told. */
+  readonly told: PromiseWithResolvers<boolean>;
+}
+
+interface Open {
+  waiting: Item[];
+  stopTimer: (() => void) | undefined;
+  readonly underWay: Set<Item>;
 }
 
 // Keeps one statement short; the next one follows at once.
 const MOST = 256;
+const SOON_MS = 5;
+// A graph that has nothing left to do ends its run within this time, or its last checkpoint is written without it.
+const END_MS = 25;
 
 export class CheckpointBatch {
   readonly #database: Queryable;
   readonly #workerId: string;
   readonly #events: Pick<Recorder, "hold" | "ride">;
+  readonly #open = new WeakMap<Owner, Open>();
   #items: Item[] = [];
   #isWriting = false;
 
@@ -34,12 +47,64 @@ export class CheckpointBatch {
   }
 
   /** Resolves when the write is on disk: true, or false when the run is not this owner's any more. */
-  put(owner: Owner, write: CheckpointWrite): Promise<boolean> {
-    const done = Promise.withResolvers<boolean>();
-    this.#items.push({ owner, write, done });
+  put(owner: Owner, write: CheckpointWrite, urgency: Urgency): Promise<boolean> {
+    const open = this.#open.get(owner) ?? { waiting: [], stopTimer: undefined, underWay: new Set() };
+    this.#open.set(owner, open);
+    const item = {
+      owner,
+      write,
+      written: Promise.withResolvers<boolean>(),
+      told: Promise.withResolvers<boolean>(),
+    };
+    item.written.promise.then(item.told.resolve, item.told.reject);
+    open.waiting.push(item);
     this.#events.hold(owner);
-    if (!this.#isWriting) void this.#write();
-    return done.promise;
+    if (urgency === "now") this.#release(open);
+    else if (urgency === "soon") open.stopTimer ??= later(SOON_MS, () => this.#release(open));
+    else {
+      open.stopTimer?.();
+      open.stopTimer = later(END_MS, () => this.#release(open));
+      for (const { told } of open.waiting) told.resolve(true);
+    }
+    return item.told.promise;
+  }
+
+  /** Resolves when everything that was put for the run is on disk. */
+  async settled(owner: Owner): Promise<void> {
+    const open = this.#open.get(owner);
+    if (!open) return;
+    this.#release(open);
+    await Promise.all([...open.underWay].map(({ written }) => written.promise));
+  }
+
+  /** The writes that go with the run's end; waits for those on their way. @throws LeaseLost */
+  async rest(owner: Owner): Promise<CheckpointWrite[]> {
+    const open = this.#open.get(owner);
+    if (!open) return [];
+    open.stopTimer?.();
+    const { waiting } = open;
+    open.waiting = [];
+    const written = await Promise.all([...open.underWay].map((item) => item.written.promise));
+    if (written.includes(false)) throw new LeaseLost(`Run ${owner.runId} is not this server's any more.`);
+    for (const { told } of waiting) told.resolve(true);
+    return waiting.map(({ write }) => write);
+  }
+
+  /** Nothing more comes for the run; what waits is not written. */
+  close(owner: Owner): void {
+    this.#open.get(owner)?.stopTimer?.();
+    this.#open.delete(owner);
+  }
+
+  #release(open: Open): void {
+    open.stopTimer?.();
+    open.stopTimer = undefined;
+    for (const item of open.waiting) {
+      open.underWay.add(item);
+      this.#items.push(item);
+    }
+    open.waiting = [];
+    if (!this.#isWriting && this.#items.length > 0) void this.#write();
   }
 
   async #write(): Promise<void> {
@@ -60,12 +125,12 @@ export class CheckpointBatch {
       const isOfOne = items.length === 1 && riders.length === 0;
       if (isOfOne || (error instanceof AppError && error.retryable)) {
         for (const { lost } of riders) lost(`Its events could not be written: ${messageOf(error)}`);
-        for (const { done } of items) done.reject(error);
+        for (const { written } of items) written.reject(error);
         return;
       }
       // A value that PostgreSQL refuses fails its own run only.
       for (const rider of riders) await this.#putAll([], [rider]).catch(() => rider.lost(messageOf(error)));
-      for (const item of items) await this.#putAll([item], []).catch(item.done.reject);
+      for (const item of items) await this.#putAll([item], []).catch(item.written.reject);
     }
   }
 
@@ -80,6 +145,10 @@ export class CheckpointBatch {
       else if (own.fits) written();
       else behind();
     }
-    for (const { owner, done } of items) done.resolve(held.has(keyOf(owner)));
+    for (const item of items) {
+      const isOwn = held.has(keyOf(item.owner));
+      if (isOwn) this.#open.get(item.owner)?.underWay.delete(item);
+      item.written.resolve(isOwn);
+    }
   }
 }

@@ -1,30 +1,10 @@
 // Writing checkpoints to the stock PostgresSaver's tables: whatever has gathered, of many runs, in one statement.
 // Each write is fenced in that statement, on its run's row while a run makes it, else on its thread's row.
-// All values travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
 import type { Owner } from "../runs/run.ts";
-import type { CheckpointKey, Value } from "./checkpoint-rows.ts";
+import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
+import type { CheckpointWrite } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import type { Segment } from "./events.ts";
-
-/** A checkpoint with the channel values that are new in it. */
-export interface PointWrite extends CheckpointKey {
-  readonly parentId: string | undefined;
-  /** JSON text, made when the write was asked for: LangGraph goes on with the object. */
-  readonly checkpoint: string;
-  /** JSON text. */
-  readonly metadata: string;
-  readonly values: readonly (Value & { version: string })[];
-}
-
-/** The writes of one task, in order. A task's results never change; its errors, interrupts and resumes may. */
-export interface TaskWrite extends CheckpointKey {
-  readonly taskId: string;
-  readonly taskPath: string;
-  readonly mayReplace: boolean;
-  readonly writes: readonly (Value & { idx: number })[];
-}
-
-export type CheckpointWrite = PointWrite | TaskWrite;
 
 // A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
 const OF_RUNS = `
@@ -48,34 +28,7 @@ event as (
 
 const put = (name: string, fence: string, events: string, answer: string): string => `/* ${name} */
 with held as (${fence}),${events}
-blob as (
-  insert into public.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-  select held.thread_id, b.ns, b.channel, b.version, b.type, substring($3::bytea from b.start for b.size)
-    from json_to_recordset($1::json -> 'values') as b (n int, ns text, channel text, version text, type text, start int, size int)
-    join held using (n)
-  on conflict (thread_id, checkpoint_ns, channel, version) do nothing),
-point as (
-  insert into public.checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
-  select held.thread_id, p.ns, p.id, p.parent, p.checkpoint, p.metadata
-    from json_to_recordset($1::json -> 'points') as p (n int, ns text, id text, parent text, checkpoint jsonb, metadata jsonb)
-    join held using (n)
-  on conflict (thread_id, checkpoint_ns, checkpoint_id)
-  do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata),
-w as (
-  select held.thread_id, held.run_id, w.*, substring($3::bytea from w.start for w.size) as blob
-    from json_to_recordset($2::json) as w (n int, ns text, id text, task text, path text, idx int, channel text, type text,
-        replaces boolean, start int, size int)
-    join held using (n)),
-result as (
-  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob, run_id)
-  select thread_id, ns, id, task, path, idx, channel, type, blob, run_id from w where not replaces
-  on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) do nothing),
-special as (
-  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob, run_id)
-  select thread_id, ns, id, task, path, idx, channel, type, blob, run_id from w where replaces
-  on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-  do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob, task_path = excluded.task_path,
-    run_id = excluded.run_id)
+${WRITE_CHECKPOINTS}
 ${answer}`;
 
 const putForRuns = put(
@@ -147,42 +100,4 @@ export async function putForOwners(
 /** One write outside any run. False: the thread is gone, nothing was written. */
 export async function putForThread(on: Queryable, write: CheckpointWrite): Promise<boolean> {
   return (await on.query(putForThreadRow, [...packed([{ n: 1, write }]), write.threadId])).length > 0;
-}
-
-type Row = Record<string, unknown>;
-
-/** Checkpoints with their values, the writes of tasks, and the bytes of both. */
-function packed(items: readonly { n: number; write: CheckpointWrite }[]): [string, string, Buffer] {
-  const values: Row[] = [];
-  const points = new Map<string, string>();
-  const writes = new Map<string, Row>();
-  const bytes: Uint8Array[] = [];
-  let end = 1; // offsets of substring() begin at 1
-  const place = (value: Value): Row => {
-    bytes.push(value.bytes);
-    const start = end;
-    end += value.bytes.length;
-    return { channel: value.channel, type: value.type, start, size: value.bytes.length };
-  };
-  for (const { n, write } of items) {
-    const at = { n, ns: write.namespace, id: write.checkpointId };
-    const key = `${n} ${write.namespace} ${write.checkpointId}`;
-    if ("checkpoint" in write) {
-      const { parentId, checkpoint, metadata } = write;
-      // One statement may not write a row twice: of two that came together, the later one counts.
-      const row = JSON.stringify({ ...at, parent: parentId ?? null });
-      points.set(key, `${row.slice(0, -1)},"checkpoint":${checkpoint},"metadata":${metadata}}`);
-      for (const value of write.values)
-        values.push({ n, ns: write.namespace, version: value.version, ...place(value) });
-    } else {
-      for (const value of write.writes) {
-        const { taskId: task, taskPath: path, mayReplace: replaces } = write;
-        const rowKey = `${key} ${task} ${value.idx}`;
-        if (!replaces && writes.has(rowKey)) continue;
-        writes.set(rowKey, { ...at, task, path, replaces, idx: value.idx, ...place(value) });
-      }
-    }
-  }
-  const held = `{"values":${JSON.stringify(values)},"points":[${[...points.values()].join()}]}`;
-  return [held, JSON.stringify([...writes.values()]), Buffer.concat(bytes)];
 }

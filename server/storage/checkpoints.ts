@@ -26,7 +26,7 @@ import { dump, load } from "../privacy/serde.ts";
 import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./checkpoint-rows.ts";
 import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
 import { putForThread } from "./checkpoint-writes.ts";
-import type { CheckpointWrite, PointWrite } from "./checkpoint-writes.ts";
+import type { CheckpointWrite, PointWrite, Urgency } from "./checkpoint-form.ts";
 import type { Database, Queryable } from "./database.ts";
 import { deleteThreads } from "./prune.ts";
 import { listDeltaHistory } from "./deltas.ts";
@@ -41,7 +41,11 @@ export interface CheckpointsOptions {
   /** How long an absence of the database is borne, in milliseconds; 0 fails at once. */
   readonly patienceMs?: number;
   /** Writes for the run that drives the graph; by default each write is a statement of its own. False: lost. */
-  readonly put?: (write: CheckpointWrite) => Promise<boolean>;
+  readonly put?: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
+  /** Resolves when everything that was put can be read. */
+  readonly settled?: () => Promise<void>;
+  /** The channels that trigger nodes of the graph; unknown: any may. */
+  readonly triggers?: Readonly<Record<string, unknown>> | undefined;
   /** Nothing was ever written to the thread: the first read, which would find nothing, is spared. */
   readonly isNew?: boolean;
 }
@@ -59,7 +63,9 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #database: Queryable | Database;
   readonly #onLost: (error: LeaseLost) => void;
   readonly #patienceMs: number;
-  readonly #put: (write: CheckpointWrite) => Promise<boolean>;
+  readonly #put: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
+  readonly #triggers: Readonly<Record<string, unknown>> | undefined;
+  readonly #settled: () => Promise<void>;
   #isNew: boolean;
   /** Undefined before the first put. */
   lastPut: LastPut | undefined;
@@ -71,6 +77,8 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#onLost = options.onLost ?? (() => {});
     this.#patienceMs = options.patienceMs ?? 0;
     this.#put = options.put ?? ((write) => this.#persist(() => putForThread(this.#database, write)));
+    this.#triggers = options.triggers;
+    this.#settled = options.settled ?? (() => Promise.resolve());
     this.#isNew = options.isNew ?? false;
   }
 
@@ -87,6 +95,7 @@ export class Checkpoints extends BaseCheckpointSaver {
     if (config.configurable?.["thread_id"] === undefined) return undefined;
     const { threadId, namespace, checkpointId } = keyOf(config);
     if (this.#isNew && !this.lastPut) return undefined;
+    await this.#settled();
     const key = { threadId, namespace, checkpointId };
     const rows = await this.#persist(() => findCheckpointRows(this.#database, key));
     const [tuple] = await this.#tuples(rows);
@@ -97,6 +106,7 @@ export class Checkpoints extends BaseCheckpointSaver {
     config: RunnableConfig,
     options: CheckpointListOptions = {},
   ): AsyncGenerator<CheckpointTuple> {
+    await this.#settled();
     let left = options.limit ?? Number.POSITIVE_INFINITY;
     let after: CheckpointKey | undefined;
     while (left > 0) {
@@ -136,8 +146,15 @@ export class Checkpoints extends BaseCheckpointSaver {
     if (namespace === "") {
       this.lastPut = { id: checkpoint.id, parentId, createdAt: checkpoint.ts, metadata: about };
     }
-    const point: PointWrite = { ...key, parentId, checkpoint: JSON.stringify(rest), metadata: about, values };
-    if (!(await this.#put(point))) this.#lose(threadId);
+    const point: PointWrite = {
+      ...key,
+      parentId,
+      checkpoint: JSON.stringify(rest),
+      metadata: about,
+      values,
+      isInput: metadata.source === "input",
+    };
+    if (!(await this.#put(point, this.#urgencyOf(point)))) this.#lose(threadId);
     return configOf(key);
   }
 
@@ -159,7 +176,7 @@ export class Checkpoints extends BaseCheckpointSaver {
         valueOf(channel, value, { idx: WRITES_IDX_MAP[channel] ?? index }),
       ),
     };
-    if (!(await this.#put({ ...key, ...task }))) this.#lose(threadId);
+    if (!(await this.#put({ ...key, ...task }, "soon"))) this.#lose(threadId);
   }
 
   /** Deletes the thread itself too, so that late writes of a run still going are refused. */
@@ -169,10 +186,11 @@ export class Checkpoints extends BaseCheckpointSaver {
     else await deleteThreads(database, [threadId]);
   }
 
-  override getDeltaChannelHistory(options: {
+  override async getDeltaChannelHistory(options: {
     config: RunnableConfig;
     channels: string[];
   }): Promise<Record<string, DeltaChannelHistory>> {
+    await this.#settled();
     const key = keyOf(options.config);
     return this.#persist(() => listDeltaHistory(this.#database, key, options.channels));
   }
@@ -180,6 +198,14 @@ export class Checkpoints extends BaseCheckpointSaver {
   /** Every statement here may run twice: what it writes is the same the second time. */
   #persist<T>(work: () => Promise<T>): Promise<T> {
     return this.#patienceMs > 0 ? persistently(work, { forMs: this.#patienceMs }) : work();
+  }
+
+  /** A checkpoint of the thread's own graph that triggers no node is the last one. */
+  #urgencyOf({ isInput, namespace, values }: PointWrite): Urgency {
+    if (isInput) return "soon";
+    const triggers = namespace === "" ? this.#triggers : undefined;
+    if (!triggers) return "now";
+    return values.some(({ channel }) => channel === TASKS || channel in triggers) ? "now" : "the end";
   }
 
   #lose(threadId: string): never {

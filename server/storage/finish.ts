@@ -1,5 +1,7 @@
 // How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
 import type { Owner, RunState } from "../runs/run.ts";
+import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
+import type { CheckpointWrite } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
 import type { RunError, RunRow } from "./runs.ts";
@@ -13,6 +15,8 @@ export interface RunEnd {
   readonly threadState: string | null;
   /** Events that are not written yet. */
   readonly rest: { readonly seq: number; readonly last: number; readonly body: string } | undefined;
+  /** Checkpoints that are not written yet. */
+  readonly points: readonly CheckpointWrite[];
   /** How many rows of events the run has. */
   readonly segments: number;
   /** The number of the event that must be in the log already; undefined for none. */
@@ -22,27 +26,28 @@ export interface RunEnd {
 }
 
 const finishRunRow = `/* finishRun */
-with thread as (select thread_id from holdfast.threads where thread_id = $2 for no key update),
-r as (
-  update holdfast.runs u set state = $5, error = $6::json, segments = $10 + case when u.attempt > 1 then 17 else 0 end, updated_at = now(), ended_at = now()
+with thread as (select thread_id from holdfast.threads where thread_id = $5 for no key update),
+held as (
+  update holdfast.runs u set state = $8, error = $9::json, segments = $13 + case when u.attempt > 1 then 17 else 0 end, updated_at = now(), ended_at = now()
     from thread
-   where u.run_id = $1 and u.thread_id = thread.thread_id and u.worker_id = $3 and u.attempt = $4 and u.state = 'running'
+   where u.run_id = $4 and u.thread_id = thread.thread_id and u.worker_id = $6 and u.attempt = $7 and u.state = 'running'
      and u.cancel is distinct from 'rollback'
-     and ($15::int is null or $15 = (
-       select e.last from holdfast.run_events e where e.run_id = $1 and e.seq <= $15 order by e.seq desc limit 1))
-  returning u.run_id, u.thread_id, u.webhook),
+     and ($18::int is null or $18 = (
+       select e.last from holdfast.run_events e where e.run_id = $4 and e.seq <= $18 order by e.seq desc limit 1))
+  returning 1 as n, u.run_id, u.thread_id, u.webhook),
+${WRITE_CHECKPOINTS},
 rest as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
-  select run_id, $11, $12, $4, $13 from r where $13::text is not null on conflict (run_id, seq) do nothing),
+  select run_id, $14, $15, $7, $16 from held where $16::text is not null on conflict (run_id, seq) do nothing),
 outbox as (
   insert into holdfast.webhooks (webhook_id, run_id, url, payload)
-  select $8::uuid, run_id, webhook, $9::json from r where webhook is not null and $9::json is not null)
+  select $11::uuid, run_id, webhook, $12::json from held where webhook is not null and $12::json is not null)
 update holdfast.threads t
-   set status = case when t.has_waiting then 'busy' else $7 end, resting = $7, error = $6::json, state = $14::json,
+   set status = case when t.has_waiting then 'busy' else $10 end, resting = $10, error = $9::json, state = $17::json,
        updated_at = now(), state_updated_at = now(),
        expires_at = case when t.is_temporary then now() + interval '10 min'
          when t.ttl_minutes is not null then now() + t.ttl_minutes * interval '1 min' end
-  from r where t.thread_id = r.thread_id
+  from held where t.thread_id = held.thread_id
 returning t.has_waiting`;
 
 const cancelPendingRows = `/* cancelPending */
@@ -99,7 +104,7 @@ update holdfast.runs set state = 'blocked', worker_id = null, handovers = attemp
  where run_id = $1 and state in ('error', 'timeout') returning run_id`;
 
 /**
- * Ends a run with its last events, its thread's state and its call-back. Undefined: nothing was written, because the run
+ * Ends a run with its last checkpoint and events, its thread's state and its call-back. Undefined: nothing was written, because the run
  * is not this owner's any more, is to be rolled back, or because events before the last ones are missing after a crash
  * of the database.
  */
@@ -109,6 +114,7 @@ export async function finishRun(
   end: RunEnd,
 ): Promise<{ hasWaiting: boolean } | undefined> {
   const [row] = await on.query<{ has_waiting: boolean }>(finishRunRow, [
+    ...packed(end.points.map((write) => ({ n: 1, write }))),
     owner.runId,
     owner.threadId,
     owner.workerId,

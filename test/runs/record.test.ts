@@ -49,6 +49,7 @@ async function end(owner: Owner, rest?: { seq: number; last: number; body: strin
   const ended = await finishRun(scratch.database, owner, {
     ...result,
     rest,
+    points: [],
     segments: 1,
     after: undefined,
     webhook: undefined,
