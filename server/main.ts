@@ -10,6 +10,7 @@ import type { Config } from "./config.ts";
 import { ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
+import type { Fetch } from "./http/app.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
 import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
@@ -144,8 +145,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
 }
 
 function serveHttp(engine: Engine, config: Config): Promise<{ server: Server; url: string }> {
-  const app = buildApp(engine, { ...config, ...versions() });
-  return listen(config, (request, bindings) => app.fetch(request, bindings));
+  return listen(config, buildApp(engine, { ...config, ...versions() }));
 }
 
 /** The process ends itself as `kill -9` would. */
@@ -200,13 +200,11 @@ async function connectModel(
   }
 }
 
-function listen(
-  { host, port }: Config,
-  fetch: (request: Request, bindings: object) => Response | Promise<Response>,
-): Promise<{ server: Server; url: string }> {
+function listen({ host, port }: Config, fetch: Fetch): Promise<{ server: Server; url: string }> {
   return new Promise((resolve, reject) => {
     // Without TLS or HTTP/2 options this is a plain http.Server.
-    const server = serve({ fetch, port, hostname: host }, (address) => {
+    const options = { fetch: fetch as Parameters<typeof serve>[0]["fetch"], port, hostname: host };
+    const server = serve(options, (address) => {
       const name = host.includes(":") ? `[${host}]` : host;
       resolve({ server, url: `http://${name}:${address.port}` });
     }) as Server;

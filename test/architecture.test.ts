@@ -27,7 +27,7 @@ const doors = new Map([
   ["croner", ["runs"]],
   ["standardwebhooks", ["runs"]],
   ["hono", ["http"]],
-  ["@hono/node-server", ["server/main.ts"]],
+  ["@hono/node-server", ["server/main.ts", "server/http/sse.ts"]],
   ["pino", ["telemetry"]],
   ["commander", ["server/cli.ts"]],
   ["@clack/prompts", ["server/cli.ts"]],

@@ -11,6 +11,8 @@ import { cronRoutes } from "./crons.ts";
 import { healthRoutes } from "./health.ts";
 import { pruneRoutes } from "./prune.ts";
 import { runRoutes } from "./runs.ts";
+import { deliver } from "./sse.ts";
+import type { Bindings } from "./sse.ts";
 import { threadRoutes } from "./threads.ts";
 
 export interface AppOptions {
@@ -29,8 +31,11 @@ const EXPOSED = [
   "X-Holdfast-Code",
 ];
 
-export function buildApp(engine: Engine, options: AppOptions): Hono {
-  const app = new Hono();
+/** Answers a request that came with these bindings of the Node server. */
+export type Fetch = (request: Request, bindings: Bindings["Bindings"]) => Promise<Response>;
+
+export function buildApp(engine: Engine, options: AppOptions): Fetch {
+  const app = new Hono<Bindings>();
   app.use(async (context, next) => {
     await next();
     // A page on the web may then talk to a server on this machine, as Studio does.
@@ -58,7 +63,7 @@ export function buildApp(engine: Engine, options: AppOptions): Hono {
   app.route("/", runRoutes(engine, options));
   app.notFound((context) => context.text(`No route ${context.req.method} ${context.req.path}`, 404));
   app.onError((error, context) => answer(engine, error, context));
-  return app;
+  return async (request, bindings) => deliver(await app.fetch(request, bindings), bindings);
 }
 
 function answer(engine: Engine, error: Error, context: Context): Response {

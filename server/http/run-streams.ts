@@ -1,7 +1,6 @@
 // The three ways to see a run: as a stream of events, as its last values, or as its end.
 // A response ends cleanly only when its run is over; otherwise its connection is broken off.
 import type { Context } from "hono";
-import type { ServerResponse } from "node:http";
 import { sleep } from "../clock.ts";
 import { InputInvalid, RunNotFound, ServerStopping, messageOf } from "../errors.ts";
 import { cancelRun, stopRuns } from "../runs/cancel.ts";
@@ -11,13 +10,8 @@ import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
 import { getStateText } from "../runs/state.ts";
 import type { RunRow } from "../storage/runs.ts";
-import { bytesOf, sseResponse } from "./sse.ts";
-import type { StreamOptions } from "./sse.ts";
-
-/** What the Node server gives with a request. */
-export interface Bindings {
-  readonly Bindings: { readonly outgoing: ServerResponse };
-}
+import { EVENT_STREAM, HEARTBEAT, frames, streamed } from "./sse.ts";
+import type { Bindings, Streamed } from "./sse.ts";
 
 // `join` answers with plain headers if the run ends soon: until then another instance can still take the request over.
 const HEADERS_HELD_MS = 20_000;
@@ -31,6 +25,8 @@ interface From {
   readonly modes?: readonly string[] | undefined;
 }
 
+const JSON_TEXT = { "content-type": "application/json" };
+const AS_JSON = { render: String, keepAlive: "\n" };
 // What every stream shows, whatever its modes.
 const ALWAYS = ["metadata", "error"];
 
@@ -47,19 +43,18 @@ export class RunStreams {
     const gone = new AbortController();
     const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
     const shown = from.modes ? ofModes(events, from.modes) : events;
-    return sseResponse(shown, locationsOf(run, from), this.#held(context, run, from, gone));
+    const headers = { ...EVENT_STREAM, ...locationsOf(run, from) };
+    const options = this.#held(run, from, gone);
+    return streamed(context, headers, { ...options, items: shown, render: frames, keepAlive: HEARTBEAT });
   }
 
   /** The last values as one JSON object, with an empty line now and then while it is not there yet. */
   wait(context: Context<Bindings>, run: RunRow, from: From): Response {
     const gone = new AbortController();
     const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
-    const held = this.#held(context, run, from, gone);
-    const values = this.#valuesOf(run, lastValues(events));
-    const body = bytesOf(values, { ...held, render: String, keepAlive: "\n" });
-    return new Response(body, {
-      headers: { "content-type": "application/json", ...locationsOf(run, from) },
-    });
+    const items = this.#valuesOf(run, lastValues(events));
+    const headers = { ...JSON_TEXT, ...locationsOf(run, from) };
+    return streamed(context, headers, { ...this.#held(run, from, gone), ...AS_JSON, items });
   }
 
   /** The final values of a run, else of its thread. */
@@ -69,7 +64,6 @@ export class RunStreams {
     const events = follow(this.#engine, run.run_id, { after: -1, signal: gone.signal });
     const values = this.#valuesOf(run, lastValues(events));
     const first = values.next();
-    const held = this.#held(context, run, from, gone);
     context.req.raw.signal.addEventListener("abort", () => gone.abort(), { once: true });
     const stopping = this.#engine.stopping;
     const early = await Promise.race([
@@ -80,9 +74,8 @@ export class RunStreams {
       gone.abort();
       throw new ServerStopping();
     }
-    const rest = early ? again(early, values) : resumed(first, values);
-    const body = bytesOf(rest, { ...held, render: String, keepAlive: "\n" });
-    return new Response(body, { headers: { "content-type": "application/json" } });
+    const items = early ? again(early, values) : resumed(first, values);
+    return streamed(context, JSON_TEXT, { ...this.#held(run, from, gone), ...AS_JSON, items });
   }
 
   /** Resolves when the run is over or the client is gone. */
@@ -105,7 +98,11 @@ export class RunStreams {
     }
   }
 
-  #held(context: Context<Bindings>, run: RunRow, from: From, gone: AbortController): StreamOptions {
+  #held(
+    run: RunRow,
+    from: From,
+    gone: AbortController,
+  ): Omit<Streamed<unknown>, "items" | "render" | "keepAlive"> {
     const engine = this.#engine;
     return {
       heartbeatMs: this.#heartbeatMs,
@@ -123,10 +120,7 @@ export class RunStreams {
           engine.log.debug("cancel.late", { run_id: run.run_id, reason: messageOf(error) }),
         );
       },
-      breakOff: (reason) => {
-        engine.log.warn("stream.broken", { run_id: run.run_id, reason: messageOf(reason) });
-        context.env.outgoing.destroy();
-      },
+      onCut: (reason) => engine.log.warn("stream.broken", { run_id: run.run_id, reason: messageOf(reason) }),
     };
   }
 }

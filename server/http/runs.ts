@@ -23,7 +23,7 @@ import {
   runList,
 } from "./schemas.ts";
 import { cursorOf, RunStreams } from "./run-streams.ts";
-import type { Bindings } from "./run-streams.ts";
+import type { Bindings } from "./sse.ts";
 
 const MAX_KEY = 255;
 const THREAD = "/threads/:thread/runs";

@@ -1,105 +1,129 @@
-// A run's events as server-sent events. A stream ends cleanly only when its run is over; whatever else
-// happens, the connection is broken off, and the client comes back with Last-Event-ID.
-// Frames are read when the client takes them: for a slow one, the log is the buffer.
-import { every, now, sleep } from "../clock.ts";
+// A run's events as server-sent events, written to the connection without a web stream between: under load that one
+// costs more than the events. A stream ends cleanly only when its run is over; whatever else happens, the connection
+// is broken off, and the client comes back with Last-Event-ID. For a slow client, the log is the buffer.
+import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
+import type { Context } from "hono";
+import type { ServerResponse } from "node:http";
+import { every, now, turn } from "../clock.ts";
 import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
 
-const encoder = new TextEncoder();
 // One line without a blank one after it: anything more shows as an event in older official clients.
-const BEAT = Symbol("beat");
-const HEARTBEAT = ": heartbeat\n";
+export const HEARTBEAT = ": heartbeat\n";
 // A client that takes nothing for so long is cut off; it may come back with Last-Event-ID.
 const STALLED_MS = 60_000;
-const STALL_CHECK_MS = 10_000;
+const SENT_HERE = "x-hono-already-sent";
 
-export interface StreamOptions {
+/** What the Node server gives with a request, and what a route leaves to be sent when its headers are known. */
+export interface Bindings {
+  readonly Bindings: {
+    readonly outgoing: ServerResponse;
+    send?: (headers: Headers | undefined) => void;
+  };
+}
+
+export interface Streamed<Item> {
+  readonly items: AsyncGenerator<Item>;
+  readonly render: (item: Item) => string;
+  /** Sent in every interval, so that nothing on the way takes the connection for dead. */
+  readonly keepAlive: string;
   readonly heartbeatMs: number;
-  /** Aborted when the client is gone; ends the reading of events. */
+  /** Aborted when the client is gone; ends the items. */
   readonly gone: AbortController;
-  /** Called once if the client leaves before the run is over; not when this server cuts the connection. */
+  /** Called once if the client leaves before the items end; not when this server cuts the connection. */
   readonly onLeave: () => void;
-  /** Cuts the connection, so that the client notices that the stream is not complete. */
-  readonly breakOff: (reason: unknown) => void;
+  /** Told why the connection is broken off. */
+  readonly onCut: (reason: unknown) => void;
 }
 
-/** The response to a request for a run's stream. `location` is where the client may resume. */
-export function sseResponse(
-  events: AsyncGenerator<Numbered[]>,
+/** The response to a request for a stream: its body follows once all middleware has seen it. */
+export function streamed<Item>(
+  context: Context<Bindings>,
   headers: Record<string, string>,
-  options: StreamOptions,
+  stream: Streamed<Item>,
 ): Response {
-  return new Response(bytesOf(events, { ...options, render: frames, keepAlive: HEARTBEAT }), {
-    headers: {
-      "content-type": "text/event-stream",
-      "cache-control": "no-cache, no-transform",
-      "x-accel-buffering": "no",
-      ...headers,
-    },
-  });
+  const { outgoing } = context.env;
+  context.env.send = (all) => {
+    if (all) void pump(outgoing, all, stream);
+    else stream.gone.abort(); // something else is answered
+  };
+  return new Response(null, { headers: { ...headers, [SENT_HERE]: "true" } });
 }
 
-/** Bytes of what a source yields, with a sign of life in every interval. */
-export function bytesOf<Item>(
-  source: AsyncGenerator<Item>,
-  options: StreamOptions & { render: (item: Item) => string; keepAlive: string },
-): ReadableStream<Uint8Array> {
-  const { heartbeatMs, gone, render, keepAlive } = options;
+/** The headers of server-sent events, such that no proxy keeps them back. */
+export const EVENT_STREAM = {
+  "content-type": "text/event-stream",
+  "cache-control": "no-cache, no-transform",
+  "x-accel-buffering": "no",
+};
+
+/** Lets a stream begin that a route has answered with. */
+export function deliver(response: Response, { send }: Bindings["Bindings"]): Response {
+  if (!send) return response;
+  const headers = new Headers(response.headers);
+  const isOurs = headers.has(SENT_HERE);
+  headers.delete(SENT_HERE);
+  send(isOurs ? headers : undefined);
+  return isOurs ? RESPONSE_ALREADY_SENT : response;
+}
+
+async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: Streamed<Item>): Promise<void> {
+  const { items, render, keepAlive, gone } = stream;
+  let isOver = false;
   let isCut = false;
+  let fullSince = 0;
   const cut = (reason: unknown): void => {
     isCut = true;
-    options.breakOff(reason);
-    gone.abort();
+    stream.onCut(reason);
+    outgoing.destroy();
   };
-  let pending: Promise<IteratorResult<Item>> | undefined;
-  // One timer per interval, however many events pass meanwhile.
-  let beat: Promise<typeof BEAT> | undefined;
-  let isOver = false;
-  /** What to send next, after at most one interval; undefined once the source is at its end. */
-  const read = async (): Promise<string | undefined> => {
-    pending ??= source.next();
-    beat ??= sleep(heartbeatMs, gone.signal).then(() => BEAT);
-    const first = await Promise.race([beat, pending]);
-    if (first === BEAT) {
-      beat = undefined;
-      return keepAlive;
-    }
-    pending = undefined;
-    return first.done ? undefined : render(first.value);
-  };
-  let takenAt = 0;
-  const stopWatching = every(STALL_CHECK_MS, () => {
-    if (takenAt > 0 && now() - takenAt > STALLED_MS) cut(new Error("The client reads nothing."));
+  const stopBeating = every(stream.heartbeatMs, () => {
+    if (fullSince === 0) outgoing.write(keepAlive);
+    else if (now() - fullSince > STALLED_MS) cut(new Error("The client reads nothing."));
   });
-  gone.signal.addEventListener("abort", stopWatching, { once: true });
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      takenAt = 0;
-      try {
-        const text = await read();
-        takenAt = now();
-        if (gone.signal.aborted) return;
-        if (text !== undefined) controller.enqueue(encoder.encode(text));
-        else {
-          isOver = true;
-          controller.close();
-          gone.abort(); // the timer of the interval
-        }
-      } catch (error) {
-        cut(error);
-        controller.close();
-      }
-    },
-    async cancel() {
-      gone.abort();
-      if (!isOver && !isCut) options.onLeave();
-      await source.return(undefined);
-    },
+  const onClose = (): void => {
+    stopBeating();
+    gone.abort();
+    if (!isOver && !isCut) stream.onLeave();
+  };
+  outgoing.once("close", onClose);
+  if (outgoing.destroyed) onClose();
+  try {
+    outgoing.setHeaders(headers).writeHead(200);
+    // The first events are there already, as a rule, and go with the headers.
+    void turn().then(() => outgoing.flushHeaders());
+    for await (const item of items) {
+      const text = render(item);
+      if (text === "" || outgoing.write(text)) continue;
+      fullSince = now();
+      await drained(outgoing, gone.signal);
+      fullSince = 0;
+    }
+    isOver = true;
+    outgoing.end();
+  } catch (error) {
+    cut(error);
+  } finally {
+    stopBeating();
+  }
+}
+
+/** Resolves when the client has taken what was written, or is gone. */
+function drained(outgoing: ServerResponse, gone: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      outgoing.removeListener("drain", done);
+      gone.removeEventListener("abort", done);
+      resolve();
+    };
+    outgoing.once("drain", done);
+    gone.addEventListener("abort", done, { once: true });
+    if (gone.aborted) done();
   });
 }
 
 /** All events at hand in one piece: many small writes to a socket cost more than anything else here. */
-function frames(events: readonly Numbered[]): string {
+export function frames(events: readonly Numbered[]): string {
   let text = "";
   for (const { seq, entry } of events)
     text += `event: ${nameOf(entry)}\ndata: ${dataOf(entry)}\nid: ${seq}\n\n`;

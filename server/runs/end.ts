@@ -6,6 +6,7 @@ import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { persistently } from "../persist.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
+import type { CheckpointWrite } from "../storage/checkpoint-form.ts";
 import { deleteRunEvents } from "../storage/events.ts";
 import { deleteCheckpointsOfRun, deleteOwnRun, finishRun } from "../storage/finish.ts";
 import type { RunEnd } from "../storage/finish.ts";
@@ -84,14 +85,12 @@ export async function endRun(engine: Engine, held: Held, outcome: Outcome): Prom
   engine.hints.events([run.run_id]);
 }
 
-async function finish(
-  engine: Engine,
-  held: Held,
-  outcome: Outcome & { state: RunEnd["state"] },
-): Promise<void> {
+type Final = Outcome & { state: RunEnd["state"] };
+
+async function finish(engine: Engine, held: Held, reached: Final): Promise<void> {
   const { run, owner, recording } = held;
+  const { points, outcome } = await lastPoints(engine, owner, reached);
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
-  const points = await engine.checkpoints.rest(owner);
   const rest = await recording.rest();
   const webhook = run.webhook
     ? { id: uuidv7(), payload: callBack(run, outcome, await stateOf(engine, run, outcome)) }
@@ -117,6 +116,20 @@ async function finish(
   if (!ended) throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
   if (webhook) engine.hints.due("webhooks");
   if (ended.hasWaiting) await promote(engine, owner.threadId);
+}
+
+/** The checkpoints that go with the end. A value that PostgreSQL has refused makes it another end. */
+async function lastPoints(
+  engine: Engine,
+  owner: Owner,
+  outcome: Final,
+): Promise<{ points: CheckpointWrite[]; outcome: Final }> {
+  try {
+    return { points: await engine.checkpoints.rest(owner), outcome };
+  } catch (error) {
+    if (error instanceof AppError) throw error; // not ours any more, or the database is away
+    return { points: [], outcome: { ...outcomeOf(error), state: "error" } };
+  }
 }
 
 /** Makes the thread's next run ready. If this process dies before, a heartbeat elsewhere finds it waiting. */

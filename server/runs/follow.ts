@@ -27,6 +27,7 @@ export async function* follow(
   let { after } = options;
   let hasSeen = false;
   let tail: Tail | undefined;
+  const waiting = waitingUntil(signal);
   while (!signal.aborted) {
     if (!tail || tail.fate === "lost") tail = source.live.get(runId)?.tail;
     const events = tail?.fate === "lost" ? undefined : tail?.after(after);
@@ -36,7 +37,7 @@ export async function* follow(
         yield events;
         after = events.at(-1)?.seq ?? after;
       } else if (tail.fate === "over") return;
-      else await tail.next(signal);
+      else await waiting.next(tail);
       continue;
     }
     const hinted = source.hints.next(runId, signal);
@@ -58,4 +59,24 @@ export async function* follow(
     if (isTerminal(first.state)) return;
     await hinted;
   }
+}
+
+/** Waits at a tail, again and again, with one listener for the whole time: there is one wait for nearly every token. */
+function waitingUntil(signal: AbortSignal): { next(tail: Tail): Promise<void> } {
+  let wake: (() => void) | undefined;
+  let at: Tail | undefined;
+  const onAbort = (): void => {
+    if (wake) at?.forget(wake);
+    wake?.();
+  };
+  signal.addEventListener("abort", onAbort, { once: true });
+  return {
+    next: (tail) =>
+      new Promise((resolve) => {
+        at = tail;
+        wake = resolve;
+        if (signal.aborted) resolve();
+        else tail.once(resolve);
+      }),
+  };
 }

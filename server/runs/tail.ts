@@ -51,18 +51,14 @@ export class Tail {
     return this.#events.slice(after + 1 - first, this.#committed + 1 - first);
   }
 
-  /** Resolves at the next commit, at the end, or when `signal` aborts. */
-  next(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const done = (): void => {
-        this.#waiters.delete(done);
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      this.#waiters.add(done);
-      signal.addEventListener("abort", done, { once: true });
-      if (signal.aborted || this.#fate !== "live") done();
-    });
+  /** Calls `wake` once: at the next commit, at the end, or at once if that has come. */
+  once(wake: () => void): void {
+    if (this.#fate === "live") this.#waiters.add(wake);
+    else wake();
+  }
+
+  forget(wake: () => void): void {
+    this.#waiters.delete(wake);
   }
 
   #trim(): void {
@@ -78,7 +74,9 @@ export class Tail {
   }
 
   #wake(): void {
-    for (const done of this.#waiters) done();
+    const waiters = [...this.#waiters];
+    this.#waiters.clear();
+    for (const wake of waiters) wake();
   }
 }
 

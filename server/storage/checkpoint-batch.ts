@@ -15,13 +15,13 @@ interface Item {
   readonly owner: Owner;
   readonly write: CheckpointWrite;
   readonly written: PromiseWithResolvers<boolean>;
-  /** What the graph is told. */
-  readonly told: PromiseWithResolvers<boolean>;
 }
 
 interface Open {
   waiting: Item[];
+  /** Set while something waits that is to be written in a moment. */
   stopTimer: (() => void) | undefined;
+  /** What is being written, or was refused. */
   readonly underWay: Set<Item>;
 }
 
@@ -46,48 +46,36 @@ export class CheckpointBatch {
     this.#events = events;
   }
 
-  /** Resolves when the write is on disk: true, or false when the run is not this owner's any more. */
-  put(owner: Owner, write: CheckpointWrite, urgency: Urgency): Promise<boolean> {
+  /**
+   * Resolves when the write, if it is for "now", and what came before it are on disk: true, or false when the run is
+   * not this owner's any more.
+   */
+  async put(owner: Owner, write: CheckpointWrite, urgency: Urgency): Promise<boolean> {
     const open = this.#open.get(owner) ?? { waiting: [], stopTimer: undefined, underWay: new Set() };
     this.#open.set(owner, open);
-    const item = {
-      owner,
-      write,
-      written: Promise.withResolvers<boolean>(),
-      told: Promise.withResolvers<boolean>(),
-    };
-    item.written.promise.then(item.told.resolve, item.told.reject);
-    open.waiting.push(item);
+    open.waiting.push({ owner, write, written: Promise.withResolvers() });
     this.#events.hold(owner);
-    if (urgency === "now") this.#release(open);
-    else if (urgency === "soon") open.stopTimer ??= later(SOON_MS, () => this.#release(open));
-    else {
-      open.stopTimer?.();
-      open.stopTimer = later(END_MS, () => this.#release(open));
-      for (const { told } of open.waiting) told.resolve(true);
-    }
-    return item.told.promise;
+    if (urgency === "now") return this.#written(open);
+    if (urgency === "the end") open.stopTimer?.();
+    else if (open.stopTimer) return true;
+    open.stopTimer = later(urgency === "soon" ? SOON_MS : END_MS, () => this.#release(open));
+    return true;
   }
 
   /** Resolves when everything that was put for the run is on disk. */
   async settled(owner: Owner): Promise<void> {
     const open = this.#open.get(owner);
-    if (!open) return;
-    this.#release(open);
-    await Promise.all([...open.underWay].map(({ written }) => written.promise));
+    if (open) await this.#written(open);
   }
 
   /** The writes that go with the run's end; waits for those on their way. @throws LeaseLost */
   async rest(owner: Owner): Promise<CheckpointWrite[]> {
     const open = this.#open.get(owner);
     if (!open) return [];
-    open.stopTimer?.();
     const { waiting } = open;
     open.waiting = [];
-    const written = await Promise.all([...open.underWay].map((item) => item.written.promise));
-    if (written.includes(false)) throw new LeaseLost(`Run ${owner.runId} is not this server's any more.`);
-    for (const { told } of waiting) told.resolve(true);
-    return waiting.map(({ write }) => write);
+    if (await this.#written(open)) return waiting.map(({ write }) => write);
+    throw new LeaseLost(`Run ${owner.runId} is not this server's any more.`);
   }
 
   /** Nothing more comes for the run; what waits is not written. */
@@ -96,11 +84,18 @@ export class CheckpointBatch {
     this.#open.delete(owner);
   }
 
+  async #written(open: Open): Promise<boolean> {
+    this.#release(open);
+    const written = await Promise.all([...open.underWay].map((item) => item.written.promise));
+    return !written.includes(false);
+  }
+
   #release(open: Open): void {
     open.stopTimer?.();
     open.stopTimer = undefined;
     for (const item of open.waiting) {
       open.underWay.add(item);
+      item.written.promise.catch(() => undefined); // whoever waits for it, now or at the end, is told
       this.#items.push(item);
     }
     open.waiting = [];

@@ -26,8 +26,8 @@ interface TaskWrite extends CheckpointKey {
 export type CheckpointWrite = PointWrite | TaskWrite;
 
 /**
- * When a write must be on disk. One for "soon" goes with its run's next one, within milliseconds: the graph does not
- * wait for it. One for "the end" goes with the end of its run and counts as written: the graph has nothing to do after it.
+ * When a write must be on disk. One for "soon" goes with its run's next one, and one for "the end" with the end of its
+ * run; both count as written: they come before anything that the graph waits for.
  */
 export type Urgency = "now" | "soon" | "the end";
 

@@ -31,6 +31,7 @@ import type { Database, Queryable } from "./database.ts";
 import { deleteThreads } from "./prune.ts";
 import { listDeltaHistory } from "./deltas.ts";
 
+const START = "__start__";
 const PAGE = 100;
 // What of a run's metadata its checkpoints keep; with run_id LangGraph knows a resumed run from a new one.
 const KEPT_METADATA = ["run_id", "graph_id", "assistant_id"];
@@ -45,7 +46,7 @@ export interface CheckpointsOptions {
   /** Resolves when everything that was put can be read. */
   readonly settled?: () => Promise<void>;
   /** The channels that trigger nodes of the graph; unknown: any may. */
-  readonly triggers?: Readonly<Record<string, unknown>> | undefined;
+  readonly triggers?: Readonly<Record<string, readonly string[]>> | undefined;
   /** Nothing was ever written to the thread: the first read, which would find nothing, is spared. */
   readonly isNew?: boolean;
 }
@@ -64,9 +65,11 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #onLost: (error: LeaseLost) => void;
   readonly #patienceMs: number;
   readonly #put: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
-  readonly #triggers: Readonly<Record<string, unknown>> | undefined;
+  readonly #triggers: Readonly<Record<string, readonly string[]>> | undefined;
   readonly #settled: () => Promise<void>;
   #isNew: boolean;
+  /** The next checkpoint is made of the input alone. */
+  #isGiven = false;
   /** Undefined before the first put. */
   lastPut: LastPut | undefined;
 
@@ -200,10 +203,15 @@ export class Checkpoints extends BaseCheckpointSaver {
     return this.#patienceMs > 0 ? persistently(work, { forMs: this.#patienceMs }) : work();
   }
 
-  /** A checkpoint of the thread's own graph that triggers no node is the last one. */
+  /**
+   * No node has run before the input's checkpoint, nor, in a StateGraph, before the one after it: nothing is lost with
+   * them that the run's row does not hold. A checkpoint of the thread's own graph that triggers no node is the last one.
+   */
   #urgencyOf({ isInput, namespace, values }: PointWrite): Urgency {
-    if (isInput) return "soon";
     const triggers = namespace === "" ? this.#triggers : undefined;
+    const isGiven = this.#isGiven;
+    this.#isGiven = isInput && triggers?.[START]?.join() === START;
+    if (isInput || isGiven) return "soon";
     if (!triggers) return "now";
     return values.some(({ channel }) => channel === TASKS || channel in triggers) ? "now" : "the end";
   }

@@ -164,6 +164,7 @@ test("a thread deleted under its run stops the run", async () => {
   const threadId = await newThread();
   const live = held.server.client.runs.stream(threadId, "endless", { input: {} });
   await live.next();
+  await live.next(); // the first node's values
   await expect(held.server.client.threads.delete(threadId)).rejects.toThrow("HTTP 409: Thread is busy");
   await held.scratch.database.query("delete from holdfast.threads where thread_id = $1", [threadId]);
   expect(await collect(live)).toEqual([]);
