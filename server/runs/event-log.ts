@@ -17,7 +17,7 @@ export class EventLog {
   readonly #hasSessions: boolean;
   #session: Session | undefined;
   #opening: Promise<Session> | undefined;
-  #recent: { readonly segment: Segment; readonly at: number }[] = [];
+  readonly #recent: { readonly segment: Segment; readonly at: number }[] = [];
 
   /** @param hasSessions false behind a transaction pooler: then every commit waits for the disk instead */
   constructor(database: Database, workerId: string, hasSessions: boolean) {
@@ -27,13 +27,13 @@ export class EventLog {
   }
 
   /**
-   * Writes the segments, trying again while the database is away.
+   * Writes the segments; no two of one run may be under way at a time. Tries again while the database is away.
    * @returns the attempts that this worker still owns, as `run:attempt`; nothing was written for the others
    */
   async write(segments: readonly Segment[]): Promise<ReadonlySet<string>> {
     const held = await persistently(() => this.#write(segments));
     const at = now();
-    this.#recent = this.#recent.filter((one) => at - one.at < KEPT_MS);
+    while (this.#recent[0] && at - this.#recent[0].at >= KEPT_MS) this.#recent.shift();
     if (this.#hasSessions) for (const segment of segments) this.#recent.push({ segment, at });
     return new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));
   }
@@ -69,7 +69,7 @@ export class EventLog {
   }
 
   async #open(): Promise<Session> {
-    const session = await this.#database.session();
+    const session = await this.#database.session({ pipelines: true });
     try {
       await commitWithoutWaiting(session);
     } catch (error) {

@@ -1,6 +1,7 @@
 // The write side of the event log. An event is shown to nobody before it is committed.
-// One flush is under way at a time and takes the events of all runs that have gathered meanwhile,
-// so that an idle server writes each token at once and a busy one writes large batches.
+// A flush takes the events of all runs that have gathered meanwhile, so that an idle server writes each token at once and
+// a busy one writes large batches. A few are under way at a time: a busy event loop takes longer to hear of the end of
+// one than the database takes to write it.
 // When a run's checkpoint is about to be written, its events ride along in the same statement.
 import { turn } from "../clock.ts";
 import { LeaseLost, messageOf } from "../errors.ts";
@@ -15,6 +16,7 @@ import { Tail } from "./tail.ts";
 
 // Above this the graphs wait: the database is slower than the models.
 const MAX_PENDING_BYTES = 32 * 1024 * 1024;
+const MOST_FLUSHES = 4;
 const MAX_BATCH_BYTES = 4 * 1024 * 1024;
 
 /** Events of one attempt of a run. */
@@ -75,7 +77,8 @@ export class Recorder {
   readonly #open = new Map<string, Open>();
   readonly #pending = new Set<Open>();
   #pendingBytes = 0;
-  #isFlushing = false;
+  #isGathering = false;
+  #flushes = 0;
   #batchDone = Promise.withResolvers<void>();
 
   /** @param onCommitted told which runs have new events */
@@ -189,7 +192,7 @@ export class Recorder {
   }
 
   #start(): void {
-    if (!this.#isFlushing && this.#pending.size > 0) void this.#flush();
+    if (this.#pending.size > 0 && !this.#isGathering && this.#flushes < MOST_FLUSHES) void this.#flush();
   }
 
   #settled(): void {
@@ -225,16 +228,19 @@ export class Recorder {
   }
 
   async #flush(): Promise<void> {
-    this.#isFlushing = true;
+    this.#isGathering = true;
     // Let the events of this turn of the event loop gather first.
     await turn();
-    for (let batch = this.#nextBatch(); batch.length > 0; batch = this.#nextBatch()) {
-      for (const { open } of batch) open.isFlushing = true;
-      await this.#write(batch);
-      for (const { open } of batch) open.isFlushing = false;
-      this.#settled();
-    }
-    this.#isFlushing = false;
+    this.#isGathering = false;
+    const batch = this.#nextBatch();
+    if (batch.length === 0) return;
+    this.#flushes += 1;
+    for (const { open } of batch) open.isFlushing = true;
+    await this.#write(batch);
+    for (const { open } of batch) open.isFlushing = false;
+    this.#flushes -= 1;
+    this.#settled();
+    this.#start();
   }
 
   #nextBatch(): { open: Open; segment: Segment }[] {

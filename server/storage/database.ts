@@ -18,8 +18,11 @@ export interface Session extends Queryable {
 export interface Database extends Queryable {
   /** begin … commit; any error rolls back and is thrown on. */
   transaction<T>(work: (transaction: Queryable) => Promise<T>): Promise<T>;
-  /** Opens a session outside the pool, on the direct address. */
-  session(): Promise<Session>;
+  /**
+   * Opens a session outside the pool, on the direct address. One that pipelines sends each statement at once, without
+   * waiting for the answers to those before.
+   */
+  session(options?: { pipelines: boolean }): Promise<Session>;
   /** Waits for running statements, then closes every connection. */
   close(): Promise<void>;
 }

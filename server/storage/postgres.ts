@@ -21,6 +21,9 @@ export const UNIQUE_VIOLATION = "23505";
 // Numbers of our own tables stay far below 2^53.
 types.setTypeParser(types.builtins.INT8, Number);
 
+// A new connection knows no prepared statement; firewalls that forget idle connections do so after minutes.
+const IDLE_MS = 120_000;
+
 const TAG = /^\/\* (\w+) \*\//;
 /** Connection trouble, shutdown, no connection free, too slow; and a deadlock or conflict: the next try may do. */
 const GONE = /^(08|57P0|53300|57014|40P01|40001)/;
@@ -41,7 +44,11 @@ export function openPostgres(options: PostgresOptions): Database {
     keepAlive: true,
     ...(isPooler ? {} : limits),
   });
-  const pool = new Pool({ ...connection(options.url, options.pooler), max: options.poolSize });
+  const pool = new Pool({
+    ...connection(options.url, options.pooler),
+    max: options.poolSize,
+    idleTimeoutMillis: IDLE_MS,
+  });
   pool.on("error", () => {
     // An idle connection died; the pool drops it and the next query opens another.
   });
@@ -54,11 +61,10 @@ export function openPostgres(options: PostgresOptions): Database {
   return {
     ...on(pool),
     transaction: (work) => transact(pool, on, work),
-    session: () =>
-      openSession(
-        new Client(connection(options.directUrl ?? options.url, options.pooler && !options.directUrl)),
-        on,
-      ),
+    session: ({ pipelines } = { pipelines: false }) => {
+      const given = connection(options.directUrl ?? options.url, options.pooler && !options.directUrl);
+      return openSession(new Client({ ...given, pipeline: pipelines }), on);
+    },
     close: () => pool.end(),
   };
 }
