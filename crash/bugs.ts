@@ -193,8 +193,8 @@ const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "runs/event-log.ts",
-        from: "const again = isNew ? ",
-        to: "const again = isNew && now() < 0 ? ",
+        from: "if (again.length > 0) await",
+        to: "if (again.length < 0) await",
       },
     ],
     scenes: ["crash of the database"],

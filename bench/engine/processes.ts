@@ -20,7 +20,7 @@ export async function startServer(
   modelUrl: string,
 ): Promise<ServerProcess> {
   const { PATH = "", HOME = "" } = process.env;
-  const child = spawn("node", ["server/cli.ts", ...args], {
+  const child = spawn("node", ["--max-semi-space-size=16", "server/cli.ts", ...args], {
     env: {
       PATH,
       HOME,

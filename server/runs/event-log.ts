@@ -55,23 +55,24 @@ export class EventLog {
 
   async #write(segments: readonly Segment[]): ReturnType<typeof insertSegments> {
     if (!this.#hasSessions) return insertSegments(this.#database, this.#workerId, segments);
-    const isNew = this.#session === undefined;
-    this.#opening ??= isNew ? this.#open().finally(() => (this.#opening = undefined)) : undefined;
+    this.#opening ??= this.#session ? undefined : this.#open().finally(() => (this.#opening = undefined));
     const session = this.#session ?? (await this.#opening);
     if (!session) return this.#write(segments); // lost again while it was opened
-    const again = isNew ? this.#recent.map(({ segment }) => segment) : [];
     try {
-      return await insertSegments(session, this.#workerId, [...again, ...segments]);
+      return await insertSegments(session, this.#workerId, segments);
     } catch (error) {
       this.#drop(session);
       throw error;
     }
   }
 
+  /** What was written lately comes first: nobody may be shown an event whose predecessor is missing. */
   async #open(): Promise<Session> {
     const session = await this.#database.session({ pipelines: true });
     try {
       await commitWithoutWaiting(session);
+      const again = this.#recent.map(({ segment }) => segment);
+      if (again.length > 0) await insertSegments(session, this.#workerId, again);
     } catch (error) {
       await session.close().catch(() => undefined); // the first error is the one to tell
       throw error;

@@ -49,6 +49,8 @@ export function openPostgres(options: PostgresOptions): Database {
     max: options.poolSize,
     idleTimeoutMillis: IDLE_MS,
   });
+  // The pool does not listen while a connection is lent: a server that ends it just then would end this process too.
+  pool.on("connect", (client) => client.on("error", () => undefined));
   pool.on("error", () => {
     // An idle connection died; the pool drops it and the next query opens another.
   });
