@@ -3,10 +3,10 @@
 import { Hono } from "hono";
 import type { Context } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { cors } from "hono/cors";
 import { AppError, BodyTooLarge, InputInvalid, messageOf } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
 import { assistantRoutes } from "./assistants.ts";
+import { crossOrigin } from "./cors.ts";
 import { cronRoutes } from "./crons.ts";
 import { healthRoutes } from "./health.ts";
 import { pruneRoutes } from "./prune.ts";
@@ -23,34 +23,12 @@ export interface AppOptions {
   readonly langgraphVersion: string;
 }
 
-const EXPOSED = [
-  "Content-Location",
-  "Location",
-  "X-Pagination-Total",
-  "X-Pagination-Next",
-  "X-Holdfast-Code",
-];
-
 /** Answers a request that came with these bindings of the Node server. */
 export type Fetch = (request: Request, bindings: Bindings["Bindings"]) => Promise<Response>;
 
 export function buildApp(engine: Engine, options: AppOptions): Fetch {
   const app = new Hono<Bindings>();
-  app.use(async (context, next) => {
-    await next();
-    // A page on the web may then talk to a server on this machine, as Studio does.
-    if (context.req.header("access-control-request-private-network") === "true") {
-      context.res.headers.set("Access-Control-Allow-Private-Network", "true");
-    }
-  });
-  app.use(
-    cors({
-      origin: options.corsOrigins.includes("*") ? "*" : [...options.corsOrigins],
-      allowMethods: ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"],
-      exposeHeaders: EXPOSED,
-      maxAge: 600,
-    }),
-  );
+  app.use(crossOrigin(options.corsOrigins));
   const onError = (): never => {
     throw new BodyTooLarge(options.maxBodyBytes);
   };

@@ -3,7 +3,7 @@
 // is broken off, and the client comes back with Last-Event-ID. For a slow client, the log is the buffer.
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { Context } from "hono";
-import type { ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { every, now, turn } from "../clock.ts";
 import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
@@ -17,6 +17,7 @@ const SENT_HERE = "x-hono-already-sent";
 /** What the Node server gives with a request, and what a route leaves to be sent when its headers are known. */
 export interface Bindings {
   readonly Bindings: {
+    readonly incoming: IncomingMessage;
     readonly outgoing: ServerResponse;
     send?: (headers: Headers | undefined) => void;
   };
