@@ -9,40 +9,22 @@ import { LiveRuns } from "../../server/runs/live.ts";
 import { EventReader } from "../../server/runs/reader.ts";
 import { Recorder } from "../../server/runs/record.ts";
 import type { Owner } from "../../server/runs/run.ts";
-import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
 import { finishRun } from "../../server/storage/finish.ts";
-import { insertRun } from "../../server/storage/runs.ts";
 import { openLog } from "../../server/telemetry/log.ts";
 import { createThreadRow } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
+import { runsOf } from "../support/runs.ts";
+import type { Runs } from "../support/runs.ts";
 
 let scratch: TestDatabase;
-const assistantId = randomUUID();
-const workerId = randomUUID();
+let runs: Runs;
+const newRun = (): Promise<Owner> => runs.newRun();
 beforeAll(async () => {
   scratch = await testDatabase();
-  await upsertSystemAssistants(scratch.database, [{ assistantId, graphId: "any" }]);
+  runs = await runsOf(scratch.database);
 });
 afterAll(() => scratch.close());
-
-const asked = {
-  assistantId,
-  workerId,
-  state: "running",
-  multitask: "reject",
-  metadata: {},
-  kwargs: {},
-  threadMetadata: {},
-  timeoutMs: 60_000,
-} as const;
-
-async function newRun(): Promise<Owner> {
-  const [runId, threadId] = [randomUUID(), randomUUID()];
-  await createThreadRow(scratch.database, threadId);
-  await insertRun(scratch.database, { ...asked, runId, threadId });
-  return { runId, threadId, workerId, attempt: 1 };
-}
 
 async function end(owner: Owner, rest?: { seq: number; last: number; body: string }): Promise<boolean> {
   const result = { state: "success", error: null, threadStatus: "idle", threadState: null } as const;
@@ -68,7 +50,7 @@ interface Started {
 function start(): Started {
   const log = openLog("error");
   const hints = new Hints(scratch.database, log);
-  const eventLog = new EventLog(scratch.database, workerId, true);
+  const eventLog = new EventLog(scratch.database, runs.workerId, true);
   const recorder = new Recorder(eventLog, log, (runIds) => hints.events(runIds));
   return { live: new LiveRuns(), hints, reader: new EventReader(scratch.database), recorder, eventLog };
 }
@@ -88,10 +70,10 @@ const unlost = (error: Error): never => expect.fail(error.message);
 
 test("many runs at once are each read densely and in order, by those who were there and those who come later", async () => {
   const source = start();
-  const runs = await Promise.all(Array.from({ length: 8 }, newRun));
-  const readers = runs.map(({ runId }) => read(source, runId));
+  const eight = await Promise.all(Array.from({ length: 8 }, newRun));
+  const readers = eight.map(({ runId }) => read(source, runId));
   await Promise.all(
-    runs.map(async (run) => {
+    eight.map(async (run) => {
       const recording = source.recorder.open(run, 0, unlost);
       for (let index = 0; index < 700; index += 1) await recording.append(n(String(index)));
       const { rest } = await recording.rest();
@@ -105,7 +87,7 @@ test("many runs at once are each read densely and in order, by those who were th
     data: String(index),
   }));
   for (const events of await Promise.all(readers)) expect(events).toEqual(expected);
-  expect(await read(source, runs[0]?.runId ?? "", 690)).toEqual(expected.slice(691));
+  expect(await read(source, eight[0]?.runId ?? "", 690)).toEqual(expected.slice(691));
   await source.eventLog.close();
 });
 
@@ -191,10 +173,9 @@ test("runs that end and runs that begin on one thread never deadlock", async () 
   const outcomes = { ended: 0, busy: 0 };
   const client = async (): Promise<void> => {
     for (let round = 0; round < 60; round += 1) {
-      const runId = randomUUID();
-      const row = await insertRun(scratch.database, { ...asked, runId, threadId });
-      if (row === undefined || row === "taken") outcomes.busy += 1;
-      else if (await end({ runId, threadId, workerId, attempt: 1 })) outcomes.ended += 1;
+      const owner = await runs.runOn(threadId);
+      if (!owner) outcomes.busy += 1;
+      else if (await end(owner)) outcomes.ended += 1;
     }
   };
   await Promise.all(Array.from({ length: 6 }, client));
