@@ -66,7 +66,7 @@ const end: Frame = { id: 1, event: "custom", data: 1 };
 const asked: Asked = { threadId: thread, runId: run, sight: sightOf(begin, end), troubles: [] };
 const point = { thread_id: thread, checkpoint_id: "1", parent_checkpoint_id: null };
 const facts: Facts = {
-  told: [{ ...asked, values: {} }],
+  told: [{ ...asked, values: {}, checkpointId: "2" }],
   runs: [runFact],
   moves: [born, move({})],
   writes: [write],
@@ -178,6 +178,8 @@ describe("the laws", () => {
     [/one chain/, "a fork", withPoints(null, "1", "1")],
     [/one chain/, "two beginnings", withPoints(null, null)],
     [/one chain/, "a lost parent", withPoints(null, "0")],
+    [/its last checkpoint/, "a lost checkpoint", { told: [{ ...asked, values: {}, checkpointId: "3" }] }],
+    [/its last checkpoint/, "an old checkpoint", { told: [{ ...asked, values: {}, checkpointId: "1" }] }],
     [/sees every event/, "a gap at a client", { told: [{ ...asked, sight: sightOf(end), values: {} }] }],
     [/sees every event/, "an end too early", { told: [{ ...asked, sight: sightOf(begin), values: {} }] }],
     [

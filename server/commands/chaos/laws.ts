@@ -5,8 +5,10 @@ import type { Asked } from "./ask.ts";
 import type { CheckpointFact, Move, RunFact, SegmentFact, Write } from "./audit.ts";
 import type { Message } from "./sight.ts";
 
-/** A question, what became of it, and the thread's values in the end. */
+/** A question, what became of it, and the thread's state in the end. */
 export interface Told extends Asked {
+  /** The checkpoint that the state names; undefined when the thread is gone or has none. */
+  readonly checkpointId?: string | undefined;
   readonly values: Readonly<Record<string, unknown>> & { readonly messages?: readonly Message[] };
 }
 
@@ -40,6 +42,7 @@ export const LAWS: readonly Law[] = [
   { title: "nothing is written by an attempt after the next one was claimed", broken: haunted },
   { title: "events are numbered without gaps, attempt after attempt", broken: gapped },
   { title: "the checkpoints of a thread form one chain", broken: forked },
+  { title: "the state of a thread is that of its last checkpoint", broken: unfounded },
   { title: "a client sees every event once, in order, to the end", broken: misled },
   { title: "what a client shows in the end is what the thread holds", broken: misshown },
 ];
@@ -167,6 +170,18 @@ function forked({ checkpoints }: Facts): string[] {
     if (new Set(named).size !== named.length) found.push(`thread ${threadId} has a fork in its checkpoints`);
   }
   return found;
+}
+
+function unfounded({ told, checkpoints }: Facts): string[] {
+  const points = Map.groupBy(checkpoints, ({ thread_id: id }) => id);
+  return told.flatMap(({ threadId, checkpointId }) => {
+    if (checkpointId === undefined) return [];
+    const rows = points.get(threadId) ?? [];
+    if (!rows.some(({ checkpoint_id: id }) => id === checkpointId))
+      return [`thread ${threadId}: its state names the checkpoint ${checkpointId}, which is not there`];
+    const isLast = rows.every(({ parent_checkpoint_id: parent }) => parent !== checkpointId);
+    return isLast ? [] : [`thread ${threadId}: its state is that of ${checkpointId}, which has a successor`];
+  });
 }
 
 function misled({ told, segments }: Facts): string[] {

@@ -68,7 +68,7 @@ export async function playRound(
   await strike.repaired;
   const threadIds = asked.map(({ threadId }) => threadId);
   await untilEnded(database, threadIds);
-  const told = await Promise.all(asked.map((one) => withValues(one, () => cluster.address(random))));
+  const told = await Promise.all(asked.map((one) => withState(one, () => cluster.address(random))));
   const facts = await collect(stage, told, threadIds);
   return {
     trials: strike.struck.length,
@@ -121,15 +121,20 @@ async function untilEnded(database: Database, threadIds: readonly string[]): Pro
   while (now() < until && (await countUnfinished(database, threadIds)) > 0) await sleep(POLL_MS);
 }
 
-async function withValues(asked: Asked, address: () => string): Promise<Told> {
+interface StateAnswer {
+  readonly values: Told["values"] | null;
+  readonly checkpoint: { readonly checkpoint_id?: string } | null;
+}
+
+async function withState(asked: Asked, address: () => string): Promise<Told> {
   const until = now() + STATE_MS;
   for (;;) {
     try {
       const response = await answerOf(`${address()}/threads/${asked.threadId}/state`, {});
       if (response.status === 404) return { ...asked, values: {} };
       if (!response.ok) throw new Error(`GET state answered ${response.status}: ${await response.text()}`);
-      const { values } = (await response.json()) as { values: Told["values"] | null };
-      return { ...asked, values: values ?? {} };
+      const { values, checkpoint } = (await response.json()) as StateAnswer;
+      return { ...asked, values: values ?? {}, checkpointId: checkpoint?.checkpoint_id };
     } catch (error) {
       if (now() > until) throw error;
       await sleep(POLL_MS);
