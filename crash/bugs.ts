@@ -44,6 +44,9 @@ const SCENES = {
   "kill -9 while events are committed": playing(killMidCommit("events", GENERATING_MS), {
     answer: () => LONG,
   }),
+  "kill -9 some time into a commit of events": playing(killMidCommit("events", GENERATING_MS, 400), {
+    answer: () => LONG,
+  }),
   "kill -9 while a checkpoint is committed": playing(killMidCommit("checkpoint")),
   queue: playing(calm, { runsPerThread: 4, patienceMs: 15_000, rounds: 2 }),
   "rolling update": playing(rolling, { answer: () => ({ tokens: 50, ms: 100 }), rounds: 2 }),
@@ -150,7 +153,7 @@ const BUGS: readonly Bug[] = [
         to: "        tail.push(event);\n        tail.commit(event.seq);\n        this.#add(",
       },
     ],
-    scenes: ["kill -9 while events are committed"],
+    scenes: ["kill -9 some time into a commit of events"],
   },
   {
     name: "a claim does not count",

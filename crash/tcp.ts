@@ -72,9 +72,10 @@ const STALLED_WITHIN_MS = 1500;
  * kill -9 while the database is slow to commit: a statement of the dead process is still under way when others take
  * its runs over. The fence has to make one of the two wait for the other.
  * @param afterMs how long after the runs were accepted
+ * @param lingerMs how long the process goes on beside the slow commit
  */
 export const killMidCommit =
-  (what: "events" | "checkpoint", afterMs = 0): Fault =>
+  (what: "events" | "checkpoint", afterMs = 0, lingerMs = 0): Fault =>
   async (stage, askings) => {
     const { cluster, database, random } = stage;
     await afterAll(0)(stage, askings);
@@ -83,6 +84,7 @@ export const killMidCommit =
     await stallCommits(database, dying.name, what, STALL_SECONDS);
     const until = Date.now() + STALLED_WITHIN_MS;
     while (Date.now() < until && !(await isStalled(database, dying.name))) await delay(10);
+    await delay(lingerMs);
     const at = await databaseNow(database);
     dying.signal("SIGKILL");
     const struck = await listStruck(database, [dying.workerId], at);
