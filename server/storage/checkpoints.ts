@@ -157,7 +157,7 @@ export class Checkpoints extends BaseCheckpointSaver {
       values,
       isInput: metadata.source === "input",
     };
-    if (!(await this.#put(point, this.#urgencyOf(point)))) this.#lose(threadId);
+    if (!(await this.#put(point, this.#urgencyOf(point, current)))) this.#lose(threadId);
     return configOf(key);
   }
 
@@ -207,13 +207,15 @@ export class Checkpoints extends BaseCheckpointSaver {
    * No node has run before the input's checkpoint, nor, in a StateGraph, before the one after it: nothing is lost with
    * them that the run's row does not hold. A checkpoint of the thread's own graph that triggers no node is the last one.
    */
-  #urgencyOf({ isInput, namespace, values }: PointWrite): Urgency {
+  #urgencyOf({ isInput, namespace, values }: PointWrite, current: Record<string, unknown>): Urgency {
     const triggers = namespace === "" ? this.#triggers : undefined;
     const isGiven = this.#isGiven;
     this.#isGiven = isInput && triggers?.[START]?.join() === START;
     if (isInput || isGiven) return "soon";
     if (!triggers) return "now";
-    return values.some(({ channel }) => channel === TASKS || channel in triggers) ? "now" : "the end";
+    const mayTrigger = ({ channel }: Value): boolean =>
+      channel === TASKS || (channel in triggers && !isWaitingForAll(channel, current[channel]));
+    return values.some(mayTrigger) ? "now" : "the end";
   }
 
   #lose(threadId: string): never {
@@ -338,6 +340,10 @@ function storable(config: RunnableConfig, metadata: CheckpointMetadata): string 
     typeof value === "string" ? value.toWellFormed().replaceAll("\0", "") : value,
   );
 }
+
+/** A channel that triggers when several nodes are done, and none of them is. */
+const isWaitingForAll = (channel: string, done: unknown): boolean =>
+  channel.startsWith("join:") && Array.isArray(done) && done.length === 0;
 
 const blobKey = (row: CheckpointRow, channel: string, version: string): string =>
   JSON.stringify([row.thread_id, row.checkpoint_ns, channel, version]);
