@@ -59,13 +59,15 @@ export const EVENT_STREAM = {
 };
 
 /** Lets a stream begin that a route has answered with. */
-export function deliver(response: Response, { send }: Bindings["Bindings"]): Response {
+export function deliver(response: Response, { incoming, send }: Bindings["Bindings"]): Response {
   if (!send) return response;
   const headers = new Headers(response.headers);
   const isOurs = headers.has(SENT_HERE);
   headers.delete(SENT_HERE);
-  send(isOurs ? headers : undefined);
-  return isOurs ? RESPONSE_ALREADY_SENT : response;
+  const hasBody = isOurs && incoming.method !== "HEAD";
+  send(hasBody ? headers : undefined);
+  if (hasBody) return RESPONSE_ALREADY_SENT;
+  return isOurs ? new Response(null, { headers }) : response;
 }
 
 async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: Streamed<Item>): Promise<void> {
@@ -88,6 +90,8 @@ async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: St
     if (!isOver && !isCut) stream.onLeave();
   };
   outgoing.once("close", onClose);
+  // A write may come between the end of a connection and the news of it.
+  outgoing.on("error", () => undefined);
   if (outgoing.destroyed) onClose();
   try {
     outgoing.setHeaders(headers).writeHead(200);
@@ -95,6 +99,7 @@ async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: St
     void turn().then(() => outgoing.flushHeaders());
     for await (const item of items) {
       const text = render(item);
+      if (gone.signal.aborted) return;
       if (text === "" || outgoing.write(text)) continue;
       fullSince = now();
       await drained(outgoing, gone.signal);
@@ -103,7 +108,7 @@ async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: St
     isOver = true;
     outgoing.end();
   } catch (error) {
-    cut(error);
+    if (!gone.signal.aborted) cut(error);
   } finally {
     stopBeating();
   }

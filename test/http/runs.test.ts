@@ -226,6 +226,34 @@ test("a stream says where it can be resumed, and lets no proxy hold it back", as
   expect(headers["access-control-expose-headers"]).toMatch(/Content-Location.*Location.*X-Pagination-Total/);
 });
 
+test("HEAD of a stream answers at once, although its run is live", async () => {
+  const threadId = await newThread();
+  const { run_id: runId } = await held.server.client.runs.create(threadId, "endless", { input: {} });
+  const url = `${held.server.url}/threads/${threadId}/runs/${runId}/stream`;
+  const response = await fetch(url, { method: "HEAD", signal: AbortSignal.timeout(5000) });
+  expect([response.status, await response.text()]).toEqual([200, ""]);
+  expect(response.headers.get("content-type")).toBe("text/event-stream");
+  await held.server.client.runs.cancel(threadId, runId, true);
+});
+
+test("clients that leave in the middle of whatever is sent hurt nobody", async () => {
+  const leaving = Array.from({ length: 80 }, async (_, index) => {
+    const threadId = await newThread();
+    const signal = AbortSignal.timeout(1 + Math.floor(index / 2));
+    const body = JSON.stringify({ assistant_id: "echo", input, stream_mode: ["messages-tuple", "values"] });
+    const url = `${held.server.url}/threads/${threadId}/runs/stream`;
+    const left = fetch(url, { method: "POST", body, signal }).then((response) => response.text());
+    await left.catch(() => undefined); // most leave before the end
+    return threadId;
+  });
+  const threadIds = await Promise.all(leaving);
+  const client = held.server.client;
+  const states = async (): Promise<string[]> =>
+    (await Promise.all(threadIds.map((id) => client.runs.list(id)))).flat().map(({ status }) => status);
+  await until(async () => (await states()).every((status) => status === "success"), "all runs to end");
+  expect(await client.runs.wait(threadIds[0] ?? "", "echo", { input })).toHaveProperty("messages");
+});
+
 test("heartbeats are single lines between frames, and invisible to the official client", async () => {
   const beating = await startTestServer(held.scratch.url, { HOLDFAST_HEARTBEAT_MS: "100" });
   const leave = new AbortController();
