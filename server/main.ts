@@ -11,6 +11,7 @@ import { ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import type { Fetch } from "./http/app.ts";
+import { tendConnections } from "./http/connections.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
 import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
@@ -37,9 +38,6 @@ import { openDatabase } from "./storage/open.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
 import { openLog } from "./telemetry/log.ts";
-
-// Longer than the idle time of common load balancers, so that they close first and never meet a closing connection.
-const KEEP_ALIVE_MS = 65_000;
 
 export interface ServerOptions {
   readonly config: Config;
@@ -208,7 +206,7 @@ function listen({ host, port }: Config, fetch: Fetch): Promise<{ server: Server;
       const name = host.includes(":") ? `[${host}]` : host;
       resolve({ server, url: `http://${name}:${address.port}` });
     }) as Server;
-    server.keepAliveTimeout = KEEP_ALIVE_MS;
+    tendConnections(server);
     server.once("error", (error) => {
       if (codeOf(error) !== "EADDRINUSE")
         reject(new ResourceTaken(`Cannot listen on ${host}:${port}: ${messageOf(error)}.`));
