@@ -85,6 +85,7 @@ async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: St
     else if (now() - fullSince > STALLED_MS) cut(new Error("The client reads nothing."));
   });
   const onClose = (): void => {
+    outgoing.removeListener("close", onClose);
     stopBeating();
     gone.abort();
     if (!isOver && !isCut) stream.onLeave();

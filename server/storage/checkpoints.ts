@@ -58,6 +58,7 @@ export interface LastPut {
   readonly createdAt: string;
   /** JSON text. */
   readonly metadata: string;
+  readonly isInput: boolean;
 }
 
 export class Checkpoints extends BaseCheckpointSaver {
@@ -68,8 +69,6 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #triggers: Readonly<Record<string, readonly string[]>> | undefined;
   readonly #settled: () => Promise<void>;
   #isNew: boolean;
-  /** The next checkpoint is made of the input alone. */
-  #isGiven = false;
   /** Undefined before the first put. */
   lastPut: LastPut | undefined;
 
@@ -146,8 +145,10 @@ export class Checkpoints extends BaseCheckpointSaver {
       .map(([channel, version]) => valueOf(channel, current[channel], { version: String(version) }));
     const key = { threadId, namespace, checkpointId: checkpoint.id };
     const about = storable(config, metadata);
+    const isInput = metadata.source === "input";
+    const previous = this.lastPut;
     if (namespace === "") {
-      this.lastPut = { id: checkpoint.id, parentId, createdAt: checkpoint.ts, metadata: about };
+      this.lastPut = { id: checkpoint.id, parentId, createdAt: checkpoint.ts, metadata: about, isInput };
     }
     const point: PointWrite = {
       ...key,
@@ -155,9 +156,9 @@ export class Checkpoints extends BaseCheckpointSaver {
       checkpoint: JSON.stringify(rest),
       metadata: about,
       values,
-      isInput: metadata.source === "input",
+      isInput,
     };
-    if (!(await this.#put(point, this.#urgencyOf(point, current)))) this.#lose(threadId);
+    if (!(await this.#put(point, this.#urgencyOf(point, current, previous)))) this.#lose(threadId);
     return configOf(key);
   }
 
@@ -207,12 +208,15 @@ export class Checkpoints extends BaseCheckpointSaver {
    * No node has run before the input's checkpoint, nor, in a StateGraph, before the one after it: nothing is lost with
    * them that the run's row does not hold. A checkpoint of the thread's own graph that triggers no node is the last one.
    */
-  #urgencyOf({ isInput, namespace, values }: PointWrite, current: Record<string, unknown>): Urgency {
+  #urgencyOf(
+    { isInput, namespace, values }: PointWrite,
+    current: Record<string, unknown>,
+    previous: LastPut | undefined,
+  ): Urgency {
     const triggers = namespace === "" ? this.#triggers : undefined;
-    const isGiven = this.#isGiven;
-    this.#isGiven = isInput && triggers?.[START]?.join() === START;
-    if (isInput || isGiven) return "soon";
+    if (isInput) return "soon";
     if (!triggers) return "now";
+    if (previous?.isInput && triggers[START]?.join() === START) return "soon";
     const mayTrigger = ({ channel }: Value): boolean =>
       channel === TASKS || (channel in triggers && !isWaitingForAll(channel, current[channel]));
     return values.some(mayTrigger) ? "now" : "the end";
