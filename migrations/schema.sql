@@ -5,6 +5,7 @@
 -- 0003_documents (breaking: no)
 -- 0004_run_engine (breaking: yes)
 -- 0005_crons (breaking: no)
+-- 0009_compression (breaking: no)
 
 create table holdfast.assistants (
   assistant_id uuid not null,

@@ -100,10 +100,12 @@ export function fieldsOf(message: Message): { name: string; fields: Fields } {
 /** What a message was made of, and what was set on it since. */
 export function everyField(message: Message): Fields {
   const fields: Fields = {};
-  for (const key of new Set([...Object.keys(message.lc_kwargs), ...SETTABLE])) {
+  const add = (key: string): void => {
     const value: unknown = key in message ? Reflect.get(message, key) : message.lc_kwargs[key];
     if (value !== undefined && key !== "contentBlocks") fields[key] = value;
-  }
+  };
+  for (const key of Object.keys(message.lc_kwargs)) add(key);
+  for (const key of SETTABLE) if (!(key in fields)) add(key);
   return fields;
 }
 

@@ -8,6 +8,8 @@ import type { Fields } from "./envelopes.ts";
 /** How LangGraph's savers name what they stored: "json" or "bytes". */
 export type Typed = readonly [type: string, bytes: Uint8Array];
 
+type Trail = (string | number)[];
+
 // Deeper nesting is an attack or a cycle; both would end in a stack overflow at some later read.
 const MAX_DEPTH = 400;
 const OWN = { enumerable: true, writable: true, configurable: true };
@@ -20,7 +22,7 @@ const decoder = new TextDecoder();
  */
 export function dump(value: unknown): Typed {
   if (value instanceof Uint8Array) return ["bytes", value];
-  return ["json", encoder.encode(JSON.stringify(encode(value, "state", 0)))];
+  return ["json", encoder.encode(JSON.stringify(encode(value, [])))];
 }
 
 /**
@@ -37,7 +39,8 @@ export function load(type: string, bytes: Uint8Array): unknown {
   }
 }
 
-function encode(value: unknown, path: string, depth: number): unknown {
+/** `trail`: the keys that lead from the whole value to this one. */
+function encode(value: unknown, trail: Trail): unknown {
   switch (typeof value) {
     case "number":
       return Number.isFinite(value) && !Object.is(value, -0) ? value : record("number", numberText(value));
@@ -46,68 +49,74 @@ function encode(value: unknown, path: string, depth: number): unknown {
     case "undefined":
       return { lc: 2, type: "undefined" };
     case "object":
-      return value === null ? null : encodeObject(value, path, depth + 1);
+      return value === null ? null : encodeObject(value, trail);
     case "string":
     case "boolean":
       return value;
     default:
-      throw refusal(`a ${typeof value}`, path);
+      throw refusal(`a ${typeof value}`, trail);
   }
 }
 
-function encodeObject(value: object, path: string, depth: number): unknown {
-  if (depth > MAX_DEPTH) throw refusal(`a cycle or more than ${MAX_DEPTH} levels`, path);
-  if (Array.isArray(value))
-    return Array.from(value, (item, index) => encode(item, `${path}[${index}]`, depth));
+function encodeAt(key: string | number, value: unknown, trail: Trail): unknown {
+  trail.push(key);
+  const encoded = encode(value, trail);
+  trail.pop();
+  return encoded;
+}
+
+function encodeObject(value: object, trail: Trail): unknown {
+  if (trail.length > MAX_DEPTH) throw refusal(`a cycle or more than ${MAX_DEPTH} levels`, trail);
+  if (Array.isArray(value)) return Array.from(value, (item, index) => encodeAt(index, item, trail));
   if (isMessage(value)) {
     const { name, fields } = fieldsOf(value);
-    const kwargs = encodeFields(fields, path, depth);
+    const kwargs = encodeFields(fields, trail);
     return { lc: 1, type: "constructor", id: ["langchain_core", "messages", name], kwargs };
   }
-  return encodeBuiltIn(value, path, depth) ?? encodePlain(value, path, depth);
+  return encodeBuiltIn(value, trail) ?? encodePlain(value, trail);
 }
 
-function encodeBuiltIn(value: object, path: string, depth: number): unknown {
+function encodeBuiltIn(value: object, trail: Trail): unknown {
   if (value instanceof Date)
     return record("date", Number.isNaN(value.getTime()) ? null : value.toISOString());
   if (value instanceof Map || value instanceof Set) {
-    return constructed(value instanceof Map ? "Map" : "Set", [encode([...value], path, depth)]);
+    return constructed(value instanceof Map ? "Map" : "Set", [encode([...value], trail)]);
   }
   if (value instanceof Uint8Array) return constructed("Uint8Array", [[...value]], "from");
   if (value instanceof RegExp) return constructed("RegExp", [value.source, value.flags]);
   if (value instanceof Error)
     return { ...constructed("Error", [value.message]), kwargs: { name: value.name } };
   if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer)
-    throw refusal(`a ${value.constructor.name}`, path);
+    throw refusal(`a ${value.constructor.name}`, trail);
   if (!("lg_name" in value)) return undefined;
   if (value.lg_name === "DeltaSnapshot" && "value" in value) {
-    return { lc: 2, type: "delta_snapshot", value: encode(value.value, path, depth) };
+    return { lc: 2, type: "delta_snapshot", value: encodeAt("value", value.value, trail) };
   }
   if (value.lg_name === "Send" && "node" in value && "args" in value) {
     const { node, args } = value;
     const timeout = "timeout" in value && value.timeout !== undefined ? { timeout: value.timeout } : {};
-    return encodeFields({ node, args, ...timeout }, path, depth);
+    return encodeFields({ node, args, ...timeout }, trail);
   }
   return undefined;
 }
 
-function encodePlain(value: object, path: string, depth: number): unknown {
-  if ("lc_serializable" in value) throw refusal("a LangChain object that is no message", path);
+function encodePlain(value: object, trail: Trail): unknown {
+  if ("lc_serializable" in value) throw refusal("a LangChain object that is no message", trail);
   if ("toJSON" in value && typeof value.toJSON === "function") {
-    return encode(value.toJSON(), path, depth);
+    return encodeAt("toJSON()", value.toJSON(), trail);
   }
-  const fields = encodeFields(value as Fields, path, depth); // own enumerable keys only
+  const fields = encodeFields(value as Fields, trail); // own enumerable keys only
   if (!looksLikeEnvelope(fields)) return fields;
   return { lc: 2, type: "data", entries: Object.entries(fields) };
 }
 
 // A function is behaviour, not state: like JSON, a plain object loses it.
-function encodeFields(fields: Fields, path: string, depth: number): Fields {
+function encodeFields(fields: Fields, trail: Trail): Fields {
   const encoded: Fields = {};
   for (const key of Object.keys(fields)) {
     const value = fields[key];
     if (typeof value === "function" || typeof value === "symbol") continue;
-    const part = encode(value, `${path}.${key}`, depth);
+    const part = typeof value === "string" ? value : encodeAt(key, value, trail);
     // Assigning to __proto__ would set the prototype and lose the value.
     if (key === "__proto__") Object.defineProperty(encoded, key, { value: part, ...OWN });
     else encoded[key] = part;
@@ -212,8 +221,9 @@ function looksLikeEnvelope(fields: Fields): boolean {
   return "lc" in fields || "__lc_escaped__" in fields;
 }
 
-function refusal(what: string, path: string): ValueUnserialisable {
+function refusal(what: string, trail: Trail): ValueUnserialisable {
+  const path = trail.map((key) => (typeof key === "number" ? `[${key}]` : `.${key}`)).join("");
   return new ValueUnserialisable(
-    `The graph's ${path} holds ${what}, which cannot be stored without loss. Keep it out of state or convert it.`,
+    `The graph's state${path} holds ${what}, which cannot be stored without loss. Keep it out of state or convert it.`,
   );
 }

@@ -191,3 +191,16 @@ test.each([
   await expect(migrate(empty.database, { directory })).rejects.toThrow(SchemaUnknown);
   expect(await tables()).toEqual([]);
 });
+
+test("large values are compressed with lz4 where the server can", async () => {
+  await migrate(empty.database);
+  const [can] = await empty.database.query<{ lz4: boolean }>(
+    "select 'lz4' = any (enumvals) as lz4 from pg_settings where name = 'default_toast_compression'",
+  );
+  const columns = await empty.database.query<{ method: string }>(
+    `select attcompression as method from pg_attribute where attname in ('blob', 'state') and atttypid <> 'text'::regtype
+        and attrelid in ('public.checkpoint_blobs'::regclass, 'holdfast.threads'::regclass)`,
+  );
+  const wanted = can?.lz4 ? "l" : "";
+  expect(columns.map(({ method }) => method)).toEqual([wanted, wanted]);
+});
