@@ -154,10 +154,15 @@ async function* ofModes(
   events: AsyncGenerator<Numbered[]>,
   modes: readonly string[],
 ): AsyncGenerator<Numbered[]> {
-  const names = new Set([...ALWAYS, ...modes.map((mode) => (mode === "messages-tuple" ? "messages" : mode))]);
-  for await (const batch of events) {
-    yield batch.filter(({ entry }) => names.has(nameOf(entry).split(/[|/]/, 1)[0] ?? ""));
-  }
+  const shown = new Set([...ALWAYS, ...modes]);
+  for await (const batch of events) yield batch.filter(({ entry }) => shown.has(modeOf(nameOf(entry))));
+}
+
+/** The mode under which clients ask for an event, whatever its namespace. */
+function modeOf(event: string): string {
+  const [mode = ""] = event.split("|", 1);
+  if (mode.startsWith("messages/")) return "messages";
+  return mode === "messages" ? "messages-tuple" : mode;
 }
 
 async function* again<Item>(first: IteratorResult<Item>, rest: AsyncGenerator<Item>): AsyncGenerator<Item> {

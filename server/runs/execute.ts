@@ -107,8 +107,10 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     for await (const chunk of source) {
       isInterrupted ||= isInterrupt(chunk);
       if (chunk.mode === "values" && chunk.namespace.length === 0) values = chunk.payload;
-      const entry = projection.entryOf(chunk);
-      if (entry) await recording.append(entry);
+      for (const entry of projection.entriesOf(chunk)) {
+        const room = recording.append(entry);
+        if (room) await room;
+      }
     }
     if (signal.aborted) throw signal.reason;
     // Values as the stream has them show what is never to be stored.

@@ -1,5 +1,7 @@
 // The text form of the log: one line per event. Events that differ in one string only, as the tokens of an answer do,
 // share a template: the first of them defines it and names it by its own number, the others hold the string alone.
+// An answer that is told from its beginning each time, as far as it has come, is a template whose text grows: most of
+// its lines hold what was added alone.
 // Lines and their parts are divided by line feed and tab, which JSON text never holds.
 
 /** Events whose data is `prefix`, one JSON string, `suffix`. */
@@ -12,7 +14,19 @@ export interface Template {
 /** What a run tells: a whole JSON document, or the one string that a template lacks, as JSON text. */
 export type Entry =
   | { readonly event: string; readonly data: string }
-  | { readonly template: Template; readonly text: string };
+  | { readonly template: Template; readonly text: string }
+  | Grown;
+
+/** A text that begins with the one before it in the same template. */
+export interface Grown {
+  readonly template: Template;
+  readonly text: string;
+  /** What is new at its end, as JSON text without quotes; undefined when the text is not made so. */
+  readonly added: string | undefined;
+}
+
+// After so many additions the text is written whole again: who begins in the middle reads back no further.
+const MOST_ADDITIONS = 64;
 
 /** An entry and its number in the run. */
 export interface Numbered {
@@ -37,23 +51,37 @@ export const wholeLine = ({ event, data }: { event: string; data: string }): str
 /** Writes the lines of one attempt of a run. */
 export class LineWriter {
   readonly #defined = new Map<Template, number>();
+  /** Where each growing text was written whole last, and how often it was added to since. */
+  readonly #grown = new Map<Template, { readonly seq: number; additions: number }>();
 
   line({ seq, entry }: Numbered): string {
     if (!("template" in entry)) return wholeLine(entry);
     const { template, text } = entry;
+    const isGrown = "added" in entry;
+    if (isGrown) {
+      const base = this.#grown.get(template);
+      if (base && entry.added !== undefined && base.additions < MOST_ADDITIONS) {
+        base.additions += 1;
+        return `a${base.seq}\t${entry.added}`;
+      }
+      this.#grown.set(template, { seq, additions: 0 });
+    }
     const id = this.#defined.get(template);
-    if (id !== undefined) return `d${id}\t${text}`;
+    if (id !== undefined) return `${isGrown ? "g" : "d"}${id}\t${text}`;
     this.#defined.set(template, seq);
-    return `D\t${template.event}\t${template.prefix}\t${template.suffix}\t${text}`;
+    const { event, prefix, suffix } = template;
+    return `${isGrown ? "G" : "D"}\t${event}\t${prefix}\t${suffix}\t${text}`;
   }
 }
 
 /** Reads segments of one run, in order, from anywhere in its log. */
 export class LineReader {
   readonly #templates = new Map<number, Template>();
+  /** Growing texts, by the number of the event that held them whole last. */
+  readonly #grown = new Map<number, { readonly template: Template; text: string }>();
   readonly #findSegment: (seq: number) => Promise<{ seq: number | null; body: string } | undefined>;
 
-  /** @param findSegment reads the segment that holds an event: the definition of a template may lie before the start */
+  /** @param findSegment reads the segment that holds an event: what a line refers to may lie before the start */
   constructor(findSegment: (seq: number) => Promise<{ seq: number | null; body: string } | undefined>) {
     this.#findSegment = findSegment;
   }
@@ -70,24 +98,59 @@ export class LineReader {
   }
 
   async #entryOf(seq: number, line: string): Promise<Entry> {
-    const parts = line.split("\t");
-    const [kind = "", first = "", second = "", third = "", fourth = ""] = parts;
+    const [kind = "", first = "", second = "", third = "", fourth = ""] = line.split("\t");
     if (kind === "e") return { event: first, data: second };
-    if (kind === "D") {
+    if (kind === "D" || kind === "G") {
       const template = this.#templates.get(seq) ?? { event: first, prefix: second, suffix: third };
       this.#templates.set(seq, template);
-      return { template, text: fourth };
+      return kind === "D" ? { template, text: fourth } : this.#begin(seq, template, fourth);
     }
     const id = Number(kind.slice(1));
+    if (kind.startsWith("a")) return this.#grow(seq, id, first);
     if (!this.#templates.has(id)) await this.#define(id);
     const template = this.#templates.get(id);
     if (!template) throw new Error(`Event ${seq} refers to event ${id}, which defines nothing.`);
-    return { template, text: first };
+    return kind.startsWith("g") ? this.#begin(seq, template, first) : { template, text: first };
   }
 
   async #define(id: number): Promise<void> {
     const segment = await this.#findSegment(id);
     const line = segment?.body.split("\n")[id - (segment.seq ?? 0)];
-    if (line?.startsWith("D\t")) await this.#entryOf(id, line);
+    if (line && /^[DG]\t/.test(line)) await this.#entryOf(id, line);
+  }
+
+  #begin(seq: number, template: Template, text: string): Grown {
+    for (const [base, one] of this.#grown) if (one.template === template) this.#grown.delete(base);
+    this.#grown.set(seq, { template, text });
+    return { template, text, added: undefined };
+  }
+
+  async #grow(seq: number, base: number, added: string): Promise<Grown> {
+    if (!this.#grown.has(base)) await this.#readBack(base, seq);
+    const grown = this.#grown.get(base);
+    if (!grown) throw new Error(`Event ${seq} adds to event ${base}, which holds no text.`);
+    grown.text = `${grown.text.slice(0, -1)}${added}"`;
+    return { template: grown.template, text: grown.text, added };
+  }
+
+  /** Reads what was added to event `base` before event `end`. */
+  async #readBack(base: number, end: number): Promise<void> {
+    for (let next = base; next < end;) {
+      const segment = await this.#findSegment(next);
+      const lines = segment?.body.split("\n") ?? [];
+      const start = segment?.seq ?? next;
+      if (start + lines.length <= next) return;
+      for (const [index, line] of lines.entries()) {
+        const seq = start + index;
+        const isNext = seq >= next && seq < end;
+        if (isNext && (seq === base ? /^[Gg]/.test(line) : this.#adds(base, line)))
+          await this.#entryOf(seq, line);
+      }
+      next = start + lines.length;
+    }
+  }
+
+  #adds(base: number, line: string): boolean {
+    return this.#grown.has(base) && line.startsWith(`a${base}\t`);
   }
 }

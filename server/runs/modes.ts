@@ -1,7 +1,9 @@
 // One pass over a graph, as the events that legacy clients expect.
-// "messages-tuple" is LangGraph's mode "messages" and is sent as event "messages".
+// "messages-tuple" is LangGraph's mode "messages" and is sent as event "messages"; what clients call mode "messages" is
+// made of it and of the values.
 import { everyField, isMessage } from "../privacy/envelopes.ts";
 import type { Entry, Template } from "./lines.ts";
+import { Partials } from "./partials.ts";
 import { toWireJson } from "./wire-json.ts";
 
 /** Modes a client may ask for, and what each is for LangGraph. */
@@ -9,6 +11,8 @@ const GRAPH_MODES = {
   values: "values",
   updates: "updates",
   "messages-tuple": "messages",
+  messages: "messages",
+  tools: "tools",
   custom: "custom",
   tasks: "tasks",
   checkpoints: "checkpoints",
@@ -29,24 +33,33 @@ export function graphModes(asked: readonly string[]): GraphMode[] {
   const modes = Object.entries(GRAPH_MODES).filter(
     ([client]) => client === "updates" || client === "values" || asked.includes(client),
   );
-  return modes.map(([, mode]) => mode);
+  return [...new Set(modes.map(([, mode]) => mode))];
 }
 
 /** Turns the pieces of one run's stream into what its clients asked for. */
 export class Projection {
   readonly #asked: ReadonlySet<string>;
+  readonly #partials: Partials | undefined;
   /** Metadata of a message comes as the same object with each of its tokens. */
   readonly #metadata = new WeakMap<object, string>();
   readonly #templates = new Map<string, { rest: string; metadata: string; template: Template }>();
 
   constructor(asked: readonly string[]) {
     this.#asked = new Set(asked);
+    this.#partials = this.#asked.has("messages") ? new Partials() : undefined;
   }
 
-  /** A chunk as an entry of the log, or undefined when nobody asked for it or it may not be seen. */
-  entryOf(chunk: Chunk): Entry | undefined {
+  /** A chunk as entries of the log: none when nobody asked for it or it may not be seen. */
+  entriesOf(chunk: Chunk): readonly Entry[] {
+    if (isHidden(chunk)) return [];
+    const entry = this.#entryOf(chunk);
+    const partials = this.#partials ? partialsOf(this.#partials, chunk) : [];
+    return entry ? [entry, ...partials] : partials;
+  }
+
+  #entryOf(chunk: Chunk): Entry | undefined {
     const client = chunk.mode === "messages" ? "messages-tuple" : chunk.mode;
-    if (!this.#asked.has(client) || isHidden(chunk)) return undefined;
+    if (!this.#asked.has(client)) return undefined;
     const event = [chunk.mode, ...chunk.namespace].join("|");
     if (chunk.mode === "messages") return this.#token(event, chunk.payload) ?? whole(event, chunk.payload);
     const isInternal = chunk.mode === "debug" || chunk.mode === "checkpoints";
@@ -72,6 +85,11 @@ export class Projection {
     this.#templates.set(id, { rest, metadata: about, template });
     return { template, text };
   }
+}
+
+function partialsOf(partials: Partials, { mode, namespace, payload }: Chunk): Entry[] {
+  if (mode === "messages") return partials.token(payload);
+  return mode === "values" && namespace.length === 0 ? partials.values(payload) : [];
 }
 
 const whole = (event: string, payload: unknown): Entry => ({ event, data: toWireJson(payload) });

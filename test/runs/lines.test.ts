@@ -43,37 +43,60 @@ const attempt: fc.Arbitrary<Entry[]> = fc
     ),
   );
 
-/** A run's log: each attempt has a writer of its own, and after a crash of the database numbers leave a gap. */
-const log = fc
-  .array(
-    fc.record({
-      entries: attempt,
-      gap: fc.constantFrom(0, 0, 1_000_000),
-      cuts: fc.infiniteStream(fc.boolean()),
-    }),
-    { minLength: 1, maxLength: 3 },
+/** The same with texts that grow, several at a time; now and then one is told anew. */
+const growing: fc.Arbitrary<Entry[]> = fc
+  .array(template, { minLength: 1, maxLength: 3 })
+  .chain((templates) =>
+    fc.array(
+      fc.record({ of: fc.constantFrom(...templates), piece: text, isAnew: fc.boolean(), whole: json }),
+      { minLength: 1, maxLength: 150 },
+    ),
   )
-  .map((attempts) => {
-    const [rows, written]: [Row[], Plain[]] = [[], []];
-    let next = 0;
-    for (const { entries, gap, cuts } of attempts) {
-      const writer = new LineWriter();
-      let lines: string[] = [];
-      const flush = (): void => {
-        if (lines.length > 0) rows.push({ seq: next - lines.length, body: lines.join("\n") });
-        lines = [];
-      };
-      next += gap;
-      for (const entry of entries) {
-        written.push([next, nameOf(entry), dataOf(entry)]);
-        lines.push(writer.line({ seq: next, entry }));
-        next += 1;
-        if (cuts.next().value) flush();
-      }
-      flush();
-    }
-    return { rows, written };
+  .map((pieces) => {
+    const told = new Map<Template, string>();
+    return pieces.flatMap(({ of, piece, isAnew, whole }): Entry[] => {
+      const before = told.get(of) ?? "";
+      const after = before + piece;
+      told.set(of, after);
+      const grows = !isAnew && before.isWellFormed() && after.isWellFormed();
+      const added = grows ? JSON.stringify(piece).slice(1, -1) : undefined;
+      const grown = { template: of, text: JSON.stringify(after), added };
+      return isAnew ? [{ event: "values", data: whole }, grown] : [grown];
+    });
   });
+
+/** A run's log: each attempt has a writer of its own, and after a crash of the database numbers leave a gap. */
+const logOf = (entriesOf: fc.Arbitrary<Entry[]>): fc.Arbitrary<{ rows: Row[]; written: Plain[] }> =>
+  fc
+    .array(
+      fc.record({
+        entries: entriesOf,
+        gap: fc.constantFrom(0, 0, 1_000_000),
+        cuts: fc.infiniteStream(fc.boolean()),
+      }),
+      { minLength: 1, maxLength: 3 },
+    )
+    .map((attempts) => {
+      const [rows, written]: [Row[], Plain[]] = [[], []];
+      let next = 0;
+      for (const { entries, gap, cuts } of attempts) {
+        const writer = new LineWriter();
+        let lines: string[] = [];
+        const flush = (): void => {
+          if (lines.length > 0) rows.push({ seq: next - lines.length, body: lines.join("\n") });
+          lines = [];
+        };
+        next += gap;
+        for (const entry of entries) {
+          written.push([next, nameOf(entry), dataOf(entry)]);
+          lines.push(writer.line({ seq: next, entry }));
+          next += 1;
+          if (cuts.next().value) flush();
+        }
+        flush();
+      }
+      return { rows, written };
+    });
 
 async function readFrom(rows: readonly Row[], start: number): Promise<{ read: Plain[]; lookups: number[] }> {
   const lookups: number[] = [];
@@ -91,7 +114,7 @@ async function readFrom(rows: readonly Row[], start: number): Promise<{ read: Pl
 
 test("a log reads as it was written, from any row of it", async () => {
   await fc.assert(
-    fc.asyncProperty(log, fc.nat(), async ({ rows, written }, from) => {
+    fc.asyncProperty(logOf(attempt), fc.nat(), async ({ rows, written }, from) => {
       const start = from % rows.length;
       const { read, lookups } = await readFrom(rows, start);
       expect(read).toEqual(written.filter(([seq]) => seq >= (rows[start]?.seq ?? 0)));
@@ -102,15 +125,39 @@ test("a log reads as it was written, from any row of it", async () => {
   );
 });
 
+test("a text that grows reads as it was written, from any row of its log", async () => {
+  await fc.assert(
+    fc.asyncProperty(logOf(growing), fc.nat(), async ({ rows, written }, from) => {
+      const first = rows[from % rows.length]?.seq ?? 0;
+      const { read } = await readFrom(rows, from % rows.length);
+      expect(read).toEqual(written.filter(([seq]) => seq >= first));
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("an answer that is told from its beginning each time costs a few times its text", () => {
+  const shared: Template = { event: "messages/partial", prefix: '[{"content":', suffix: ',"id":"a"}]' };
+  const writer = new LineWriter();
+  let told = "";
+  const lines = Array.from({ length: 1000 }, (_, seq) => {
+    told += " word";
+    const entry = { template: shared, text: JSON.stringify(told), added: seq > 0 ? " word" : undefined };
+    return writer.line({ seq, entry });
+  });
+  expect(lines[1]).toBe("a0\t word");
+  expect(lines.join("\n").length).toBeLessThan(15 * told.length);
+});
+
 test("each event is one line, without the dividers in its parts", () => {
   fc.assert(
-    fc.property(attempt, (entries) => {
+    fc.property(fc.oneof(attempt, growing), (entries) => {
       const writer = new LineWriter();
       for (const [seq, entry] of entries.entries()) {
         const line = writer.line({ seq, entry });
         expect(line).not.toContain("\n");
         const parts = line.split("\t").length;
-        expect(parts).toBe(line.startsWith("D\t") ? 5 : line.startsWith("e\t") ? 3 : 2);
+        expect(parts).toBe(/^[DG]\t/.test(line) ? 5 : line.startsWith("e\t") ? 3 : 2);
       }
     }),
   );
@@ -128,6 +175,8 @@ test("a token costs its own text and a few characters", () => {
 });
 
 test("a reference to an event that defines nothing is an error, not another event's text", async () => {
+  const other = new LineReader((seq) => Promise.resolve({ seq, body: "e\tvalues\t{}" }));
+  await expect(other.read(5, "a3\tx")).rejects.toThrow("Event 5 adds to event 3");
   const reader = new LineReader((seq) => Promise.resolve({ seq, body: "e\tvalues\t{}" }));
   await expect(reader.read(5, 'd3\t"x"')).rejects.toThrow("Event 5 refers to event 3");
 });

@@ -10,7 +10,6 @@ import type { BaseMessage } from "@langchain/core/messages";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { LineReader, LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
-import type { Entry } from "../../server/runs/lines.ts";
 import { Projection } from "../../server/runs/modes.ts";
 import type { Chunk } from "../../server/runs/modes.ts";
 import { toWireJson } from "../../server/runs/wire-json.ts";
@@ -27,9 +26,7 @@ const asMessages = (payload: unknown, namespace: readonly string[] = []): Chunk 
 async function shown(pieces: readonly Chunk[]): Promise<{ event: string; data: unknown }[]> {
   const projection = new Projection(["messages-tuple"]);
   const writer = new LineWriter();
-  const entries = pieces
-    .map((piece) => projection.entryOf(piece))
-    .filter((one): one is Entry => one !== undefined);
+  const entries = pieces.flatMap((piece) => projection.entriesOf(piece));
   if (entries.length === 0) return [];
   const lines = entries.map((entry, seq) => writer.line({ seq, entry }));
   const read = await new LineReader(() => Promise.resolve(undefined)).read(0, lines.join("\n"));
@@ -205,18 +202,16 @@ test("what is hidden, and what nobody asked for, is not shown", async () => {
   const hidden = asMessages([new AIMessageChunk("x"), about({ tags: ["langsmith:hidden"] })]);
   expect(await shown([hidden])).toEqual([]);
   const projection = new Projection(["values"]);
-  expect(projection.entryOf(asMessages([new AIMessageChunk("x"), about()]))).toBeUndefined();
-  expect(projection.entryOf({ mode: "updates", namespace: [], payload: {} })).toBeUndefined();
+  expect(projection.entriesOf(asMessages([new AIMessageChunk("x"), about()]))).toEqual([]);
+  expect(projection.entriesOf({ mode: "updates", namespace: [], payload: {} })).toEqual([]);
 });
 
 test("the tokens of one answer share one template, and only the first costs more than its text", () => {
   const projection = new Projection(["messages-tuple"]);
   const writer = new LineWriter();
   const lines = Array.from({ length: 100 }, (_, seq) => {
-    const entry = projection.entryOf(
-      asMessages([new AIMessageChunk({ id: "a", content: " word" }), metadata]),
-    );
-    return entry ? writer.line({ seq, entry }) : "";
+    const chunk = asMessages([new AIMessageChunk({ id: "a", content: " word" }), metadata]);
+    return projection.entriesOf(chunk).map((entry) => writer.line({ seq, entry }))[0] ?? "";
   });
   expect(lines[0]).toMatch(/^D\tmessages\t/);
   expect(new Set(lines.slice(1))).toEqual(new Set(['d0\t" word"']));

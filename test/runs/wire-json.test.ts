@@ -21,14 +21,16 @@ function byDefinition(value: unknown): string {
   );
 }
 
-const message = fc.record({ content: fc.string(), id: fc.uuid() }).chain((fields) =>
-  fc.constantFrom(
-    new HumanMessage(fields),
-    new AIMessage({ ...fields, additional_kwargs: { at: new Date(0), n: [1, undefined] } }),
-    new AIMessageChunk({ ...fields, tool_call_chunks: [{ index: 0, name: "f", args: "{", id: "c" }] }),
-    new ToolMessage({ ...fields, tool_call_id: "c", artifact: { deep: new Map([["k", 1n]]) } }),
-  ),
-);
+const message = fc
+  .record({ content: fc.string(), id: fc.uuid() })
+  .chain((fields) =>
+    fc.constantFrom(
+      new HumanMessage(fields),
+      new AIMessage({ ...fields, additional_kwargs: { at: new Date(0), n: [1, undefined] } }),
+      new AIMessageChunk({ ...fields, tool_call_chunks: [{ index: 0, name: "f", args: "{", id: "c" }] }),
+      new ToolMessage({ ...fields, tool_call_id: "c", artifact: { deep: new Map([["k", 1n]]) } }),
+    ),
+  );
 const { value } = fc.letrec((tie) => ({
   leaf: fc.oneof(
     fc.anything({ maxDepth: 1, withBigInt: true, withDate: true }),

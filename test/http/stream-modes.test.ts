@@ -1,0 +1,86 @@
+// Stream modes through the official client that tell more than one superstep at a time: messages, tools.
+import { expect, test } from "vitest";
+import { collect, useServer } from "../support/server.ts";
+import type { Frame } from "../support/server.ts";
+
+const held = useServer({ HOLDFAST_CONFIG: "test/fixtures/modes.json" });
+
+const input = { messages: [{ role: "user", content: "hello", id: "question" }] };
+
+async function run(
+  assistant: string,
+  streamMode: string[],
+): Promise<{ frames: Frame[]; threadId: string; runId: string }> {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  // The client's type leaves out modes that its server takes.
+  const options = { input, streamMode: streamMode as ["values"] };
+  const frames = await collect(client.runs.stream(threadId, assistant, options));
+  const { run_id: runId } = Object(frames[0]?.data) as { run_id: string };
+  return { frames, threadId, runId };
+}
+
+interface Message {
+  id: string;
+  type: string;
+  content: string;
+}
+const messagesOf = (frames: Frame[], event: string): Message[] =>
+  frames.filter((frame) => frame.event === event).flatMap(({ data }) => data as Message[]);
+
+test("mode messages tells each answer from its beginning, and every message once when it is complete", async () => {
+  const { frames } = await run("talking", ["messages"]);
+  const partials = messagesOf(frames, "messages/partial");
+  const answer = "alpha beta";
+  expect(partials.map(({ content }) => content)).toEqual(
+    expect.arrayContaining(Array.from(answer, (_, index) => answer.slice(0, index + 1))),
+  );
+  expect(partials.every(({ content }, index) => content.startsWith(partials[index - 1]?.content ?? ""))).toBe(
+    true,
+  );
+  const [id, ...others] = new Set(partials.map((message) => message.id));
+  expect(others).toEqual([]);
+  const about = frames.filter(({ event }) => event === "messages/metadata").map(({ data }) => data);
+  expect(about).toEqual([
+    { [id ?? ""]: { metadata: expect.objectContaining({ langgraph_node: "answer" }) } },
+  ]);
+  const complete = messagesOf(frames, "messages/complete");
+  expect(complete.map(({ type, content }) => [type, content])).toEqual([
+    ["human", "hello"],
+    ["ai", answer],
+  ]);
+  expect(complete[0]?.id).toBe("question");
+  expect(JSON.stringify(frames)).not.toContain("secret");
+});
+
+test("a stream of mode messages that is resumed anywhere goes on with the same frames", async () => {
+  const { frames, threadId, runId } = await run("talking", ["messages", "updates"]);
+  for (const last of frames.keys()) {
+    const again = held.server.client.runs.joinStream(threadId, runId, { lastEventId: String(last) });
+    expect(await collect(again)).toEqual(frames.slice(last + 1));
+  }
+});
+
+test("joining with one of messages and messages-tuple shows that one only, with the numbers it has", async () => {
+  const { frames, threadId, runId } = await run("talking", ["messages", "messages-tuple"]);
+  const join = (mode: string): Promise<Frame[]> =>
+    collect(
+      held.server.client.runs.joinStream(threadId, runId, {
+        lastEventId: "-1",
+        streamMode: mode as "values",
+      }),
+    );
+  const [first, ...rest] = frames;
+  expect(await join("messages")).toEqual([first, ...rest.filter(({ event }) => event.includes("/"))]);
+  expect(await join("messages-tuple")).toEqual([first, ...rest.filter(({ event }) => event === "messages")]);
+  expect(rest.some(({ event }) => event === "messages")).toBe(true);
+});
+
+test("mode tools tells when a tool begins and what it gave", async () => {
+  const { frames } = await run("tooled", ["tools"]);
+  const tools = frames.filter(({ event }) => event === "tools").map(({ data }) => data);
+  expect(tools).toEqual([
+    expect.objectContaining({ event: "on_tool_start", name: "double", toolCallId: "call-1" }),
+    expect.objectContaining({ event: "on_tool_end", name: "double", toolCallId: "call-1" }),
+  ]);
+});
