@@ -5,7 +5,7 @@
 -- 0003_documents (breaking: no)
 -- 0004_run_engine (breaking: yes)
 -- 0005_crons (breaking: no)
--- 0009_compression (breaking: no)
+-- 0008_store (breaking: no)
 
 create table holdfast.assistants (
   assistant_id uuid not null,
@@ -153,6 +153,20 @@ create table holdfast.runs (
   constraint runs_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
 );
 
+create table holdfast.store_items (
+  path text collate "C" not null,
+  key text collate "C" not null,
+  namespace text[] generated always as (trim_array((string_to_array(path, '.'::text))[2:], 1)) stored not null,
+  value jsonb not null,
+  ttl_minutes double precision,
+  expires_at timestamp with time zone,
+  created_at timestamp with time zone default now() not null,
+  updated_at timestamp with time zone default now() not null,
+  constraint store_items_path CHECK ((path ~ '^\.([^.]+\.)+$'::text)),
+  constraint store_items_pkey PRIMARY KEY (path, key),
+  constraint store_items_value CHECK ((jsonb_typeof(value) = 'object'::text))
+);
+
 create table holdfast.terms (
   collection_id bigint not null,
   lexeme text collate "C" not null,
@@ -261,6 +275,8 @@ CREATE INDEX runs_ready ON holdfast.runs USING btree (run_at, ord) WHERE (state 
 CREATE INDEX runs_to_compact ON holdfast.runs USING btree (ended_at) WHERE (segments > 16);
 
 CREATE INDEX runs_unfinished ON holdfast.runs USING btree (thread_id, ord) WHERE (state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text]));
+
+CREATE INDEX store_items_expiring ON holdfast.store_items USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
 CREATE INDEX threads_expiring ON holdfast.threads USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 

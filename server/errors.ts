@@ -251,3 +251,21 @@ export class WebhookRefused extends AppError {
   readonly code = "webhook_refused";
   readonly status = 422;
 }
+
+/** A label of a store's namespace that is empty or holds a dot. */
+export class StoreNamespaceInvalid extends AppError {
+  readonly code = "store_namespace_invalid";
+  readonly status = 422;
+  constructor() {
+    super("A label of a namespace is empty or holds a dot. Name the labels one by one, without dots.");
+  }
+}
+
+/** A search by meaning, which needs an embeddings endpoint. */
+export class StoreSearchUnavailable extends AppError {
+  readonly code = "store_search_unavailable";
+  readonly status = 422;
+  constructor() {
+    super("The store does not search by meaning. Leave out `query` and use `filter` instead.");
+  }
+}

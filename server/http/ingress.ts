@@ -2,6 +2,7 @@
 // Content that merely looks dangerous is no reason to refuse: state is data, and its serde keeps it so.
 import type { Context } from "hono";
 import { InputInvalid, InputPoisoned, messageOf } from "../errors.ts";
+import { isStorable } from "../privacy/storable.ts";
 
 // Far above any real message, far below what recursion anywhere could not bear.
 const MAX_DEPTH = 100;
@@ -54,5 +55,3 @@ export function refuseUnstorable(field: string, value: unknown): void {
     );
   });
 }
-
-const isStorable = (text: string): boolean => text.isWellFormed() && !text.includes("\0");

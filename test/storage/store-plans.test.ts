@@ -1,0 +1,110 @@
+// The statements of the store read what they answer and little more, on a table of hundreds of thousands of items.
+import { escapeLiteral } from "pg";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { listNamespacesSql } from "../../server/storage/store-namespaces.ts";
+import { deleteExpiredSql, findItemsSql, searchItemsSql, writeItemsSql } from "../../server/storage/store.ts";
+import { testDatabase } from "../support/database.ts";
+import type { TestDatabase } from "../support/database.ts";
+
+let scratch: TestDatabase;
+beforeAll(async () => {
+  scratch = await testDatabase();
+  // One tenant has half of all items, in one namespace; the others have ten each. One in a hundred expires.
+  await scratch.database.query(`
+    insert into holdfast.store_items (path, key, value, ttl_minutes, expires_at)
+    select case when n % 2 = 0 then '.users.big.' else '.users.u' || n / 20 || '.notes.' end, 'k' || n,
+           jsonb_build_object('n', n, 'kind', 'note'),
+           case when n % 100 = 0 then 1 end, case when n % 100 = 0 then now() + n * interval '1 s' end
+      from generate_series(1, 200000) as n`);
+  await scratch.database.query("vacuum analyze holdfast.store_items");
+});
+afterAll(() => scratch.close());
+
+interface Plan {
+  readonly "Node Type": string;
+  readonly "Relation Name"?: string;
+  readonly "Index Cond"?: string;
+  readonly "Shared Hit Blocks": number;
+  readonly "Shared Read Blocks": number;
+  readonly Plans?: readonly Plan[];
+}
+
+/** Executes the statement, takes its changes back, and says what it did. */
+async function explain(
+  statement: string,
+  values: readonly Parameter[],
+  mode: "force_custom_plan" | "force_generic_plan" = "force_custom_plan",
+): Promise<{ nodes: Plan[]; blocks: number }> {
+  const undo = new Error("taken back");
+  const plans: Plan[] = [];
+  const doing = scratch.database.transaction(async (transaction) => {
+    await transaction.query(`set local plan_cache_mode = ${mode}`);
+    await transaction.query(`prepare explained as ${statement}`);
+    const text = `explain (analyze, buffers, costs off, format json) execute explained (${values.map(literal).join(", ")})`;
+    const [row] = await transaction.query<{ "QUERY PLAN": [{ Plan: Plan }] }>(text);
+    await transaction.query("deallocate explained");
+    plans.push(...(row?.["QUERY PLAN"].map(({ Plan: plan }) => plan) ?? []));
+    throw undo;
+  });
+  await expect(doing).rejects.toBe(undo);
+  const nodes = plans.flatMap(flat);
+  const blocks = plans[0] ? plans[0]["Shared Hit Blocks"] + plans[0]["Shared Read Blocks"] : Infinity;
+  return { nodes, blocks };
+}
+
+type Parameter = string | number | boolean | null | readonly string[];
+
+function literal(value: Parameter): string {
+  if (value === null) return "null";
+  return escapeLiteral(typeof value === "object" ? `{${value.join(",")}}` : String(value));
+}
+
+const flat = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(flat)];
+
+const item = { path: ".users.u7.notes.", key: "new", value: {}, ttl: 1 };
+const NONE = [null, null, null];
+
+// The whole table and its index are some 4,500 blocks.
+test.each([
+  ["a read of two items", findItemsSql, [[".users.u7.notes.", ".users.big."], ["k141", "k2"], true], 60],
+  ["a search in a small namespace", searchItemsSql, [".users.u7.", ".users.u7/", "[]", 10, 0, true], 60],
+  [
+    "the first page of half the table",
+    searchItemsSql,
+    [".users.big.", ".users.big/", "[]", 10, 0, false],
+    40,
+  ],
+  [
+    "the first page of all",
+    searchItemsSql,
+    [".", "/", '[{"field":"n","operator":"$gt","operand":1}]', 10, 0, true],
+    300,
+  ],
+  ["a search where nothing is", searchItemsSql, [".users.u7x.", ".users.u7x/", "[]", 10, 0, true], 20],
+  ["the namespaces at a depth of 1", listNamespacesSql, [".", "/", "[]", 1, 100, 0], 30],
+  ["the first namespaces", listNamespacesSql, [".", "/", "[]", null, 5, 0], 60],
+  ["the namespaces of one user", listNamespacesSql, [".users.u7.", ".users.u7/", "[]", null, 100, 0], 20],
+  [
+    "a write and a delete",
+    writeItemsSql,
+    [JSON.stringify([item, { ...item, key: "k141", value: null }]), ...NONE],
+    120,
+  ],
+  ["the items that are over", deleteExpiredSql, [10], 20],
+] as const)("%s looks into an index and at few blocks", async (_, statement, values, most) => {
+  // PostgreSQL may plan for these values, or once for all.
+  for (const mode of ["force_custom_plan", "force_generic_plan"] as const) {
+    const { nodes, blocks } = await explain(statement, values, mode);
+    const whole = nodes.filter(
+      (node) => node["Relation Name"] === "store_items" && node["Node Type"] === "Seq Scan",
+    );
+    expect(whole).toEqual([]);
+    expect(blocks).toBeLessThan(most);
+  }
+});
+
+test("a prefix is both ends of a range in the index", async () => {
+  const { nodes } = await explain(searchItemsSql, [".users.u7.", ".users.u7/", "[]", 10, 0, false]);
+  const conditions = nodes.flatMap((node) => node["Index Cond"] ?? []);
+  expect(conditions).toContainEqual(expect.stringMatching(/path >= .* AND .*path < /));
+});
