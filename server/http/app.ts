@@ -13,6 +13,7 @@ import { pruneRoutes } from "./prune.ts";
 import { runRoutes } from "./runs.ts";
 import { deliver } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
+import { storeRoutes } from "./store.ts";
 import { threadRoutes } from "./threads.ts";
 
 export interface AppOptions {
@@ -38,6 +39,7 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
   app.route("/", threadRoutes(engine));
   app.route("/", cronRoutes(engine, engine.egress));
   app.route("/", pruneRoutes(engine));
+  app.route("/", storeRoutes(engine));
   app.route("/", runRoutes(engine, options));
   app.notFound((context) => context.text(`No route ${context.req.method} ${context.req.path}`, 404));
   app.onError((error, context) => answer(engine, error, context));

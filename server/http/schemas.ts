@@ -3,18 +3,18 @@ import { z } from "zod";
 import { InputInvalid } from "../errors.ts";
 import { isUuid } from "../ids.ts";
 
-const fields = z.record(z.string(), z.unknown());
+export const fields = z.record(z.string(), z.unknown());
 const mode = z.union([z.string(), z.array(z.string())]);
 const breakpoints = z.union([z.literal("*"), z.array(z.string())]);
 const uuid = z
   .string()
   .refine(isUuid, "must be a UUID")
   .transform((id) => id.toLowerCase());
-const flag = z
+export const flag = z
   .union([z.boolean(), z.string()])
   .transform((value) => value === true || /^(true|1|yes)$/i.test(String(value)));
 /** A whole number in a body or a query, with what counts when it is not given. */
-const whole = (min: number, max: number, otherwise: number) =>
+export const whole = (min: number, max: number, otherwise: number) =>
   z.coerce
     .number()
     .int()
@@ -23,7 +23,7 @@ const whole = (min: number, max: number, otherwise: number) =>
     .nullish()
     .transform((value) => value ?? otherwise);
 
-const minutes = z.number().positive().max(100_000_000);
+export const minutes = z.number().positive().max(100_000_000);
 /** Minutes, or minutes and what happens then. */
 const threadTtl = z
   .union([minutes, z.object({ ttl: minutes, strategy: z.enum(["delete", "keep_latest"]).nullish() })])
