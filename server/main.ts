@@ -37,6 +37,7 @@ import type { Database } from "./storage/database.ts";
 import { openDatabase } from "./storage/open.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
+import { wakeStoreQueues } from "./storage/store-queue.ts";
 import { openLog } from "./telemetry/log.ts";
 
 export interface ServerOptions {
@@ -85,6 +86,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   await connectModel(options, parts);
   if (config.fault) armFaultOf(config.fault);
 
+  wakeStoreQueues();
   const graphs = await loadGraphs(options.graphs);
   const graphIds = [...graphs.keys()];
   const systemIds = graphIds.map((graphId) => ({ graphId, assistantId: assistantIdOf(graphId) }));

@@ -8,6 +8,7 @@ import { PATIENCE_MS } from "../persist.ts";
 import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { findLastEvent } from "../storage/events.ts";
+import { GraphStore } from "../storage/graph-store.ts";
 import type { AcceptedRun } from "./create.ts";
 import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
 import type { Outcome } from "./end.ts";
@@ -153,6 +154,15 @@ function checkpointerOf({ engine, run, owner, controller }: Drive, graph: Graph)
   });
 }
 
+function storeOf({ engine, owner, controller }: Drive): GraphStore {
+  return new GraphStore(engine.database, {
+    owner,
+    onLost: (error) => controller.abort(error),
+    patienceMs: PATIENCE_MS,
+    signal: controller.signal,
+  });
+}
+
 interface Given {
   readonly graph: Graph;
   readonly checkpointer: Checkpoints;
@@ -187,7 +197,8 @@ function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
 }
 
 /** Options left unset must be absent: `undefined` would override the graph's own. */
-function optionsOf({ engine, run, controller, control }: Drive, given: Given): object {
+function optionsOf(held: Drive, given: Given): object {
+  const { engine, run, controller, control } = held;
   const { kwargs } = run;
   const merged = mergeConfigs([kwargs.defaults ?? {}, run.thread_config, kwargs.config]);
   const { configurable, metadata, recursion_limit: _limit, max_concurrency: _most, ...rest } = merged;
@@ -207,6 +218,7 @@ function optionsOf({ engine, run, controller, control }: Drive, given: Given): o
       [SERVICES]: engine.services,
     },
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
+    store: storeOf(held),
     runId: run.run_id,
     streamMode: graphModes(kwargs.stream_mode),
     subgraphs: kwargs.stream_subgraphs,

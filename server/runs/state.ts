@@ -14,6 +14,7 @@ import {
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import type { LastPut } from "../storage/checkpoints.ts";
+import { GraphStore } from "../storage/graph-store.ts";
 import { deleteThreads } from "../storage/prune.ts";
 import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
@@ -141,7 +142,9 @@ export async function updateState(
     // All of it on one connection: the change and the thread's status are committed together.
     const checkpointer = new Checkpoints(transaction);
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);
-    const config = configOf(checkpointer, threadId, update.checkpoint);
+    // The edges that decide what comes next may look into the store.
+    const store = new GraphStore(transaction);
+    const config = { ...configOf(checkpointer, threadId, update.checkpoint), store };
     const made = await graph.updateState(config, update.values, update.asNode).catch(refuseUpdate);
     await storeState(transaction, graph, threadId);
     return checkpointOf(made) ?? {};

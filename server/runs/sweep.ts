@@ -1,4 +1,5 @@
-// Takes away what nobody needs any more: threads whose time is over, rows of events that can be one, old call-backs.
+// Takes away what nobody needs any more: threads and items of the store whose time is over, rows of events that can be
+// one, old call-backs.
 // Each instance looks from time to time; a lock lets one of them do a job, in small transactions that may all be lost.
 import { sleep } from "../clock.ts";
 import { messageOf } from "../errors.ts";
@@ -13,6 +14,7 @@ import {
   tryJob,
 } from "../storage/expiry.ts";
 import { deleteThreads, keepLatest, lockPrunable } from "../storage/prune.ts";
+import { deleteExpiredItems } from "../storage/store.ts";
 import { deleteOldWebhooks } from "../storage/webhooks.ts";
 import type { Log } from "../telemetry/log.ts";
 
@@ -33,6 +35,7 @@ const COMPACT_AFTER_MS = 30_000;
 const SEGMENT_BYTES = 64 * 1024;
 const MOST_THREADS = 20;
 const MOST_WEBHOOKS = 500;
+const MOST_ITEMS = 500;
 const DELIVERED_DAYS = 7;
 const PARKED_DAYS = 90;
 // So that one job does not keep the others waiting for ever.
@@ -41,6 +44,7 @@ const MOST_PIECES = 500;
 const jobs: Readonly<Record<string, Job>> = {
   "threads.expired": expireThreads,
   "runs.compacted": compactNext,
+  "store.expired": (transaction) => deleteExpiredItems(transaction, MOST_ITEMS),
   "webhooks.removed": (transaction) =>
     deleteOldWebhooks(transaction, {
       deliveredDays: DELIVERED_DAYS,

@@ -285,3 +285,15 @@ test("many sweeps at once do each piece of work once, and none gets in another's
   await Promise.all(pools.map((pool) => pool.close()));
   expect(logged).not.toContain("sweep.failed");
 });
+
+test("items of the store go when their time is over, however many there are", async () => {
+  await query(
+    `insert into holdfast.store_items (path, key, value, ttl_minutes, expires_at)
+     select '.swept.', n::text, '{}', 1, now() + (n - 1200) * interval '1 min' from generate_series(1, 1201) as n`,
+  );
+  await sweep(options);
+  expect(await query("select key from holdfast.store_items where path = '.swept.'")).toEqual([
+    { key: "1201" },
+  ]);
+  expect(logged).toContain("store.expired");
+});

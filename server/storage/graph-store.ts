@@ -1,0 +1,135 @@
+// The store as nodes of a graph see it: LangGraph's BaseStore over holdfast.store_items. The writes of one batch are one
+// statement; while a run makes them it is fenced, so that a run that has lost its lease writes nothing and is stopped.
+import { BaseStore } from "@langchain/langgraph-checkpoint";
+import type {
+  GetOperation,
+  Item,
+  ListNamespacesOperation,
+  Operation,
+  OperationResults,
+  PutOperation,
+  SearchItem,
+  SearchOperation,
+} from "@langchain/langgraph-checkpoint";
+import { LeaseLost, StoreSearchUnavailable } from "../errors.ts";
+import { persistently } from "../persist.ts";
+import { storableOf } from "../privacy/storable.ts";
+import type { Owner } from "../runs/run.ts";
+import type { Queryable } from "./database.ts";
+import { conditionsOf } from "./store-filter.ts";
+import { listNamespaces } from "./store-namespaces.ts";
+import { findItems, searchItems, writeItems } from "./store.ts";
+import type { StoreItem, StoreWrite } from "./store.ts";
+
+export interface GraphStoreOptions {
+  /** The run that writes; a write outside any run is not fenced. */
+  readonly owner?: Owner;
+  /** Called before a refused write throws: whoever drives the graph must stop it. */
+  readonly onLost?: (error: LeaseLost) => void;
+  /** How long an absence of the database is borne, in milliseconds; 0 fails at once. */
+  readonly patienceMs?: number;
+  /** Aborts when the run ends, however it does. */
+  readonly signal?: AbortSignal;
+}
+
+type Result = Item | SearchItem[] | string[][] | null | undefined;
+
+export class GraphStore extends BaseStore {
+  readonly #database: Queryable;
+  readonly #options: GraphStoreOptions;
+
+  /** @param database the pool, or a transaction that all reads and writes are then part of */
+  constructor(database: Queryable, options: GraphStoreOptions = {}) {
+    super();
+    this.#database = database;
+    this.#options = options;
+  }
+
+  /** What is read is the store before the batch; LangGraph gathers here what nodes do at the same moment. */
+  override async batch<Operations extends Operation[]>(
+    operations: Operations,
+  ): Promise<OperationResults<Operations>> {
+    const writes = operations.filter(isPut).map(writeOf);
+    const items = await this.#find(operations.filter(isGet));
+    const results: Result[] = [];
+    for (const operation of operations) results.push(await this.#resultOf(operation, items));
+    if (writes.length > 0) await this.#write(writes);
+    // One result for each operation, of the kind that goes with it: TypeScript cannot follow that through a loop.
+    return results as OperationResults<Operations>;
+  }
+
+  async #resultOf(operation: Operation, items: Iterator<Item | null>): Promise<Result> {
+    if (isPut(operation)) return undefined;
+    if (isGet(operation)) return items.next().value;
+    return isSearch(operation) ? this.#search(operation) : this.#list(operation);
+  }
+
+  async #find(operations: readonly GetOperation[]): Promise<Iterator<Item | null>> {
+    if (operations.length === 0) return [].values();
+    const rows = await this.#persist(() => findItems(this.#database, operations, true));
+    return rows.map((row) => row && toItem(row)).values();
+  }
+
+  async #search(operation: SearchOperation): Promise<SearchItem[]> {
+    if (operation.query) throw new StoreSearchUnavailable();
+    const search = {
+      prefix: operation.namespacePrefix,
+      conditions: conditionsOf(operation.filter),
+      limit: operation.limit ?? 10,
+      offset: operation.offset ?? 0,
+      refreshesTtl: true,
+    };
+    return (await this.#persist(() => searchItems(this.#database, search))).map(toItem);
+  }
+
+  #list(operation: ListNamespacesOperation): Promise<string[][]> {
+    const matches = operation.matchConditions?.map(({ matchType: at, path: labels }) => ({ at, labels }));
+    const page = {
+      matches: matches ?? [],
+      maxDepth: operation.maxDepth ?? null,
+      limit: operation.limit,
+      offset: operation.offset,
+    };
+    return this.#persist(() => listNamespaces(this.#database, page));
+  }
+
+  async #write(writes: readonly StoreWrite[]): Promise<void> {
+    const { owner, onLost } = this.#options;
+    if (await this.#persist(() => writeItems(this.#database, writes, owner))) return;
+    const lost = new LeaseLost(
+      `Run ${owner?.runId} is not this server's any more: its write to the store was refused.`,
+    );
+    onLost?.(lost);
+    throw lost;
+  }
+
+  #persist<T>(work: () => Promise<T>): Promise<T> {
+    const { patienceMs: forMs = 0, signal } = this.#options;
+    return persistently(work, { forMs, ...(signal ? { signal } : {}) });
+  }
+}
+
+const isPut = (operation: Operation): operation is PutOperation => "value" in operation;
+const isSearch = (operation: Operation): operation is SearchOperation => "namespacePrefix" in operation;
+const isGet = (operation: Operation): operation is GetOperation => "key" in operation && !isPut(operation);
+
+const toItem = ({
+  namespace,
+  key,
+  value,
+  created_at: createdAt,
+  updated_at: updatedAt,
+}: StoreItem): Item => ({
+  namespace,
+  key,
+  value,
+  createdAt,
+  updatedAt,
+});
+
+const writeOf = ({ namespace, key, value }: PutOperation): StoreWrite => ({
+  namespace,
+  key,
+  value: value === null ? null : storableOf(value),
+  ttlMinutes: null,
+});
