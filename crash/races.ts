@@ -109,7 +109,7 @@ async function isHeeded(storage: Storage, { database }: Scratch, write: Write): 
   const owner = await begin(storage, database);
   const { runId, workerId, attempt } = owner;
   await storage.queue.releaseRuns(database, workerId, [{ runId, attempt }], false);
-  const claim = { workerId, limit: 100, assistantIds: [ASSISTANT.assistantId], timeoutMs: RUN_MS };
+  const claim = { workerId, limit: 100, graphIds: [ASSISTANT.graphId], timeoutMs: RUN_MS };
   await storage.queue.claimRuns(database, claim);
   return write(storage, database, owner);
 }
@@ -118,7 +118,7 @@ async function isHeeded(storage: Storage, { database }: Scratch, write: Write): 
 async function begin({ runs, assistants }: Storage, on: Queryable): Promise<Owner> {
   await assistants.upsertSystemAssistants(on, [ASSISTANT]);
   const owner = { runId: uuidv7(), threadId: uuidv7(), workerId: uuidv7(), attempt: 1 };
-  const nothing = { metadata: {}, threadMetadata: {}, kwargs: {} };
+  const nothing = { metadata: { graph_id: ASSISTANT.graphId }, threadMetadata: {}, kwargs: {} };
   const place = { assistantId: ASSISTANT.assistantId, multitask: "reject", timeoutMs: RUN_MS };
   await runs.insertRun(on, { ...owner, ...nothing, ...place, state: "running", creates: "thread" });
   return owner;

@@ -5,7 +5,23 @@
 -- 0003_documents (breaking: no)
 -- 0004_run_engine (breaking: yes)
 -- 0005_crons (breaking: no)
+-- 0006_assistants (breaking: no)
 -- 0008_store (breaking: no)
+-- 0009_compression (breaking: no)
+
+create table holdfast.assistant_versions (
+  assistant_id uuid not null,
+  version integer not null,
+  graph_id text not null,
+  name text not null,
+  description text,
+  config jsonb not null,
+  context jsonb not null,
+  metadata jsonb not null,
+  created_at timestamp with time zone default now() not null,
+  constraint assistant_versions_assistant_id_fkey FOREIGN KEY (assistant_id) REFERENCES holdfast.assistants(assistant_id) ON DELETE CASCADE,
+  constraint assistant_versions_key PRIMARY KEY (assistant_id, version)
+);
 
 create table holdfast.assistants (
   assistant_id uuid not null,
@@ -18,6 +34,7 @@ create table holdfast.assistants (
   metadata jsonb default '{}'::jsonb not null,
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
+  revision uuid default gen_random_uuid() not null,
   constraint assistants_pkey PRIMARY KEY (assistant_id)
 );
 
@@ -146,7 +163,6 @@ create table holdfast.runs (
   segments integer default 0 not null,
   started_at timestamp with time zone,
   ended_at timestamp with time zone,
-  constraint runs_assistant_id_fkey FOREIGN KEY (assistant_id) REFERENCES holdfast.assistants(assistant_id),
   constraint runs_cancel CHECK ((cancel = ANY (ARRAY['interrupt'::text, 'rollback'::text]))),
   constraint runs_pkey PRIMARY KEY (run_id),
   constraint runs_state CHECK ((state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text, 'success'::text, 'error'::text, 'timeout'::text, 'interrupted'::text]))),
@@ -252,6 +268,16 @@ create table public.checkpoints (
   constraint checkpoints_pkey PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id)
 );
 
+CREATE INDEX assistants_by_creation ON holdfast.assistants USING btree (created_at, assistant_id);
+
+CREATE INDEX assistants_by_graph ON holdfast.assistants USING btree (graph_id, assistant_id);
+
+CREATE INDEX assistants_by_name ON holdfast.assistants USING btree (name, assistant_id);
+
+CREATE INDEX assistants_by_update ON holdfast.assistants USING btree (updated_at, assistant_id);
+
+CREATE INDEX assistants_metadata ON holdfast.assistants USING gin (metadata jsonb_path_ops);
+
 CREATE INDEX crons_due ON holdfast.crons USING btree (next_run_at) WHERE (is_enabled AND (next_run_at IS NOT NULL));
 
 CREATE INDEX crons_of_assistant ON holdfast.crons USING btree (assistant_id);
@@ -293,6 +319,8 @@ CREATE INDEX webhooks_of_run ON holdfast.webhooks USING btree (run_id);
 CREATE UNIQUE INDEX runs_idem_key ON holdfast.runs USING btree (idem_key) WHERE (idem_key IS NOT NULL);
 
 CREATE UNIQUE INDEX runs_one_live ON holdfast.runs USING btree (thread_id) WHERE (state = ANY (ARRAY['ready'::text, 'running'::text]));
+
+CREATE STATISTICS holdfast.runs_graph ON (metadata ->> 'graph_id'::text) FROM holdfast.runs;
 
 CREATE OR REPLACE FUNCTION holdfast.search_text(source text)
  RETURNS text

@@ -40,6 +40,41 @@ export class AssistantNotFound extends AppError {
   readonly status = 404;
 }
 
+export class AssistantExists extends AppError {
+  readonly code = "assistant_exists";
+  readonly status = 409;
+  constructor() {
+    super("Assistant already exists");
+  }
+}
+
+/** A graph's own assistant cannot be deleted, and runs its graph only. */
+export class AssistantFixed extends AppError {
+  readonly code = "assistant_fixed";
+  readonly status = 409;
+}
+
+/** The assistant was changed again and again while a run of it was accepted. */
+export class AssistantChanged extends AppError {
+  readonly code = "assistant_changed";
+  readonly status = 409;
+  override readonly retryable = true;
+  constructor() {
+    super(
+      "The assistant was changed while the run was accepted. Nothing was accepted: send the request again.",
+    );
+  }
+}
+
+/** langgraph.json does not name the graph. */
+export class GraphNotFound extends AppError {
+  readonly code = "graph_not_found";
+  readonly status = 404;
+  constructor(graphId: string) {
+    super(`Graph "${graphId}" is not served here. Name a graph of langgraph.json, or add it there.`);
+  }
+}
+
 /** langgraph.json names a graph that cannot be loaded. */
 export class GraphUnloadable extends AppError {
   readonly code = "graph_unloadable";

@@ -90,7 +90,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const graphs = await loadGraphs(options.graphs);
   const graphIds = [...graphs.keys()];
   const systemIds = graphIds.map((graphId) => ({ graphId, assistantId: assistantIdOf(graphId) }));
-  const assistants = await upsertSystemAssistants(database, systemIds);
+  const own = await upsertSystemAssistants(database, systemIds);
   const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;
   if (!hasSessions) say("No DATABASE_DIRECT_URL behind the pooler: runs of a server that dies wait 15 s.");
   const workerId = uuidv7();
@@ -108,7 +108,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     log,
     workerId,
     graphs,
-    assistants,
+    assistants: new Map(own.map((assistant) => [assistant.assistant_id, assistant])),
     limits: { ...config, slots: role === "http" ? 0 : config.slots },
     live,
     hints,

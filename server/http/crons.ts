@@ -5,7 +5,7 @@ import { z } from "zod";
 import { InputInvalid } from "../errors.ts";
 import { isUuid } from "../ids.ts";
 import type { Egress } from "../models/egress.ts";
-import { findAssistant } from "../runs/create.ts";
+import { assistantIdFor } from "../runs/assistants.ts";
 import { changeCron, createCron, removeCron } from "../runs/crons.ts";
 import type { CronFields } from "../runs/crons.ts";
 import type { Engine } from "../runs/engine.ts";
@@ -15,7 +15,6 @@ import type { CronFilter, CronRow } from "../storage/crons.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { check, checkId, runCreate } from "./schemas.ts";
 
-const NOBODY = "00000000-0000-0000-0000-000000000000";
 // What of a run's request a cron keeps; its thread, its time and its end are the cron's own.
 const RUN_FIELDS = [
   "input",
@@ -145,11 +144,8 @@ function fieldsOf(egress: Egress, body: unknown, given: z.output<typeof cronChan
 function filterOf(engine: Engine, query: z.output<typeof cronFilter>): CronFilter {
   refuseUnstorable("metadata", query.metadata);
   const { assistant_id: asked } = query;
-  const assistantId = asked
-    ? (findAssistant(engine, asked)?.assistant_id ?? (isUuid(asked) ? asked : NOBODY))
-    : undefined;
   return {
-    assistantId,
+    assistantId: asked ? assistantIdFor(engine, asked) : undefined,
     threadId: query.thread_id ?? undefined,
     isEnabled: query.enabled ?? undefined,
     metadata: query.metadata ?? undefined,

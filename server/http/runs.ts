@@ -3,9 +3,10 @@ import { Hono } from "hono";
 import type { Context } from "hono";
 import { InputInvalid } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
+import { requireAssistant } from "../runs/assistants.ts";
 import { cancelRun, deleteRun, retry } from "../runs/cancel.ts";
 import { cancelMany } from "../runs/cancel-many.ts";
-import { createRun, getRun, listRunsOf, requireAssistant } from "../runs/create.ts";
+import { createRun, getRun, listRunsOf } from "../runs/create.ts";
 import type { CreateOptions } from "../runs/create.ts";
 import type { Engine } from "../runs/engine.ts";
 import { isPending, isTerminal } from "../runs/run.ts";
@@ -55,7 +56,8 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
       refuseUnstorable("metadata", request.metadata);
       if (request.webhook) checkWebhook(engine.egress, request.webhook);
     }
-    for (const request of requests) requireAssistant(engine, request.assistant_id);
+    const assistants = new Set(requests.map((request) => request.assistant_id));
+    for (const assistant of assistants) await requireAssistant(engine, assistant);
     const runs: RunRow[] = [];
     for (const request of requests)
       runs.push(await createRun(engine, uuidv7(), request, { isStateless: true }));

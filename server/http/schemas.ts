@@ -6,7 +6,7 @@ import { isUuid } from "../ids.ts";
 export const fields = z.record(z.string(), z.unknown());
 const mode = z.union([z.string(), z.array(z.string())]);
 const breakpoints = z.union([z.literal("*"), z.array(z.string())]);
-const uuid = z
+export const uuid = z
   .string()
   .refine(isUuid, "must be a UUID")
   .transform((id) => id.toLowerCase());
@@ -148,14 +148,6 @@ export const history = z.object({
   ),
   metadata: fields.nullish(),
   checkpoint: fields.nullish(),
-});
-
-export const assistantSearch = z.object({
-  graph_id: z.string().nullish(),
-  name: z.string().nullish(),
-  metadata: fields.nullish(),
-  limit: whole(1, 1000, 10),
-  offset: whole(0, 1_000_000_000, 0),
 });
 
 /** @throws InputInvalid with zod's issues */

@@ -1,7 +1,7 @@
 // Accepts a run: the assistant, what it was asked, and the row, which claims the thread for it or waits in its queue.
 // Nothing is executed before the row is committed. A caller that sees a refusal knows that nothing was accepted; if the
 // answer was lost on its way, an idempotency key makes it safe to ask again.
-import { AssistantNotFound, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
+import { AssistantChanged, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
@@ -19,6 +19,7 @@ import {
 } from "../storage/runs.ts";
 import type { NewRun, OwnedRunRow, RunRow } from "../storage/runs.ts";
 import { lockThread } from "../storage/threads.ts";
+import { withAssistant } from "./assistants.ts";
 import { stopRuns } from "./cancel.ts";
 import { announceReady } from "./end.ts";
 import { hasSlot } from "./engine.ts";
@@ -88,8 +89,8 @@ export type AcceptedRun = Omit<OwnedRunRow, "kwargs"> & {
 /**
  * Accepts a run on a thread, and begins it here if the thread is idle and this process has a free slot.
  * @returns the run's row; with an idempotency key that was used before, the row of the first run
- * @throws AssistantNotFound, ThreadNotFound (unless `if_not_exists` is "create"), CheckpointNotFound, QueueFull,
- * ThreadBusy while another run is pending or running and the strategy is "reject"
+ * @throws AssistantNotFound, GraphNotFound, ThreadNotFound (unless `if_not_exists` is "create"), CheckpointNotFound,
+ * QueueFull, AssistantChanged when it never was the same for long enough, ThreadBusy while another run is pending or running and the strategy is "reject"
  */
 export async function createRun(
   engine: Engine,
@@ -97,7 +98,18 @@ export async function createRun(
   request: RunRequest,
   options: CreateOptions = {},
 ): Promise<RunRow> {
-  const assistant = requireAssistant(engine, request.assistant_id);
+  return withAssistant(engine, request.assistant_id, (assistant) =>
+    createRunOf(engine, assistant, threadId, request, options),
+  );
+}
+
+async function createRunOf(
+  engine: Engine,
+  assistant: AssistantRow,
+  threadId: string,
+  request: RunRequest,
+  options: CreateOptions,
+): Promise<RunRow> {
   const asked = {
     ...request.checkpoint,
     ...(request.checkpoint_id ? { checkpoint_id: request.checkpoint_id } : {}),
@@ -128,7 +140,7 @@ async function accept(
     row = queued.row;
   }
   faultPoint("run.accepted");
-  if (row.state === "running") await execute(engine, acceptedOf(engine, row), true);
+  if (row.state === "running") await execute(engine, acceptedOf(row), true);
   if (row.state === "ready") announceReady(engine);
   return row;
 }
@@ -146,6 +158,8 @@ async function queue(
     const isThere = await lockThread(transaction, threadId);
     const first = await earlier(transaction, run.idemKey);
     if (first) return { earlier: first };
+    // A run that makes its thread found none, and made none: the assistant is another, or the thread just went.
+    if (!isThere && run.creates !== "no") throw new AssistantChanged();
     if (!isThere) throw new ThreadNotFound(threadId);
     const isStopping = strategy === "interrupt" || strategy === "rollback";
     const stopped = isStopping ? await stopOthers(transaction, threadId, strategy) : [];
@@ -164,8 +178,9 @@ async function queue(
       creates: "no",
       isDecided: true,
     });
-    // Under the thread's lock nobody else can have come between.
-    if (inserted === undefined || inserted === "taken") throw ThreadBusy.forRun();
+    // Under the thread's lock nobody else can have come between: only the assistant can have changed.
+    if (inserted === undefined) throw new AssistantChanged();
+    if (inserted === "taken") throw ThreadBusy.forRun();
     // Runs that waited without a live one, such as after a crash, go first.
     const promoted = waits && !others.is_live ? await promoteRuns(transaction, [threadId]) : [];
     const stops = isStopping ? { runIds: stopped, action: strategy } : undefined;
@@ -217,6 +232,7 @@ function newRun(
     runId,
     threadId,
     assistantId: assistant.assistant_id,
+    assistantRevision: assistant.revision,
     workerId: state === "running" ? engine.workerId : null,
     state,
     multitask: request.multitask_strategy,
@@ -233,12 +249,11 @@ function newRun(
   };
 }
 
-/** A row as the engine executes it. Its assistant is one of those that this process serves. */
-export function acceptedOf(engine: Engine, row: OwnedRunRow): AcceptedRun {
-  const assistant = findAssistant(engine, row.assistant_id);
+/** A row as the engine executes it: with the graph that it was accepted for, whatever its assistant runs by now. */
+export function acceptedOf(row: OwnedRunRow): AcceptedRun {
   // Written by kwargsOf, in this shape.
   const kwargs = row.kwargs as unknown as RunKwargs;
-  return { ...row, kwargs, graph_id: assistant?.graph_id ?? String(row.metadata["graph_id"]) };
+  return { ...row, kwargs, graph_id: String(row.metadata["graph_id"]) };
 }
 
 /** A run, of this thread if one is named. @throws RunNotFound also when the run belongs to another thread */
@@ -260,20 +275,6 @@ export async function listRunsOf(
   // Checked at the door: the names of states, and "pending" for all that wait.
   const states = status === undefined ? undefined : status === "pending" ? pending : [status as RunState];
   return listRuns(engine.database, threadId, { metadata: undefined, ...rest, states });
-}
-
-/** @throws AssistantNotFound */
-export function requireAssistant(engine: Engine, id: string): AssistantRow {
-  const assistant = findAssistant(engine, id);
-  if (assistant) return assistant;
-  throw new AssistantNotFound(
-    `No assistant found for "${id}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
-  );
-}
-
-/** An assistant by its id or by the id of its graph. */
-export function findAssistant(engine: Engine, id: string): AssistantRow | undefined {
-  return engine.assistants.find((one) => one.assistant_id === id || one.graph_id === id);
 }
 
 function kwargsOf(request: RunRequest, assistant: AssistantRow, identity: Fields): RunKwargs {

@@ -1,18 +1,13 @@
 // Turns schedules into runs: each fire time makes one run, with any number of instances, whoever dies in between. Times
 // that were missed while no server ran make one run together, the latest of them.
 import { now, sleep } from "../clock.ts";
-import {
-  AssistantNotFound,
-  CronNotFound,
-  DatabaseUnavailable,
-  ThreadNotFound,
-  messageOf,
-} from "../errors.ts";
+import { CronNotFound, DatabaseUnavailable, ThreadNotFound, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { advanceCron, claimCrons, deleteCron, insertCron, lockCron, updateCron } from "../storage/crons.ts";
 import type { CronRow, DueCron } from "../storage/crons.ts";
-import { createRun, findAssistant } from "./create.ts";
+import { noAssistantFor, requireAssistant } from "./assistants.ts";
+import { createRun } from "./create.ts";
 import type { RunRequest } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { checkSchedule, latestTime, nextTime } from "./schedule.ts";
@@ -41,14 +36,13 @@ const LEASE_MS = 10_000;
 
 /**
  * Makes a cron, on a thread or with a new thread for each of its runs.
- * @throws AssistantNotFound, ThreadNotFound, CronInvalid
+ * @throws AssistantNotFound, GraphNotFound, ThreadNotFound, CronInvalid
  */
 export async function createCron(
   engine: Engine,
   given: CronFields & { assistantId: string; threadId: string | null; schedule: string },
 ): Promise<CronRow> {
-  const assistant = findAssistant(engine, given.assistantId);
-  if (!assistant) throw assistantNotFound(given.assistantId);
+  const assistant = await requireAssistant(engine, given.assistantId);
   const { schedule, timezone = null, endTime = null, isEnabled = true } = given;
   const at = new Date(now());
   checkSchedule({ schedule, timezone }, at, endTime);
@@ -66,7 +60,7 @@ export async function createCron(
     next_run_at: isEnabled ? (following({ schedule, timezone, end_time: endTime }, at) ?? null) : null,
   });
   if (!cron)
-    throw given.threadId === null ? assistantNotFound(given.assistantId) : new ThreadNotFound(given.threadId);
+    throw given.threadId === null ? noAssistantFor(given.assistantId) : new ThreadNotFound(given.threadId);
   return cron;
 }
 
@@ -138,8 +132,8 @@ export function startCrons(engine: Engine): { stop(): Promise<void> } {
 
 /** Fires the crons that are due now, once each. Returns how many. */
 async function fireDue(engine: Engine): Promise<number> {
-  const assistantIds = engine.assistants.map((one) => one.assistant_id);
-  const due = await claimCrons(engine.database, { assistantIds, limit: MOST, leaseMs: LEASE_MS });
+  const graphIds = [...engine.graphs.keys()];
+  const due = await claimCrons(engine.database, { graphIds, limit: MOST, leaseMs: LEASE_MS });
   await Promise.all(due.map((cron) => fire(engine, cron)));
   return due.length;
 }
@@ -191,11 +185,6 @@ function requestOf(cron: DueCron): RunRequest {
     on_completion: cron.on_run_completed,
   };
 }
-
-const assistantNotFound = (id: string): AssistantNotFound =>
-  new AssistantNotFound(
-    `No assistant found for "${id}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
-  );
 
 const withoutNulls = (fields: Fields): Fields =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null && value !== undefined));

@@ -28,7 +28,8 @@ export interface Engine {
   readonly log: Log;
   readonly workerId: string;
   readonly graphs: ReadonlyMap<string, Graph>;
-  readonly assistants: readonly AssistantRow[];
+  /** The graphs' own assistants by id, as this process last saw them: assistants.ts says what that is good for. */
+  readonly assistants: Map<string, AssistantRow>;
   readonly limits: EngineLimits;
   readonly live: LiveRuns;
   readonly hints: Hints;

@@ -19,6 +19,8 @@ export interface Graph {
   readonly triggerToNodes?: Readonly<Record<string, readonly string[]>>;
   readonly channels?: Readonly<Record<string, { readonly lc_graph_name?: string }>>;
   getGraphAsync(options: object): Promise<{ toJSON(): object }>;
+  /** The graphs that stand in this one as nodes, by namespace; with `recurse` those in them too. */
+  getSubgraphsAsync(namespace?: string, recurse?: boolean): AsyncIterable<[string, Graph]>;
 }
 
 /** Whether a graph has channels that are never to be stored, such as handles and secrets. */

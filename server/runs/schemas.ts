@@ -15,6 +15,8 @@ export interface GraphSchemas {
   readonly context_schema: object | null;
 }
 
+type SubgraphSchemas = Readonly<Record<"state" | "input" | "output" | "config", object | null>>;
+
 interface StateSchemaLike {
   getJsonSchema(): object;
   getInputJsonSchema(): object;
@@ -32,6 +34,25 @@ export function schemasOf(graph: Graph): GraphSchemas {
     config_schema: config,
     context_schema: config,
   };
+}
+
+/** Schemas of the graphs inside a graph, or of the one in a namespace such as `parent|child`. */
+export async function subgraphSchemasOf(
+  graph: Graph,
+  namespace: string | undefined,
+  recurse: boolean,
+): Promise<Record<string, SubgraphSchemas>> {
+  const found: Record<string, SubgraphSchemas> = {};
+  for await (const [name, subgraph] of graph.getSubgraphsAsync(namespace, recurse)) {
+    const schemas = schemasOf(subgraph);
+    found[name] = {
+      state: schemas.state_schema,
+      input: schemas.input_schema,
+      output: schemas.output_schema,
+      config: schemas.config_schema,
+    };
+  }
+  return found;
 }
 
 /** The StateSchema object that a graph was built with, if it was. */

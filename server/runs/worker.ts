@@ -79,15 +79,15 @@ export class Worker {
   async #claim(engine: Engine): Promise<void> {
     const { limits, live, workerId } = engine;
     const limit = Math.min(MOST, limits.slots - live.size);
-    const assistantIds = engine.assistants.map(({ assistant_id: id }) => id);
-    const claim = { workerId, limit, assistantIds, timeoutMs: limits.runTimeoutMs };
+    const graphIds = [...engine.graphs.keys()];
+    const claim = { workerId, limit, graphIds, timeoutMs: limits.runTimeoutMs };
     const rows = await claimRuns(engine.database, claim);
     for (const row of rows) live.expect(row.run_id);
     if (rows.length === limit) this.#isWanted = true;
     await Promise.all(
       rows.map(async (row) => {
         try {
-          await execute(engine, acceptedOf(engine, row));
+          await execute(engine, acceptedOf(row));
         } finally {
           live.forget(row.run_id);
         }

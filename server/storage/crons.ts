@@ -95,7 +95,7 @@ const claimCronRows = `/* claimCrons */
 with due as (
   select cron_id from holdfast.crons
    where is_enabled and next_run_at <= now() and (claimed_until is null or claimed_until <= now())
-     and assistant_id = any ($1::uuid[])
+     and assistant_id in (select a.assistant_id from holdfast.assistants a where a.graph_id = any ($1::text[]))
    order by next_run_at limit $2 for update skip locked)
 update holdfast.crons c set claimed_until = now() + $3 * interval '1 ms'
   from due where c.cron_id = due.cron_id
@@ -163,11 +163,11 @@ export async function countCrons(on: Queryable, filter: CronFilter): Promise<num
   return row?.count ?? 0;
 }
 
-/** Takes due crons of these assistants for `leaseMs`, the longest overdue first. */
+/** Takes due crons whose assistants run these graphs for `leaseMs`, the longest overdue first. */
 export const claimCrons = (
   on: Queryable,
-  claim: { assistantIds: readonly string[]; limit: number; leaseMs: number },
-): Promise<DueCron[]> => on.query(claimCronRows, [claim.assistantIds, claim.limit, claim.leaseMs]);
+  claim: { graphIds: readonly string[]; limit: number; leaseMs: number },
+): Promise<DueCron[]> => on.query(claimCronRows, [claim.graphIds, claim.limit, claim.leaseMs]);
 
 /** Moves a cron on from the time that it was due; one that was moved or changed meanwhile stays as it is. */
 export async function advanceCron(

@@ -99,6 +99,16 @@ gone as (
   returning 1)
 select count(*) as gone from gone`;
 
+// Asked again of each row once it is locked: a thread that another assistant has run meanwhile is left alone.
+export const lockThreadsOfRows = `/* lockThreadsOf */
+select thread_id from holdfast.threads
+ where not is_temporary and metadata @> jsonb_build_object('assistant_id', $1::text) order by thread_id limit $2 for update`;
+
+const hasBusyThreadRow = `/* hasBusyThread */
+select exists (
+  select from holdfast.threads
+   where not is_temporary and metadata @> jsonb_build_object('assistant_id', $1::text) and status = 'busy') as is_busy`;
+
 const deleteThreadRows = `/* deleteThreads */
 with run as (select run_id from holdfast.runs where thread_id = any ($1::text[])),
 gone as (delete from holdfast.threads where thread_id = any ($1::text[]))
@@ -123,6 +133,22 @@ export async function lockPrunable(
   const found = await transaction.query<{ thread_id: string }>(lockPrunableRows, [threadIds]);
   const live = await transaction.query<{ thread_id: string }>(listLiveRows, [threadIds]);
   return { found: found.map((row) => row.thread_id), live: live.map((row) => row.thread_id) };
+}
+
+/** Threads that an assistant ran last, as their metadata say, locked. */
+export async function lockThreadsOf(
+  transaction: Queryable,
+  assistantId: string,
+  limit: number,
+): Promise<string[]> {
+  const rows = await transaction.query<{ thread_id: string }>(lockThreadsOfRows, [assistantId, limit]);
+  return rows.map((row) => row.thread_id);
+}
+
+/** Whether a run is live, or waits, on a thread that the assistant ran last. */
+export async function hasBusyThread(on: Queryable, assistantId: string): Promise<boolean> {
+  const [row] = await on.query<{ is_busy: boolean }>(hasBusyThreadRow, [assistantId]);
+  return row?.is_busy ?? false;
 }
 
 /** Keeps what the newest state of a thread needs and removes all other checkpoints. Lock the thread first. */

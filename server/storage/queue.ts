@@ -5,10 +5,11 @@ import type { Queryable } from "./database.ts";
 import { BOOT, RUN_COLUMNS } from "./runs.ts";
 import type { OwnedRunRow } from "./runs.ts";
 
-const claimRows = `/* claimRuns */
+// The graph is what a run was accepted with: its assistant may run another one by now, or be gone.
+export const claimRows = `/* claimRuns */
 with next as (
   select run_id, boot from holdfast.runs
-   where state = 'ready' and run_at <= now() and assistant_id = any ($3::uuid[])
+   where state = 'ready' and run_at <= now() and metadata ->> 'graph_id' = any ($3::text[])
    order by run_at, ord limit $2 for update skip locked),
 r as (
   update holdfast.runs u set state = 'running', worker_id = $1, attempt = u.attempt + 1, boot = ${BOOT}, updated_at = now(),
@@ -73,12 +74,12 @@ update holdfast.runs set state = 'ready', worker_id = null, run_at = now(), upda
    select h.run_id, h.attempt from unnest($2::uuid[], $3::int[]) as h (run_id, attempt))
 returning run_id`;
 
-/** Takes up to `limit` ready runs of these assistants: each belongs to one worker, in a new attempt. */
+/** Takes up to `limit` ready runs of these graphs: each belongs to one worker, in a new attempt. */
 export const claimRuns = (
   on: Queryable,
-  claim: { workerId: string; limit: number; assistantIds: readonly string[]; timeoutMs: number },
+  claim: { workerId: string; limit: number; graphIds: readonly string[]; timeoutMs: number },
 ): Promise<OwnedRunRow[]> =>
-  on.query(claimRows, [claim.workerId, claim.limit, claim.assistantIds, claim.timeoutMs]);
+  on.query(claimRows, [claim.workerId, claim.limit, claim.graphIds, claim.timeoutMs]);
 
 /** Threads whose next run could begin but was not promoted, or where nothing waits any more, locked. */
 export async function lockWaitingThreads(transaction: Queryable, limit: number): Promise<string[]> {

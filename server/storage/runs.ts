@@ -44,6 +44,8 @@ export interface NewRun {
   readonly runId: string;
   readonly threadId: string;
   readonly assistantId: string;
+  /** What the assistant was when it was read: nothing is written if it was changed or deleted since. Unset: not asked. */
+  readonly assistantRevision?: string | undefined;
   /** The owner when the state is running. */
   readonly workerId: string | null;
   readonly state: "running" | "ready" | "blocked" | "delayed";
@@ -76,16 +78,17 @@ export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset
 
 // A state update that this statement waited for is seen in the thread's row only, not in the snapshot.
 const insertRunRow = `/* insertRun */
-with made as (
+with assistant as (select from holdfast.assistants where assistant_id = $3 and revision = $18),
+made as (
   insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy)
   select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'), nullif($17::float8, 0), 'delete'
-   where $14 <> 'no'
+   where $14 <> 'no' and ($18::uuid is null or exists (select from assistant))
   on conflict (thread_id) do nothing returning thread_id, config, false as was_written),
 taken as (
   update holdfast.threads
      set status = 'busy', error = null, expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed')
-   where thread_id = $2 and (status <> 'busy' or $15::boolean)
+   where thread_id = $2 and (status <> 'busy' or $15::boolean) and ($18::uuid is null or exists (select from assistant))
   returning thread_id, config, state_updated_at > created_at as was_written),
 thread as (select * from made union all select * from taken),
 r as (
@@ -129,7 +132,7 @@ select run_id as "runId", thread_id as "threadId" from holdfast.runs
  order by state = 'running', ord limit 10000`;
 
 /**
- * Accepts a run. Undefined: nothing was written, because the thread is missing or busy.
+ * Accepts a run. Undefined: nothing was written, because the thread is missing or busy, or the assistant has changed.
  * "taken": its idempotency key was used before, or another run of the thread came first.
  */
 export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow | "taken" | undefined> {
@@ -152,6 +155,7 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       run.isDecided ?? false,
       run.firstLine ?? null,
       run.threadTtlMinutes ?? 0,
+      run.assistantRevision ?? null,
     ]);
     return row;
   } catch (error) {

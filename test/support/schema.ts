@@ -55,6 +55,9 @@ select owner, text from (
   select oid::regclass::text, format('create view %s as %s', oid::regclass, pg_get_viewdef(oid)) from pg_class
   where relnamespace in (to_regnamespace('holdfast'), to_regnamespace('public')) and relkind in ('v', 'm')
   union all
+  select stxrelid::regclass::text, pg_get_statisticsobjdef(oid) from pg_statistic_ext
+  where stxnamespace in (to_regnamespace('holdfast'), to_regnamespace('public'))
+  union all
   select extname::text, format('create extension %I', extname) from pg_extension where extname <> 'plpgsql'
 ) as parts order by owner collate "C", text collate "C"`;
 

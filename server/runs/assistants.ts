@@ -1,0 +1,225 @@
+// What may be done with assistants, and which one a run is for.
+//
+// The graphs' own assistants are remembered, so that a run on one of them costs no statement more; any other is read
+// when a run asks for it. Neither is trusted: insertRun looks, in its own statement, whether the row still has the
+// revision that the run was made from, and writes nothing if it was changed or deleted by any instance. The run is
+// then made anew from what the database says. So what is remembered may be old, but a run never is made from it.
+import {
+  AssistantChanged,
+  AssistantExists,
+  AssistantFixed,
+  AssistantNotFound,
+  GraphNotFound,
+  ThreadBusy,
+} from "../errors.ts";
+import { assistantIdOf, isUuid, uuidv7 } from "../ids.ts";
+import {
+  deleteAssistant,
+  findAssistant,
+  insertAssistant,
+  listVersions,
+  lockAssistant,
+  restoreVersion,
+  updateAssistant,
+} from "../storage/assistants.ts";
+import type { AssistantRow, AssistantVersionRow } from "../storage/assistants.ts";
+import { deleteThreads, hasBusyThread, lockPrunable, lockThreadsOf } from "../storage/prune.ts";
+import type { Engine } from "./engine.ts";
+import type { Graph } from "./graphs.ts";
+
+type Fields = Record<string, unknown>;
+
+/** What can be said of an assistant, when it is made and later. */
+export interface AssistantChange {
+  readonly graphId?: string | undefined;
+  readonly name?: string | undefined;
+  readonly description?: string | undefined;
+  readonly config?: Fields | undefined;
+  readonly context?: Fields | undefined;
+  readonly metadata?: Fields | undefined;
+}
+
+// Each try reads the row again: it takes as many changes in as many milliseconds to be refused.
+const TRIES = 20;
+const MOST_THREADS = 50;
+
+/** The id of the assistant that a client names by its id, or by the id of its graph. */
+export const assistantIdFor = (engine: Pick<Engine, "graphs">, asked: string): string =>
+  isUuid(asked) && !engine.graphs.has(asked) ? asked.toLowerCase() : assistantIdOf(asked);
+
+/** @throws AssistantNotFound */
+export async function getAssistant(engine: Engine, asked: string): Promise<AssistantRow> {
+  const assistant = await findAssistant(engine.database, assistantIdFor(engine, asked));
+  if (!assistant) throw notFound();
+  return assistant;
+}
+
+/**
+ * Makes an assistant.
+ * @throws GraphNotFound, AssistantExists unless what exists is wanted then
+ */
+export async function createAssistant(
+  engine: Engine,
+  given: AssistantChange & { graphId: string; assistantId?: string | undefined; takesExisting: boolean },
+): Promise<AssistantRow> {
+  requireGraph(engine, given.graphId);
+  const assistantId = given.assistantId ?? uuidv7();
+  const made = await insertAssistant(engine.database, assistantId, {
+    graph_id: given.graphId,
+    name: given.name ?? given.graphId,
+    description: given.description ?? null,
+    config: given.config ?? {},
+    context: given.context ?? {},
+    metadata: given.metadata ?? {},
+  });
+  const assistant =
+    made ?? (given.takesExisting ? await findAssistant(engine.database, assistantId) : undefined);
+  if (!assistant) throw new AssistantExists();
+  return assistant;
+}
+
+/**
+ * Makes a new version: what is given replaces what was there, metadata are merged.
+ * @throws AssistantNotFound, GraphNotFound, AssistantFixed
+ */
+export async function changeAssistant(
+  engine: Engine,
+  asked: string,
+  change: AssistantChange,
+): Promise<AssistantRow> {
+  return engine.database.transaction(async (transaction) => {
+    const old = await lockAssistant(transaction, assistantIdFor(engine, asked));
+    if (!old) throw notFound();
+    const graphId = change.graphId ?? old.graph_id;
+    if (graphId !== old.graph_id) {
+      requireGraph(engine, graphId);
+      if (isOwn(old)) {
+        throw new AssistantFixed(
+          `Assistant ${old.assistant_id} is graph ${old.graph_id}'s own and runs no other graph. Create another assistant.`,
+        );
+      }
+    }
+    const changed = await updateAssistant(transaction, old.assistant_id, {
+      graph_id: graphId,
+      name: change.name ?? old.name,
+      description: change.description ?? old.description,
+      config: change.config ?? old.config,
+      context: change.context ?? old.context,
+      metadata: { ...old.metadata, ...change.metadata },
+    });
+    if (!changed) throw notFound();
+    return changed;
+  });
+}
+
+/** Goes back, or forward, to a version. @throws AssistantNotFound also when the assistant has no such version */
+export async function setLatest(engine: Engine, asked: string, version: number): Promise<AssistantRow> {
+  const { assistant_id: assistantId } = await getAssistant(engine, asked);
+  const restored = await restoreVersion(engine.database, assistantId, version);
+  if (restored) return restored;
+  throw new AssistantNotFound(`Assistant ${assistantId} has no version ${version}`);
+}
+
+/** @throws AssistantNotFound */
+export async function versionsOf(
+  engine: Engine,
+  asked: string,
+  page: { metadata: Fields | undefined; limit: number; offset: number },
+): Promise<AssistantVersionRow[]> {
+  const { assistant_id: assistantId } = await getAssistant(engine, asked);
+  return listVersions(engine.database, assistantId, page);
+}
+
+/**
+ * Deletes an assistant with its versions and crons. Its runs stay, and those that are live go on: each keeps what it
+ * needs. Its threads go only if asked, a few at a time and before it, so that a deletion that was cut short is
+ * finished by asking again.
+ * @returns its id
+ * @throws AssistantNotFound, AssistantFixed, ThreadBusy when a run is live on one of the threads
+ */
+export async function removeAssistant(engine: Engine, asked: string, takesThreads: boolean): Promise<string> {
+  const assistant = await getAssistant(engine, asked);
+  const { assistant_id: assistantId, graph_id: graphId } = assistant;
+  if (isOwn(assistant) && engine.graphs.has(graphId)) {
+    throw new AssistantFixed(
+      `Assistant ${assistantId} is graph ${graphId}'s own and cannot be deleted while the graph is served.`,
+    );
+  }
+  if (takesThreads) await deleteThreadsOf(engine, assistantId);
+  if (!(await deleteAssistant(engine.database, assistantId))) throw notFound();
+  return assistantId;
+}
+
+async function deleteThreadsOf({ database }: Engine, assistantId: string): Promise<void> {
+  if (await hasBusyThread(database, assistantId)) throw ThreadBusy.forUpdate();
+  for (let found = MOST_THREADS; found === MOST_THREADS;) {
+    found = await database.transaction(async (transaction) => {
+      const threadIds = await lockThreadsOf(transaction, assistantId, MOST_THREADS);
+      const { live } = await lockPrunable(transaction, threadIds);
+      if (live.length > 0) throw ThreadBusy.forUpdate();
+      await deleteThreads(transaction, threadIds);
+      return threadIds.length;
+    });
+  }
+}
+
+/** The graph of an assistant. @throws AssistantNotFound, GraphNotFound */
+export async function graphOf(engine: Engine, asked: string): Promise<{ graphId: string; graph: Graph }> {
+  const { graph_id: graphId } = await getAssistant(engine, asked);
+  return { graphId, graph: requireGraph(engine, graphId) };
+}
+
+/** The assistant that a run, or a cron, is to be made for. @throws AssistantNotFound, GraphNotFound */
+export async function requireAssistant(engine: Engine, asked: string): Promise<AssistantRow> {
+  const id = assistantIdFor(engine, asked);
+  const assistant = engine.assistants.get(id) ?? (await readAssistant(engine, id));
+  if (!assistant) throw noAssistantFor(asked);
+  if (!engine.graphs.has(assistant.graph_id)) throw new GraphNotFound(assistant.graph_id);
+  return assistant;
+}
+
+/**
+ * Makes something for an assistant; again, and from its newest row, if that was changed meanwhile.
+ * @param work throws AssistantChanged when it wrote nothing for that reason
+ */
+export async function withAssistant<T>(
+  engine: Engine,
+  asked: string,
+  work: (assistant: AssistantRow) => Promise<T>,
+): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    const assistant = await requireAssistant(engine, asked);
+    try {
+      return await work(assistant);
+    } catch (error) {
+      if (!(error instanceof AssistantChanged) || tries === TRIES) throw error;
+      engine.assistants.delete(assistant.assistant_id);
+    }
+  }
+}
+
+async function readAssistant(engine: Engine, id: string): Promise<AssistantRow | undefined> {
+  const assistant = await findAssistant(engine.database, id);
+  if (assistant && isOwn(assistant) && engine.graphs.has(assistant.graph_id)) {
+    engine.assistants.set(id, assistant);
+  }
+  return assistant;
+}
+
+/** Whether an assistant is the one that the server makes for a graph, whatever it was changed to. */
+const isOwn = (assistant: Pick<AssistantRow, "assistant_id" | "graph_id">): boolean =>
+  assistant.assistant_id === assistantIdOf(assistant.graph_id);
+
+function requireGraph(engine: Engine, graphId: string): Graph {
+  const graph = engine.graphs.get(graphId);
+  if (!graph) throw new GraphNotFound(graphId);
+  return graph;
+}
+
+/** What somebody is told whose run, or cron, names no assistant; the wording is the one official clients match. */
+export const noAssistantFor = (asked: string): AssistantNotFound =>
+  new AssistantNotFound(
+    `No assistant found for "${asked}". Make sure the assistant ID is for a valid assistant or a valid graph ID.`,
+  );
+
+const notFound = (): AssistantNotFound => new AssistantNotFound("Assistant not found");
