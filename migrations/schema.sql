@@ -6,6 +6,7 @@
 -- 0004_run_engine (breaking: yes)
 -- 0005_crons (breaking: no)
 -- 0006_assistants (breaking: no)
+-- 0007_thread_search (breaking: no)
 -- 0008_store (breaking: no)
 -- 0009_compression (breaking: no)
 
@@ -303,6 +304,16 @@ CREATE INDEX runs_to_compact ON holdfast.runs USING btree (ended_at) WHERE (segm
 CREATE INDEX runs_unfinished ON holdfast.runs USING btree (thread_id, ord) WHERE (state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text]));
 
 CREATE INDEX store_items_expiring ON holdfast.store_items USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+CREATE INDEX threads_by_created ON holdfast.threads USING btree (created_at, thread_id) WHERE (NOT is_temporary);
+
+CREATE INDEX threads_by_metadata ON holdfast.threads USING gin (metadata jsonb_path_ops) WHERE (NOT is_temporary);
+
+CREATE INDEX threads_by_state_updated ON holdfast.threads USING btree (state_updated_at, thread_id) WHERE (NOT is_temporary);
+
+CREATE INDEX threads_by_status ON holdfast.threads USING btree (status, created_at, thread_id) WHERE (NOT is_temporary);
+
+CREATE INDEX threads_by_updated ON holdfast.threads USING btree (updated_at, thread_id) WHERE (NOT is_temporary);
 
 CREATE INDEX threads_expiring ON holdfast.threads USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 

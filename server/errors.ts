@@ -97,6 +97,15 @@ export class ThreadExists extends AppError {
   }
 }
 
+/** The thread that is to be copied is missing; official servers answer 409 here, not 404. */
+export class CopySourceMissing extends AppError {
+  readonly code = "copy_source_missing";
+  readonly status = 409;
+  constructor(threadId: string) {
+    super(`Thread with ID ${threadId} not found: there is nothing to copy.`);
+  }
+}
+
 /** A run is pending or running on the thread; the wording is the one official clients match. */
 export class ThreadBusy extends AppError {
   readonly code = "thread_busy";

@@ -14,6 +14,7 @@ import { runRoutes } from "./runs.ts";
 import { deliver } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
 import { storeRoutes } from "./store.ts";
+import { threadSearchRoutes } from "./thread-search.ts";
 import { threadRoutes } from "./threads.ts";
 
 export interface AppOptions {
@@ -37,6 +38,7 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
   app.route("/", healthRoutes(engine, options));
   app.route("/", assistantRoutes(engine));
   app.route("/", threadRoutes(engine));
+  app.route("/", threadSearchRoutes(engine));
   app.route("/", cronRoutes(engine, engine.egress));
   app.route("/", pruneRoutes(engine));
   app.route("/", storeRoutes(engine));

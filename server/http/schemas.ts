@@ -24,21 +24,6 @@ export const whole = (min: number, max: number, otherwise: number) =>
     .transform((value) => value ?? otherwise);
 
 export const minutes = z.number().positive().max(100_000_000);
-/** Minutes, or minutes and what happens then. */
-const threadTtl = z
-  .union([minutes, z.object({ ttl: minutes, strategy: z.enum(["delete", "keep_latest"]).nullish() })])
-  .nullish();
-
-export const threadCreate = z.object({
-  thread_id: uuid.nullish(),
-  metadata: fields.nullish(),
-  ttl: threadTtl,
-  if_exists: z.enum(["raise", "do_nothing"]).nullish(),
-  supersteps: z
-    .array(z.unknown())
-    .max(0, "is not supported: write state with POST /threads/:id/state")
-    .nullish(),
-});
 
 export const runCreate = z.object({
   assistant_id: z.string().min(1),

@@ -1,23 +1,26 @@
-// Routes of threads: create, read, delete; state and history.
+// Routes of threads: create, read, change, copy, delete; state and history.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import { ThreadExists } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
-import { deleteThread, getState, getStateText, getThread, listHistory, updateState } from "../runs/state.ts";
+import type { Superstep } from "../runs/graphs.ts";
+import { commandOf } from "../runs/input.ts";
+import { deleteThread, getState, getStateText, listHistory, updateState } from "../runs/state.ts";
+import type { ThreadState } from "../runs/state.ts";
+import { getWholeThread } from "../runs/thread-view.ts";
+import { changeThread, copyThread, createThread } from "../runs/threads.ts";
 import { ttlOf } from "../storage/expiry.ts";
-import { insertThread } from "../storage/threads.ts";
-import type { ThreadRow } from "../storage/threads.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
+import { check, checkId, stateUpdate } from "./schemas.ts";
+import { selectState, toThread, ttlInfoOf } from "./thread-parts.ts";
 import {
-  check,
-  checkId,
-  history,
-  stateAtCheckpoint,
-  stateQuery,
-  stateUpdate,
+  selectedHistory,
+  selectedState,
+  selectedStateAt,
   threadCreate,
-} from "./schemas.ts";
+  threadPatch,
+  threadQuery,
+} from "./thread-schemas.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -26,26 +29,40 @@ export function threadRoutes(engine: Engine): Hono {
 
   app.post("/threads", async (context) => {
     const body = check(threadCreate, await readBody(context));
-    const { thread_id: given, metadata, if_exists: ifExists } = body;
-    refuseUnstorable("metadata", metadata);
-    const threadId = given ?? uuidv7();
-    const ttl = ttlOf(body.ttl, engine.limits.threadTtlMinutes);
-    const made = await insertThread(engine.database, threadId, metadata ?? {}, ttl);
-    if (!made && ifExists !== "do_nothing") throw new ThreadExists();
-    return context.json(toThread(made ?? (await getThread(engine, threadId))));
+    refuseUnstorable("metadata", body.metadata);
+    const thread = {
+      threadId: body.thread_id ?? uuidv7(),
+      metadata: body.metadata ?? {},
+      ttl: ttlOf(body.ttl, engine.limits.threadTtlMinutes),
+      supersteps: (body.supersteps ?? []).map(({ updates }) => ({ updates: updates.map(toUpdate) })),
+    };
+    return context.json(toThread(await createThread(engine, thread, body.if_exists === "do_nothing")));
   });
 
   app.get("/threads/:thread", async (context) => {
-    const threadId = idOf(context);
-    const thread = await getThread(engine, threadId);
-    // A thread whose graph is not served here any more is still a thread.
-    const isServed = engine.graphs.has(String(thread.metadata["graph_id"]));
-    if (!isServed) return context.json(toThread(thread));
-    const { values, tasks } = await getState(engine, threadId, { subgraphs: false });
-    const interrupted = tasks.filter(({ interrupts }) => Array.isArray(interrupts) && interrupts.length > 0);
-    const interrupts = Object.fromEntries(interrupted.map((task) => [task["id"], task["interrupts"]]));
-    return context.json({ ...toThread(thread), values, interrupts });
+    const { include } = check(threadQuery, { include: context.req.queries("include") });
+    const thread = await getWholeThread(engine, idOf(context));
+    return context.json({
+      ...toThread(thread),
+      ...(include?.includes("ttl") ? { ttl: ttlInfoOf(thread) } : {}),
+    });
   });
+
+  app.patch("/threads/:thread", async (context) => {
+    const threadId = idOf(context);
+    const { metadata, ttl } = check(threadPatch, await readBody(context));
+    refuseUnstorable("metadata", metadata);
+    await changeThread(engine, threadId, {
+      metadata: metadata ?? undefined,
+      ttl: ttlOf(ttl, 0) ?? undefined,
+    });
+    if (context.req.header("prefer")?.includes("return=minimal")) return context.body(null, 204);
+    return context.json(toThread(await getWholeThread(engine, threadId)));
+  });
+
+  app.post("/threads/:thread/copy", async (context) =>
+    context.json(toThread(await copyThread(engine, idOf(context)))),
+  );
 
   app.delete("/threads/:thread", async (context) => {
     await deleteThread(engine, idOf(context));
@@ -53,21 +70,24 @@ export function threadRoutes(engine: Engine): Hono {
   });
 
   app.get("/threads/:thread/state", async (context) => {
-    const { subgraphs } = check(stateQuery, context.req.query());
-    if (subgraphs) return context.json(await getState(engine, idOf(context), { subgraphs }));
+    const { subgraphs, select } = check(selectedState, queryOf(context));
+    if (subgraphs) {
+      return context.json(selectState(await getState(engine, idOf(context), { subgraphs }), select));
+    }
     const text = await getStateText(engine, idOf(context));
-    return context.body(text, 200, { "content-type": "application/json" });
+    if (!select) return context.body(text, 200, { "content-type": "application/json" });
+    // Stored in this shape, or made just now.
+    return context.json(selectState(JSON.parse(text) as ThreadState, select));
   });
 
   app.get("/threads/:thread/state/:checkpoint", async (context) => {
-    const { subgraphs } = check(stateQuery, context.req.query());
+    const { subgraphs, select } = check(selectedState, queryOf(context));
     const checkpoint = { checkpoint_id: checkId("checkpoint", context.req.param("checkpoint")) };
-    return context.json(await getState(engine, idOf(context), { checkpoint, subgraphs: subgraphs ?? false }));
+    return stateAt(context, { checkpoint, subgraphs, select });
   });
 
   app.post("/threads/:thread/state/checkpoint", async (context) => {
-    const { checkpoint, subgraphs } = check(stateAtCheckpoint, await readBody(context));
-    return context.json(await getState(engine, idOf(context), { checkpoint, subgraphs: subgraphs ?? false }));
+    return stateAt(context, check(selectedStateAt, await readBody(context)));
   });
 
   app.post("/threads/:thread/state", async (context) => {
@@ -80,11 +100,11 @@ export function threadRoutes(engine: Engine): Hono {
     });
   });
 
-  app.get("/threads/:thread/history", async (context) => listed(context, context.req.query()));
+  app.get("/threads/:thread/history", async (context) => listed(context, queryOf(context)));
   app.post("/threads/:thread/history", async (context) => listed(context, await readBody(context)));
 
   async function listed(context: Context, query: unknown): Promise<Response> {
-    const { limit, before, metadata, checkpoint } = check(history, query);
+    const { limit, before, metadata, checkpoint, select } = check(selectedHistory, query);
     if (before) checkId("checkpoint", before);
     refuseUnstorable("metadata", metadata);
     const wanted = { limit, before: before ?? undefined, metadata: metadata ?? undefined };
@@ -92,7 +112,20 @@ export function threadRoutes(engine: Engine): Hono {
       ...wanted,
       checkpoint: checkpoint ?? undefined,
     });
-    return context.json(states);
+    return context.json(states.map((state) => selectState(state, select)));
+  }
+
+  async function stateAt(
+    context: Context,
+    at: {
+      checkpoint: Fields;
+      subgraphs?: boolean | null | undefined;
+      select?: readonly string[] | undefined;
+    },
+  ): Promise<Response> {
+    const { checkpoint, subgraphs, select } = at;
+    const state = await getState(engine, idOf(context), { checkpoint, subgraphs: subgraphs ?? false });
+    return context.json(selectState(state, select));
   }
 
   return app;
@@ -100,21 +133,25 @@ export function threadRoutes(engine: Engine): Hono {
 
 const idOf = (context: Context): string => checkId("thread", context.req.param("thread") ?? "");
 
+/** A query in which `select` may come several times. */
+const queryOf = (context: Context): Fields => ({
+  ...context.req.query(),
+  select: context.req.queries("select"),
+});
+
+function toUpdate(update: {
+  values?: unknown;
+  command?: Fields | null | undefined;
+  as_node?: string | null | undefined;
+}): Superstep["updates"][number] {
+  const { values, command, as_node: asNode } = update;
+  return { values: command ? commandOf(command) : values, ...(asNode ? { asNode } : {}) };
+}
+
 function checkpointOf(
   checkpoint: Fields | null | undefined,
   id: string | null | undefined,
 ): Fields | undefined {
   if (!checkpoint && !id) return undefined;
   return { ...checkpoint, ...(id ? { checkpoint_id: id } : {}) };
-}
-
-function toThread(row: ThreadRow): object {
-  const { is_temporary: isTemporary, ...thread } = row;
-  return {
-    ...thread,
-    ...(isTemporary ? { is_temporary: true } : {}),
-    values: {},
-    interrupts: {},
-    error: thread.error ?? undefined,
-  };
 }

@@ -15,12 +15,18 @@ export interface Graph {
   getState(config: RunnableConfig, options?: { subgraphs?: boolean }): Promise<StateSnapshot>;
   getStateHistory(config: RunnableConfig, options?: object): AsyncIterable<StateSnapshot>;
   updateState(config: RunnableConfig, values: unknown, asNode?: string): Promise<RunnableConfig>;
+  bulkUpdateState(config: RunnableConfig, supersteps: readonly Superstep[]): Promise<RunnableConfig>;
   /** Which nodes a channel triggers. */
   readonly triggerToNodes?: Readonly<Record<string, readonly string[]>>;
   readonly channels?: Readonly<Record<string, { readonly lc_graph_name?: string }>>;
   getGraphAsync(options: object): Promise<{ toJSON(): object }>;
   /** The graphs that stand in this one as nodes, by namespace; with `recurse` those in them too. */
   getSubgraphsAsync(namespace?: string, recurse?: boolean): AsyncIterable<[string, Graph]>;
+}
+
+/** Values as nodes would have written them in one superstep. */
+export interface Superstep {
+  readonly updates: { readonly values: unknown; readonly asNode?: string }[];
 }
 
 /** Whether a graph has channels that are never to be stored, such as handles and secrets. */

@@ -61,8 +61,10 @@ export async function getThread(engine: Engine, threadId: string): Promise<Threa
 }
 
 /** A temporary thread is not shown once its run is over, although the run still is. */
-const isGone = ({ is_temporary: isTemporary, status }: Pick<ThreadRow, "is_temporary" | "status">): boolean =>
-  isTemporary && status !== "busy";
+export const isGone = ({
+  is_temporary: isTemporary,
+  status,
+}: Pick<ThreadRow, "is_temporary" | "status">): boolean => isTemporary && status !== "busy";
 
 /**
  * The newest state as JSON text: stored at the end of each run, computed while one is live.
@@ -218,12 +220,12 @@ export async function requireCheckpoint(
 }
 
 /** LangGraph's own refusals (an unknown node, values of a wrong form) are the client's to mend. */
-function refuseUpdate(error: unknown): never {
+export function refuseUpdate(error: unknown): never {
   if (error instanceof Error && error.name === "InvalidUpdateError") throw new InputInvalid(error.message);
   throw error;
 }
 
-function configOf(
+export function configOf(
   checkpointer: Checkpoints,
   threadId: string,
   checkpoint: Fields | undefined,

@@ -1,6 +1,9 @@
 // The small interface through which everything else sees Postgres.
 
-/** One statement. Its text begins with a tag such as `/* findThread *\/`, which becomes its prepared name. */
+/**
+ * One statement. Its text begins with a tag such as `/* findThread *\/`, which becomes its prepared name. A tag with
+ * words after the name is no name: PostgreSQL plans such a statement anew for the values of each call.
+ */
 export interface Queryable {
   /** Runs one statement and returns its rows. Throws DatabaseUnavailable when Postgres cannot answer. */
   query<Row>(text: string, values?: readonly unknown[]): Promise<Row[]>;

@@ -15,6 +15,19 @@ export interface ThreadRow {
   readonly state_updated_at: Date;
 }
 
+/** A thread with what GET /threads/:id/state answers. */
+export interface StatefulThread extends ThreadRow {
+  /** JSON text; null when it has to be computed, or is not wanted. */
+  readonly state: string | null;
+  readonly has_checkpoints: boolean;
+}
+
+export interface WholeThread extends StatefulThread {
+  readonly ttl_minutes: number | null;
+  readonly ttl_strategy: ThreadTtl["strategy"] | null;
+  readonly expires_at: Date | null;
+}
+
 const insertThreadRow = `/* insertThread */
 insert into holdfast.threads (thread_id, metadata, ttl_minutes, ttl_strategy, expires_at)
 values ($1, $2, $3, $4, now() + $3 * interval '1 min')
@@ -24,6 +37,18 @@ returning thread_id, status, metadata, config, error, is_temporary, created_at, 
 const findThreadRow = `/* findThread */
 select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at
   from holdfast.threads where thread_id = $1`;
+
+// While a run is live its checkpoints are newer than what the last one left.
+const findWholeRow = `/* findWholeThread */
+select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at,
+       case when status <> 'busy' then state::text end as state,
+       exists (select from public.checkpoints c where c.thread_id = t.thread_id) as has_checkpoints,
+       ttl_minutes, ttl_strategy, expires_at
+  from holdfast.threads t where thread_id = $1`;
+
+const patchMetadataRow = `/* patchThreadMetadata */
+update holdfast.threads set metadata = metadata || $2::jsonb, updated_at = now()
+ where thread_id = $1 and (not is_temporary or status = 'busy') returning thread_id`;
 
 // The status is read from the row that was locked: a look into runs would be older than a wait for the lock.
 const lockThreadRow = `/* lockThread */
@@ -35,7 +60,7 @@ update holdfast.threads
        expires_at = case when ttl_minutes is not null then now() + ttl_minutes * interval '1 min' end
  where thread_id = $1`;
 
-// While a run is live its checkpoints are newer than what the last one left.
+// The same of the state alone.
 const findStateRow = `/* findThreadState */
 select status, metadata, is_temporary, case when status <> 'busy' then state::text end as state
   from holdfast.threads where thread_id = $1`;
@@ -55,6 +80,21 @@ export async function insertThread(
 export async function findThread(on: Queryable, threadId: string): Promise<ThreadRow | undefined> {
   const [row] = await on.query<ThreadRow>(findThreadRow, [threadId]);
   return row;
+}
+
+/** A thread with its state, unless a run is live, and how long it is kept. */
+export async function findWholeThread(on: Queryable, threadId: string): Promise<WholeThread | undefined> {
+  const [row] = await on.query<WholeThread>(findWholeRow, [threadId]);
+  return row;
+}
+
+/** Merges metadata, key by key. False: there is no such thread. */
+export async function patchThreadMetadata(
+  on: Queryable,
+  threadId: string,
+  metadata: object,
+): Promise<boolean> {
+  return (await on.query(patchMetadataRow, [threadId, metadata])).length > 0;
 }
 
 /** Keeps runs from starting until the transaction ends, and says whether one is live. */

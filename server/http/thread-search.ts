@@ -1,0 +1,55 @@
+// Routes that find threads: a page of them, and how many there are.
+import { Hono } from "hono";
+import type { z } from "zod";
+import type { Engine } from "../runs/engine.ts";
+import { countFound, searchThreads } from "../runs/thread-view.ts";
+import type { ThreadFilter } from "../storage/thread-search.ts";
+import { readBody, refuseUnstorable } from "./ingress.ts";
+import { check } from "./schemas.ts";
+import { extract, selectKeys, toThread } from "./thread-parts.ts";
+import { threadFilter, threadSearch } from "./thread-schemas.ts";
+
+export function threadSearchRoutes(engine: Engine): Hono {
+  const app = new Hono();
+
+  app.post("/threads/search", async (context) => {
+    const query = check(threadSearch, await readBody(context));
+    const { limit, offset, select, extract: paths } = query;
+    const isWanted = (part: string): boolean => select?.includes(part) ?? true;
+    const { threads, total } = await searchThreads(engine, {
+      ...filterOf(query),
+      sortBy: query.sort_by ?? "created_at",
+      sortOrder: query.sort_order ?? "desc",
+      limit,
+      offset,
+      withState: isWanted("values") || isWanted("interrupts") || !!paths,
+    });
+    const next = offset + threads.length;
+    context.header("X-Pagination-Total", String(total));
+    if (next < total) context.header("X-Pagination-Next", String(next));
+    const shown = threads.map((row) => {
+      const thread = toThread(row);
+      const selected = selectKeys(thread, select);
+      return paths ? Object.assign(selected, { extracted: extract(thread, paths) }) : selected;
+    });
+    return context.json(shown);
+  });
+
+  app.post("/threads/count", async (context) => {
+    const filter = filterOf(check(threadFilter, await readBody(context)));
+    return context.json(await countFound(engine, filter));
+  });
+
+  return app;
+}
+
+function filterOf({ metadata, values, ids, status }: z.output<typeof threadFilter>): ThreadFilter {
+  refuseUnstorable("metadata", metadata);
+  refuseUnstorable("values", values);
+  return {
+    metadata: metadata ?? undefined,
+    values: values ?? undefined,
+    ids: ids ?? undefined,
+    status: status ?? undefined,
+  };
+}

@@ -1,0 +1,88 @@
+// Threads as clients see them: with the values and open questions of their newest state. Those are stored when a run
+// ends well; what is missing is computed through the thread's graph, if this server has it.
+import { ThreadNotFound, ValueUnreadable } from "../errors.ts";
+import { Checkpoints } from "../storage/checkpoints.ts";
+import { countThreads, listThreads } from "../storage/thread-search.ts";
+import type { ThreadFilter, ThreadPage } from "../storage/thread-search.ts";
+import { findWholeThread } from "../storage/threads.ts";
+import type { StatefulThread, WholeThread } from "../storage/threads.ts";
+import type { Engine } from "./engine.ts";
+import { isGone, newestState } from "./state.ts";
+import type { ThreadState } from "./state.ts";
+
+// Each computed state reads a thread's checkpoints; a page of many must not take all connections.
+const AT_A_TIME = 4;
+
+/** The newest state of a thread, as far as the thread itself shows it. */
+export interface Shown {
+  readonly values: unknown;
+  /** By the task that asks. */
+  readonly interrupts: Readonly<Record<string, unknown>>;
+}
+
+export type Shows<Thread> = Omit<Thread, "state" | "has_checkpoints"> & Shown;
+
+/** @throws ThreadNotFound */
+export async function getWholeThread(engine: Engine, threadId: string): Promise<Shows<WholeThread>> {
+  const thread = await findWholeThread(engine.database, threadId);
+  if (!thread || isGone(thread)) throw new ThreadNotFound(threadId);
+  return show(engine, thread);
+}
+
+/** A page of threads, and how many there are on all pages. A busy thread shows its state from before the live run. */
+export async function searchThreads(
+  engine: Engine,
+  page: ThreadPage,
+): Promise<{ threads: Shows<StatefulThread>[]; total: number }> {
+  const rows = await listThreads(engine.database, page);
+  const threads: Shows<StatefulThread>[] = [];
+  for (let from = 0; from < rows.length; from += AT_A_TIME) {
+    const few = rows.slice(from, from + AT_A_TIME);
+    threads.push(...(await Promise.all(few.map((row) => show(engine, row, page.withState)))));
+  }
+  // A page that is not full is the last one, unless it is behind that.
+  const isLast = rows.length < page.limit && (rows.length > 0 || page.offset === 0);
+  const total = isLast ? page.offset + rows.length : await countThreads(engine.database, page);
+  return { threads, total };
+}
+
+/** How many threads a search would find. */
+export const countFound = (engine: Engine, filter: ThreadFilter): Promise<number> =>
+  countThreads(engine.database, filter);
+
+async function show<Thread extends StatefulThread>(
+  engine: Engine,
+  thread: Thread,
+  withState = true,
+): Promise<Shows<Thread>> {
+  const { state, has_checkpoints: hasCheckpoints, ...rest } = thread;
+  const isComputed = withState && state === null && hasCheckpoints;
+  const newest = isComputed ? await computed(engine, thread) : parsed(state);
+  return { ...rest, ...shownOf(newest) };
+}
+
+async function computed(engine: Engine, thread: StatefulThread): Promise<ThreadState | undefined> {
+  // A thread whose graph is not served here any more is still a thread.
+  const graph = engine.graphs.get(String(thread.metadata["graph_id"]));
+  if (!graph) return undefined;
+  try {
+    return await newestState(graph, new Checkpoints(engine.database), thread.thread_id);
+  } catch (error) {
+    if (error instanceof ValueUnreadable) return undefined; // one damaged state must not hide the other threads
+    throw error;
+  }
+}
+
+// Stored by state.ts, in this shape.
+const parsed = (state: string | null): ThreadState | undefined =>
+  state === null ? undefined : (JSON.parse(state) as ThreadState);
+
+function shownOf(state: ThreadState | undefined): Shown {
+  const asking = (state?.tasks ?? []).filter(
+    ({ interrupts }) => Array.isArray(interrupts) && interrupts.length > 0,
+  );
+  return {
+    values: state?.values ?? {},
+    interrupts: Object.fromEntries(asking.map((task) => [task["id"], task["interrupts"]])),
+  };
+}

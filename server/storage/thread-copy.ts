@@ -1,0 +1,53 @@
+// Copies a thread with all it is made of: one statement and so one snapshot, whatever a run writes meanwhile.
+import type { Queryable } from "./database.ts";
+import type { ThreadRow } from "./threads.ts";
+
+/** What was copied: what the thread it was copied from says of its state. */
+export interface CopiedThread {
+  readonly status: ThreadRow["status"];
+  readonly metadata: Record<string, unknown>;
+  readonly has_checkpoints: boolean;
+  /** JSON text, with the ids of the thread it was copied from; null when it has to be computed. */
+  readonly state: string | null;
+}
+
+// Checkpoints keep their ids, times and the names of their runs, so that histories and what prune sees are equal. Writes
+// belong to no run of the copy: a rollback of a run of the other thread is none of its business. What is copied is what
+// is committed; the state of a busy thread is that of before its run, so it does not count.
+export const COPY_THREAD = `/* copyThread */
+with source as (
+  select * from holdfast.threads where thread_id = $1 and (not is_temporary or status = 'busy')),
+made as (
+  insert into holdfast.threads (thread_id, metadata, config, ttl_minutes, ttl_strategy, expires_at)
+  select $2, case when metadata ? 'thread_id' then metadata || jsonb_build_object('thread_id', $2::text) else metadata end,
+         config, ttl_minutes, ttl_strategy, now() + ttl_minutes * interval '1 min'
+    from source
+  returning thread_id, metadata),
+point as (
+  insert into public.checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata, created_at)
+  select made.thread_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.type, c.checkpoint,
+         case when c.metadata ? 'thread_id' then c.metadata || jsonb_build_object('thread_id', $2::text) else c.metadata end,
+         c.created_at
+    from made cross join public.checkpoints c where c.thread_id = $1
+  returning 1),
+blob as (
+  insert into public.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+  select made.thread_id, b.checkpoint_ns, b.channel, b.version, b.type, b.blob
+    from made cross join public.checkpoint_blobs b where b.thread_id = $1),
+result as (
+  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+  select made.thread_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.task_path, w.idx, w.channel, w.type, w.blob
+    from made cross join public.checkpoint_writes w where w.thread_id = $1)
+select source.status, made.metadata, exists (select from point) as has_checkpoints,
+       case when source.status <> 'busy' then source.state::text end as state
+  from made cross join source`;
+
+/** Makes thread `copyId` of `threadId`, idle and without a state. Undefined: there is no such thread. */
+export async function copyThreadRows(
+  transaction: Queryable,
+  threadId: string,
+  copyId: string,
+): Promise<CopiedThread | undefined> {
+  const [row] = await transaction.query<CopiedThread>(COPY_THREAD, [threadId, copyId]);
+  return row;
+}

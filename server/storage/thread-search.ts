@@ -1,0 +1,90 @@
+// Finding threads: one statement for a page in any order, one for its count. Both have the same filter, so that the count
+// is that of all pages.
+//
+// The statements are planned anew for the values of each request: their tags have words after the name, and so they are
+// not prepared. The planner then sees constants, drops the filters that are not asked for and is left with one plain
+// column to order by, which is that of an index. A prepared statement would in time get one plan for all values, and that
+// one reads and sorts the whole table. For metadata it also has to know the value: threads of one user come from the
+// index of metadata, while those of the one graph there is are met soon enough in the order asked for.
+import type { Queryable } from "./database.ts";
+import type { StatefulThread, ThreadRow } from "./threads.ts";
+
+export interface ThreadFilter {
+  /** Only threads whose metadata holds all of this. */
+  readonly metadata?: object | undefined;
+  /** Only threads whose stored values hold all of this. */
+  readonly values?: object | undefined;
+  readonly ids?: readonly string[] | undefined;
+  readonly status?: ThreadRow["status"] | undefined;
+}
+
+export interface ThreadPage extends ThreadFilter {
+  readonly sortBy: "thread_id" | "status" | "created_at" | "updated_at" | "state_updated_at";
+  readonly sortOrder: "asc" | "desc";
+  readonly limit: number;
+  readonly offset: number;
+  /** Whether the states are wanted too: they may be large. */
+  readonly withState: boolean;
+}
+
+// Values have no index. It would have to hold every message of every conversation, and each end of a run would take the
+// whole state apart to write to it, while searches by values are rare and mostly narrowed by metadata. So this condition
+// comes last and looks at what the others leave. The state is json, which keeps what jsonb refuses: a NUL or half a
+// surrogate pair, always written as an escape. Neither can be asked for; here they count as U+FFFD.
+const VALUES = `((case when state::text ~ '\\\\u(0000|d[89a-f])'
+         then regexp_replace(state::text, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u(?:0000|d[89a-f][0-9a-f]{2})', '\\1\\ufffd', 'g')::json
+         else state end) -> 'values')::jsonb`;
+
+// The rows keep their order: nothing is joined to them. State and checkpoints are looked at only for the page itself.
+export const LIST_THREADS = `/* listThreads: planned for its values */
+select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at,
+       case when $9::boolean then state::text end as state,
+       exists (select from public.checkpoints c where c.thread_id = page.thread_id) as has_checkpoints
+  from (
+    select * from holdfast.threads
+     where not is_temporary and ($1::jsonb is null or metadata @> $1) and ($2::text[] is null or thread_id = any ($2))
+       and ($3::text is null or status = $3) and ($4::jsonb is null or ${VALUES} @> $4)
+     order by
+      case when $6 = 'asc' and $5 = 'status' then status end asc,
+      case when $6 = 'desc' and $5 = 'status' then status end desc,
+      case when $6 = 'asc' then case $5 when 'created_at' then created_at when 'updated_at' then updated_at
+        when 'state_updated_at' then state_updated_at when 'status' then created_at end end asc,
+      case when $6 = 'desc' then case $5 when 'created_at' then created_at when 'updated_at' then updated_at
+        when 'state_updated_at' then state_updated_at when 'status' then created_at end end desc,
+      case when $6 = 'asc' then thread_id end asc, case when $6 = 'desc' then thread_id end desc
+     limit $7 offset $8) as page`;
+
+export const COUNT_THREADS = `/* countThreads: planned for its values */
+select count(*) as count from holdfast.threads
+ where not is_temporary and ($1::jsonb is null or metadata @> $1) and ($2::text[] is null or thread_id = any ($2))
+   and ($3::text is null or status = $3) and ($4::jsonb is null or ${VALUES} @> $4)`;
+
+export const listThreads = (on: Queryable, page: ThreadPage): Promise<StatefulThread[]> =>
+  on.query(LIST_THREADS, pageValues(page));
+
+/** Reads all that match, most often from an index alone: ask only when a page does not tell it. */
+export async function countThreads(on: Queryable, filter: ThreadFilter): Promise<number> {
+  const [row] = await on.query<{ count: number }>(COUNT_THREADS, filterValues(filter));
+  return row?.count ?? 0;
+}
+
+/** The parameters of LIST_THREADS. */
+export const pageValues = (page: ThreadPage): unknown[] => [
+  ...filterValues(page),
+  page.sortBy,
+  page.sortOrder,
+  page.limit,
+  page.offset,
+  page.withState,
+];
+
+/** The parameters of COUNT_THREADS. Everything holds an empty object, which is no filter then. */
+export const filterValues = ({ metadata, values, ids, status }: ThreadFilter): unknown[] => [
+  jsonOf(metadata),
+  ids ?? null,
+  status ?? null,
+  jsonOf(values),
+];
+
+const jsonOf = (value: object | undefined): string | null =>
+  value === undefined || Object.keys(value).length === 0 ? null : JSON.stringify(value);
