@@ -4,6 +4,7 @@ import process from "node:process";
 const benches: Record<string, () => Promise<(args: string[]) => Promise<void>>> = {
   engine: async () => (await import("./engine.ts")).engine,
   checkpoints: async () => (await import("./checkpoints.ts")).checkpoints,
+  api: async () => (await import("./api.ts")).api,
   retrieval: async () => (await import("./retrieval.ts")).retrieval,
 };
 

@@ -28,6 +28,7 @@ import { LiveRuns } from "./runs/live.ts";
 import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
 import { startSweep } from "./runs/sweep.ts";
+import { Totals } from "./runs/totals.ts";
 import { startWebhooks } from "./runs/webhook.ts";
 import { Worker } from "./runs/worker.ts";
 import { graphSettings } from "./services.ts";
@@ -115,6 +116,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     recorder,
     reader: new EventReader(database),
     checkpoints: new CheckpointBatch(database, workerId, recorder),
+    totals: new Totals(),
     services: {
       settings: graphSettings(config),
       search: (query, { collection = config.collection, limit = config.passages }) =>

@@ -16,7 +16,7 @@ export function threadSearchRoutes(engine: Engine): Hono {
     const query = check(threadSearch, await readBody(context));
     const { limit, offset, select, extract: paths } = query;
     const isWanted = (part: string): boolean => select?.includes(part) ?? true;
-    const { threads, total } = await searchThreads(engine, {
+    const { threads, hasMore, total } = await searchThreads(engine, {
       ...filterOf(query),
       sortBy: query.sort_by ?? "created_at",
       sortOrder: query.sort_order ?? "desc",
@@ -24,9 +24,8 @@ export function threadSearchRoutes(engine: Engine): Hono {
       offset,
       withState: isWanted("values") || isWanted("interrupts") || !!paths,
     });
-    const next = offset + threads.length;
     context.header("X-Pagination-Total", String(total));
-    if (next < total) context.header("X-Pagination-Next", String(next));
+    if (hasMore) context.header("X-Pagination-Next", String(offset + threads.length));
     const shown = threads.map((row) => {
       const thread = toThread(row);
       const selected = selectKeys(thread, select);

@@ -10,6 +10,7 @@ import type { Hints } from "./hints.ts";
 import type { LiveRuns } from "./live.ts";
 import type { EventReader } from "./reader.ts";
 import type { Recorder } from "./record.ts";
+import type { Totals } from "./totals.ts";
 
 /** What bounds a run and the queue. */
 interface EngineLimits {
@@ -36,6 +37,8 @@ export interface Engine {
   readonly recorder: Recorder;
   readonly reader: EventReader;
   readonly checkpoints: CheckpointBatch;
+  /** How many threads searches find. */
+  readonly totals: Totals;
   readonly services: Services;
   /** The way out to addresses that clients name. */
   readonly egress: Egress;

@@ -29,21 +29,32 @@ export async function getWholeThread(engine: Engine, threadId: string): Promise<
   return show(engine, thread);
 }
 
-/** A page of threads, and how many there are on all pages. A busy thread shows its state from before the live run. */
+/**
+ * A page of threads, whether more come after it, and how many there are on all pages. A busy thread shows its state from
+ * before the live run.
+ */
 export async function searchThreads(
   engine: Engine,
   page: ThreadPage,
-): Promise<{ threads: Shows<StatefulThread>[]; total: number }> {
-  const rows = await listThreads(engine.database, page);
+): Promise<{ threads: Shows<StatefulThread>[]; hasMore: boolean; total: number }> {
+  const found = await listThreads(engine.database, { ...page, limit: page.limit + 1 });
+  const rows = found.slice(0, page.limit);
+  const hasMore = found.length > page.limit;
   const threads: Shows<StatefulThread>[] = [];
   for (let from = 0; from < rows.length; from += AT_A_TIME) {
     const few = rows.slice(from, from + AT_A_TIME);
     threads.push(...(await Promise.all(few.map((row) => show(engine, row, page.withState)))));
   }
-  // A page that is not full is the last one, unless it is behind that.
-  const isLast = rows.length < page.limit && (rows.length > 0 || page.offset === 0);
-  const total = isLast ? page.offset + rows.length : await countThreads(engine.database, page);
-  return { threads, total };
+  // A page behind the last one says nothing of how many there are.
+  const isLast = !hasMore && (rows.length > 0 || page.offset === 0);
+  const least = page.offset + rows.length;
+  const total = isLast ? least : Math.max(hasMore ? least + 1 : 0, await totalOf(engine, page));
+  return { threads, hasMore, total };
+}
+
+function totalOf(engine: Engine, { metadata, values, ids, status }: ThreadFilter): Promise<number> {
+  const filter = { metadata, values, ids, status };
+  return engine.totals.of(JSON.stringify(filter), () => countThreads(engine.database, filter));
 }
 
 /** How many threads a search would find. */
