@@ -12,6 +12,7 @@ import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import type { Fetch } from "./http/app.ts";
 import { tendConnections } from "./http/connections.ts";
+import { announceLoopback } from "./http/loopback.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
 import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
@@ -131,6 +132,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   parts.defer(() => instance.stop());
 
   const http = role === "worker" ? undefined : await serveHttp(engine, config);
+  if (http) parts.defer(announceLoopback(http.url));
   // Stopped after the runs, so that those that end now still call back.
   const webhooks = startWebhooks({ ...engine, secrets: config.webhookSecrets, loopbackUrl: http?.url });
   hints.whenDue("webhooks", () => webhooks.wake());
