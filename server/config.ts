@@ -252,6 +252,14 @@ export function useModelEndpoint(endpoint: { baseUrl?: string | undefined; apiKe
   process.env["OPENAI_API_KEY"] = endpoint.apiKey;
 }
 
+/**
+ * Makes LangChain hand each token on before the model goes on. By default it does so in the background, in one queue for
+ * the whole process: while that is behind, a graph ends before its last tokens come, and its stream never shows them.
+ */
+export function awaitCallbacks(): void {
+  process.env["LANGCHAIN_CALLBACKS_BACKGROUND"] ??= "false";
+}
+
 /** Adds what an env file or `env` map of langgraph.json holds; what is set already wins. */
 export function addToEnvironment(values: Environment): void {
   for (const [name, value] of Object.entries(values)) process.env[name] ??= value;

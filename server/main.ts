@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { serve } from "@hono/node-server";
 import { sleep } from "./clock.ts";
-import { useModelEndpoint } from "./config.ts";
+import { awaitCallbacks, useModelEndpoint } from "./config.ts";
 import type { Config } from "./config.ts";
 import { ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
@@ -88,6 +88,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   await connectModel(options, parts);
   if (config.fault) armFaultOf(config.fault);
 
+  awaitCallbacks();
   wakeStoreQueues();
   const graphs = await loadGraphs(options.graphs);
   const graphIds = [...graphs.keys()];

@@ -60,6 +60,16 @@ test("messages come token by token, each with where it comes from", async () => 
   expect(tuples[0]?.[1]).toMatchObject({ langgraph_node: "answer" });
 });
 
+test("every token of every answer is in its stream, however many runs go on at once", async () => {
+  const streamMode = ["values", "updates", "messages-tuple", "custom"];
+  const runs = await Promise.all(Array.from({ length: 60 }, () => stream("echo", { input, streamMode })));
+  const texts = runs.map((frames) => {
+    const tuples = dataOf(frames, "messages") as [{ content: string; type: string }][];
+    return tuples.map(([chunk]) => (chunk.type === "ai" ? chunk.content : "")).join("");
+  });
+  expect(new Set(texts)).toEqual(new Set(["alpha beta"]));
+});
+
 test("custom data and events go out in the same run", async () => {
   const frames = await stream("echo", { input, streamMode: ["custom", "events", "values"] });
   expect(dataOf(frames, "custom")).toEqual([{ progress: "preparing" }]);
