@@ -1,7 +1,8 @@
 // What clients must take back when a run goes on in another process: the answer that the lost attempt had begun.
 // Official clients drop a message that is removed by its id, and take a values frame as the whole truth.
+import { START } from "@langchain/langgraph";
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import { findFirstOfRun, isNewestOfRun } from "../storage/checkpoint-rows.ts";
+import { isNewestOfRun, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
@@ -12,6 +13,12 @@ import type { Entry } from "./lines.ts";
 import type { Recording } from "./record.ts";
 import { PAGE } from "./reader.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
+
+interface State {
+  readonly values: unknown;
+  readonly results: unknown;
+  readonly next: readonly string[];
+}
 
 interface Rewound {
   readonly graph: Graph;
@@ -27,18 +34,22 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const { graph, checkpointer, recording } = held;
   const asked = run.kwargs.stream_mode;
   // A task that has finished is not run again, even if its superstep was not over: its results count as kept.
-  const stateAt = async (checkpointId?: string): Promise<{ values: unknown; results: unknown }> => {
+  const stateAt = async (checkpointId?: string): Promise<State> => {
     const at = checkpointId === undefined ? {} : { checkpoint_id: checkpointId };
     const place = { thread_id: run.thread_id, checkpoint_ns: "", ...at };
     const config = { configurable: { ...place, __pregel_checkpointer: checkpointer } };
-    const { values, tasks } = await graph.getState(config);
-    return { values: toWire(values ?? {}), results: toWire(tasks.map(({ result }) => result ?? null)) };
+    const { values, tasks, next } = await graph.getState(config);
+    const results = tasks.map(({ result }) => result ?? null);
+    return { values: toWire(values ?? {}), results: toWire(results), next };
   };
-  const first = await findFirstOfRun(engine.database, run.thread_id, run.run_id);
+  const [first, second] = await listFirstOfRun(engine.database, run.thread_id, run.run_id);
   const fork = asFields(run.kwargs.config["configurable"])["checkpoint_id"];
   const newest = await stateAt(first === undefined && typeof fork === "string" ? fork : undefined);
   const kept = messagesIn(newest.results, messagesIn(newest.values));
-  const before = first === undefined ? kept : messagesIn((await stateAt(first)).values);
+  let begun = first === undefined ? undefined : await stateAt(first);
+  // Taking the input in is a superstep of its own, and no client is told of it as a message.
+  if (begun?.next.includes(START)) begun = second === undefined ? undefined : await stateAt(second);
+  const before = begun ? messagesIn(begun.values) : kept;
   const told = await streamedMessages(engine, run.run_id);
   const remove = (id: string, event: string): Promise<void> | undefined =>
     recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });

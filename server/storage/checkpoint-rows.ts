@@ -110,10 +110,10 @@ select checkpoint_id, type, blob from public.checkpoint_writes
  where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = any ($3::text[]) and channel = $4
  order by checkpoint_id, task_path collate "C", task_id collate "C", idx`;
 
-const findFirst = `/* findFirstOfRun */
+const listFirst = `/* listFirstOfRun */
 select checkpoint_id from public.checkpoints
  where thread_id = $1 and checkpoint_ns = '' and metadata ->> 'run_id' = $2 and not metadata ? 'replay_only'
- order by checkpoint_id limit 1`;
+ order by checkpoint_id limit 2`;
 
 const findNewestOwner = `/* findNewestOwner */
 select metadata ->> 'run_id' = $2 as is_own from public.checkpoints
@@ -153,12 +153,8 @@ export async function isNewestOfRun(on: Queryable, threadId: string, runId: stri
   return row?.is_own ?? false;
 }
 
-/** The oldest checkpoint of the thread's own graph that this run made. */
-export async function findFirstOfRun(
-  on: Queryable,
-  threadId: string,
-  runId: string,
-): Promise<string | undefined> {
-  const [row] = await on.query<{ checkpoint_id: string }>(findFirst, [threadId, runId]);
-  return row?.checkpoint_id;
+/** The two oldest checkpoints of the thread's own graph that this run made. */
+export async function listFirstOfRun(on: Queryable, threadId: string, runId: string): Promise<string[]> {
+  const rows = await on.query<{ checkpoint_id: string }>(listFirst, [threadId, runId]);
+  return rows.map((row) => row.checkpoint_id);
 }

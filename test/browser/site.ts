@@ -1,10 +1,8 @@
-// What a browser test needs: the page, built as a user's would be and served from an origin of its own; one address in
-// front of several servers, as a load balancer has it; and Chromium.
+// What a browser test needs: the page, built as a user's would be and served from an origin of its own; and Chromium.
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer as createHttpServer } from "node:http";
-import { connect, createServer } from "node:net";
 import type { AddressInfo, Server } from "node:net";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
@@ -43,35 +41,6 @@ export async function startSite(): Promise<Site> {
     await rm(outDir, { recursive: true });
   };
   return { url, stop };
-}
-
-export interface Balancer {
-  readonly url: string;
-  stop(): Promise<void>;
-}
-
-/** Passes each connection to the first of these servers that takes one. */
-export async function startBalancer(targets: readonly string[]): Promise<Balancer> {
-  const ports = targets.map((target) => Number(new URL(target).port));
-  const server = createServer((client) => {
-    client.on("error", () => undefined); // the browser left
-    const tryNext = ([port, ...others]: readonly number[]): void => {
-      if (port === undefined) {
-        client.destroy();
-        return;
-      }
-      const target = connect(port, "127.0.0.1");
-      target.once("connect", () => {
-        client.pipe(target).pipe(client);
-        client.once("close", () => target.destroy());
-        target.once("close", () => client.destroy());
-      });
-      target.once("error", () => (target.connecting || target.pending ? tryNext(others) : client.destroy()));
-    };
-    tryNext(ports);
-  });
-  const url = await listen(server);
-  return { url, stop: () => closed(server) };
 }
 
 /** Debian's Chromium, or the Chrome of build machines. */

@@ -1,14 +1,16 @@
 // The official React hook, unchanged, in a browser: what a person sees while servers die and pages are loaded again.
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { startBalancer } from "../support/balancer.ts";
+import type { Balancer } from "../support/balancer.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";
 import type { Running } from "../support/holdfast.ts";
 import { startFakeModel } from "../support/model.ts";
 import type { FakeModel } from "../support/model.ts";
-import { startBalancer, startBrowser, startSite } from "./site.ts";
-import type { Balancer, Site } from "./site.ts";
+import { startBrowser, startSite } from "./site.ts";
+import type { Site } from "./site.ts";
 
 const TOKENS = 100;
 const SLOW = `fake-slow-${TOKENS}tok-30ms`;

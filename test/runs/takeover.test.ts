@@ -9,6 +9,7 @@ import { startFakeModel } from "../support/model.ts";
 import type { FakeModel } from "../support/model.ts";
 import { collect } from "../support/server.ts";
 import type { Frame } from "../support/server.ts";
+import { shown } from "../support/shown.ts";
 import { until } from "../support/until.ts";
 
 let scratch: TestDatabase;
@@ -45,23 +46,6 @@ async function startInstance(settings: Record<string, string> = {}): Promise<Sta
 
 const question = { messages: [{ role: "user", content: "What is kept in PostgreSQL?" }] };
 const MODES = ["messages-tuple", "values"] as const;
-
-/** What a chat client shows after these frames: texts by message id, in order. */
-function shown(frames: readonly Frame[]): [string, string][] {
-  const texts = new Map<string, string>();
-  for (const { event, data } of frames) {
-    if (event === "values") {
-      texts.clear();
-      for (const { id, content } of (data as { messages: { id: string; content: string }[] }).messages)
-        texts.set(id, content);
-    }
-    if (event !== "messages") continue;
-    const [{ id, type, content }] = data as [{ id: string; type: string; content: string }];
-    if (type === "remove") texts.delete(id);
-    else texts.set(id, (texts.get(id) ?? "") + content);
-  }
-  return [...texts];
-}
 
 const ids = (frames: readonly Frame[]): number[] => frames.map(({ id }) => Number(id));
 const dense = (frames: readonly Frame[]): number[] => frames.map((_, index) => index);
