@@ -217,6 +217,17 @@ export class InputInvalid extends AppError {
   }
 }
 
+/** A graph's own code, a reducer or an edge, does not take values that were to be written to a thread. */
+export class UpdateRefused extends AppError {
+  readonly code = "update_refused";
+  readonly status = 422;
+  constructor(error: Error) {
+    super(`The graph does not take this update (${error.name}: ${error.message}). Nothing was changed.`, {
+      cause: error,
+    });
+  }
+}
+
 /** Input that would be stored but could never be read back safely. */
 export class InputPoisoned extends AppError {
   readonly code = "poisoned_input";

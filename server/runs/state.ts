@@ -3,18 +3,21 @@
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
 import {
+  AppError,
   CheckpointNotFound,
   GraphUnloadable,
   InputInvalid,
   ThreadBusy,
   ThreadNotFound,
   ThreadWithoutGraph,
+  UpdateRefused,
   ValueUnreadable,
 } from "../errors.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import type { LastPut } from "../storage/checkpoints.ts";
 import { GraphStore } from "../storage/graph-store.ts";
+import { codeOf } from "../storage/postgres.ts";
 import { deleteThreads } from "../storage/prune.ts";
 import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
@@ -219,10 +222,14 @@ export async function requireCheckpoint(
   if (!(await checkpointer.getTuple({ configurable: key }))) throw new CheckpointNotFound(asked);
 }
 
-/** LangGraph's own refusals (an unknown node, values of a wrong form) are the client's to mend. */
+/**
+ * What LangGraph refuses (an unknown node, values of a wrong form), and what reducers and edges of the graph throw, is
+ * the client's to mend. What the database says is not: its errors have a code.
+ */
 export function refuseUpdate(error: unknown): never {
-  if (error instanceof Error && error.name === "InvalidUpdateError") throw new InputInvalid(error.message);
-  throw error;
+  if (!(error instanceof Error) || error instanceof AppError || codeOf(error) !== undefined) throw error;
+  if (error.name === "InvalidUpdateError") throw new InputInvalid(error.message);
+  throw new UpdateRefused(error);
 }
 
 export function configOf(

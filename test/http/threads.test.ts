@@ -167,6 +167,22 @@ test("an update as a node that does not exist is 400 and names what is wrong", a
   await expect(update).rejects.toThrow(/HTTP 400: .*nobody/);
 });
 
+test("values that a graph's reducer does not take are 422 with its reason, and change nothing", async () => {
+  const { client } = held.server;
+  const values = { messages: [{ type: "remove", id: "nobody" }] };
+  const refused = /HTTP 422: The graph does not take this update .*doesn't exist \('nobody'\)/;
+  const { thread_id: threadId } = await client.threads.create();
+  await client.runs.wait(threadId, "topical", ask("one"));
+  const before = await client.threads.getHistory(threadId);
+  await expect(client.threads.updateState(threadId, { values })).rejects.toThrow(refused);
+  expect(await client.threads.getHistory(threadId)).toEqual(before);
+  const supersteps = [{ updates: [{ values, asNode: "answer" }] }];
+  const newId = randomUUID();
+  const made = client.threads.create({ threadId: newId, graphId: "topical", supersteps });
+  await expect(made).rejects.toThrow(refused);
+  await expect(client.threads.get(newId)).rejects.toThrow(/HTTP 404/);
+});
+
 test("a thread of a graph that is not served here can still be read", async () => {
   const { thread_id: threadId } = await held.server.client.threads.create({ graphId: "retired" });
   expect(await held.server.client.threads.get(threadId)).toMatchObject({ thread_id: threadId, values: {} });
