@@ -14,11 +14,25 @@ const State = new StateSchema({ messages: MessagesDeltaValue, log });
 /** What one run leaves in `log`; nodes of one superstep in the order of their names. */
 export const WHOLE_LOG = ["prepare", "generate", "note", "finish"];
 
-const note = (name: string) => () => ({ log: [name] });
+const prepare = () => ({ log: ["prepare"] });
+
+/** Where the run keeps something for its last node, whichever server that comes to run on. */
+const placeOf = (config: LangGraphRunnableConfig): string[] => [
+  "crash",
+  String(config.configurable?.["run_id"]),
+];
+const note = async (_: unknown, config: LangGraphRunnableConfig) => {
+  await config.store?.put(placeOf(config), "note", { is: "kept" });
+  return { log: ["note"] };
+};
+const finish = async (_: unknown, config: LangGraphRunnableConfig) => {
+  const item = await config.store?.get(placeOf(config), "note");
+  return { log: [item?.value["is"] === "kept" ? "finish" : "finish without what note kept"] };
+};
 
 export const graph = new StateGraph(State)
-  .addNode("prepare", note("prepare"))
-  .addNode("note", note("note"))
+  .addNode("prepare", prepare)
+  .addNode("note", note)
   .addNode("generate", async (state, config: LangGraphRunnableConfig) => {
     // Which answer, and how slowly, stands in the model's name; the server hands it on from the request.
     const model = String(config.configurable?.["model"] ?? "fake-echo");
@@ -26,7 +40,7 @@ export const graph = new StateGraph(State)
     const answer = await chat.invoke(state.messages, { ...config });
     return { messages: [answer], log: ["generate"] };
   })
-  .addNode("finish", note("finish"))
+  .addNode("finish", finish)
   .addEdge(START, "prepare")
   .addEdge("prepare", "note")
   .addEdge("prepare", "generate")

@@ -29,6 +29,7 @@ import {
   versionList,
 } from "./assistant-schemas.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
+import { announcePage, nextOf, selectKeys } from "./pages.ts";
 import { check } from "./schemas.ts";
 
 const ONE = "/assistants/:assistant";
@@ -59,9 +60,8 @@ export function assistantRoutes(engine: Engine): Hono {
       limit,
       offset,
     });
-    context.header("X-Pagination-Total", String(total));
-    if (offset + rows.length < total) context.header("X-Pagination-Next", String(offset + rows.length));
-    return context.json(rows.map((row) => selected(toAssistant(row), select)));
+    announcePage(context, { total, next: nextOf(offset, rows, total) });
+    return context.json(rows.map((row) => selectKeys(toAssistant(row), select)));
   });
 
   app.post("/assistants/count", async (context) => {
@@ -142,11 +142,3 @@ function filterOf({ graph_id: graphId, name, metadata }: z.output<typeof assista
 }
 
 const toAssistant = ({ revision: _hidden, ...shown }: AssistantRow): Record<string, unknown> => shown;
-
-function selected(
-  assistant: Record<string, unknown>,
-  wanted: readonly string[] | null | undefined,
-): Record<string, unknown> {
-  if (!wanted) return assistant;
-  return Object.fromEntries(Object.entries(assistant).filter(([field]) => wanted.includes(field)));
-}

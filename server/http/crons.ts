@@ -9,6 +9,7 @@ import { assistantIdFor } from "../runs/assistants.ts";
 import { changeCron, createCron, removeCron } from "../runs/crons.ts";
 import type { CronFields } from "../runs/crons.ts";
 import type { Engine } from "../runs/engine.ts";
+import { announcePage, nextOf, selectKeys } from "./pages.ts";
 import { checkWebhook } from "../runs/webhook.ts";
 import { countCrons, listCrons } from "../storage/crons.ts";
 import type { CronFilter, CronRow } from "../storage/crons.ts";
@@ -88,9 +89,8 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono {
       offset,
     } as const;
     const rows = await listCrons(engine.database, page);
-    context.header("X-Pagination-Total", String(total));
-    if (offset + rows.length < total) context.header("X-Pagination-Next", String(offset + rows.length));
-    return context.json(rows.map((row) => selected(toCron(row), select)));
+    announcePage(context, { total, next: nextOf(offset, rows, total) });
+    return context.json(rows.map((row) => selectKeys(toCron(row), select)));
   });
 
   app.post("/runs/crons/count", async (context) => {
@@ -160,12 +160,4 @@ function idOf(context: Context): string {
 
 function toCron({ is_enabled: enabled, next_run_at: next, error, ...row }: CronRow): Record<string, unknown> {
   return { ...row, enabled, next_run_date: next, user_id: null, ...(error === null ? {} : { error }) };
-}
-
-function selected(
-  cron: Record<string, unknown>,
-  fields: readonly string[] | null | undefined,
-): Record<string, unknown> {
-  if (!fields) return cron;
-  return Object.fromEntries(Object.entries(cron).filter(([field]) => fields.includes(field)));
 }

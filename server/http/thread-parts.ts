@@ -33,10 +33,6 @@ export function ttlInfoOf(
     : { strategy: strategy ?? "delete", ttl_minutes: minutes, expires_at: expiresAt };
 }
 
-/** Only these keys of a thread; all when none are named. */
-export const selectKeys = (thread: Fields, select: readonly string[] | undefined): Fields =>
-  select ? Object.fromEntries(Object.entries(thread).filter(([key]) => select.includes(key))) : { ...thread };
-
 /** What stands at each path; null where there is nothing. */
 export const extract = (thread: Fields, paths: Readonly<Record<string, Path>>): Fields =>
   Object.fromEntries(Object.entries(paths).map(([alias, path]) => [alias, valueAt(thread, path)]));

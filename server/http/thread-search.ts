@@ -5,8 +5,9 @@ import type { Engine } from "../runs/engine.ts";
 import { countFound, searchThreads } from "../runs/thread-view.ts";
 import type { ThreadFilter } from "../storage/thread-search.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
+import { announcePage, selectKeys } from "./pages.ts";
 import { check } from "./schemas.ts";
-import { extract, selectKeys, toThread } from "./thread-parts.ts";
+import { extract, toThread } from "./thread-parts.ts";
 import { threadFilter, threadSearch } from "./thread-schemas.ts";
 
 export function threadSearchRoutes(engine: Engine): Hono {
@@ -24,8 +25,7 @@ export function threadSearchRoutes(engine: Engine): Hono {
       offset,
       withState: isWanted("values") || isWanted("interrupts") || !!paths,
     });
-    context.header("X-Pagination-Total", String(total));
-    if (hasMore) context.header("X-Pagination-Next", String(offset + threads.length));
+    announcePage(context, { total, next: hasMore ? offset + threads.length : undefined });
     const shown = threads.map((row) => {
       const thread = toThread(row);
       const selected = selectKeys(thread, select);

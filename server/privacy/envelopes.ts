@@ -67,7 +67,7 @@ const SETTABLE = [
   "artifact",
 ];
 
-interface Message {
+export interface Message {
   readonly lc_kwargs: Fields;
   readonly lc_id: readonly string[];
   readonly type: string;

@@ -90,7 +90,8 @@ export type AcceptedRun = Omit<OwnedRunRow, "kwargs"> & {
  * Accepts a run on a thread, and begins it here if the thread is idle and this process has a free slot.
  * @returns the run's row; with an idempotency key that was used before, the row of the first run
  * @throws AssistantNotFound, GraphNotFound, ThreadNotFound (unless `if_not_exists` is "create"), CheckpointNotFound,
- * QueueFull, AssistantChanged when it never was the same for long enough, ThreadBusy while another run is pending or running and the strategy is "reject"
+ * QueueFull, AssistantChanged when it never was the same for long enough, ThreadBusy while another run is pending or
+ * running and the strategy is "reject"
  */
 export async function createRun(
   engine: Engine,

@@ -1,10 +1,10 @@
 // One pass over a graph, as the events that legacy clients expect.
 // "messages-tuple" is LangGraph's mode "messages" and is sent as event "messages"; what clients call mode "messages" is
 // made of it and of the values.
-import { everyField, isMessage } from "../privacy/envelopes.ts";
+import { isMessage } from "../privacy/envelopes.ts";
 import type { Entry, Template } from "./lines.ts";
 import { Partials } from "./partials.ts";
-import { toWireJson } from "./wire-json.ts";
+import { partsOf, toWireJson } from "./wire-json.ts";
 
 /** Modes a client may ask for, and what each is for LangGraph. */
 const GRAPH_MODES = {
@@ -71,9 +71,9 @@ export class Projection {
     if (!Array.isArray(payload)) return undefined;
     const [message, metadata]: unknown[] = payload;
     if (typeof message !== "object" || message === null || !isMessage(message)) return undefined;
-    const { content, ...fields } = { ...everyField(message), type: message.type } as Record<string, unknown>;
+    const { content, rest: fields } = partsOf(message);
     if (typeof content !== "string" || typeof metadata !== "object" || metadata === null) return undefined;
-    const id = String(fields["id"]);
+    const id = String(Reflect.get(fields, "id"));
     const rest = toWireJson(fields);
     const known = this.#metadata.get(metadata);
     const about = known ?? toWireJson(metadata);

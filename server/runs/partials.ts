@@ -1,8 +1,8 @@
 // Stream mode "messages" of legacy clients: each message of a model from its beginning, as far as it has come, and every
 // message of the state once, when it is complete.
-import { everyField, isMessage } from "../privacy/envelopes.ts";
+import { isMessage } from "../privacy/envelopes.ts";
 import type { Entry, Template } from "./lines.ts";
-import { toWireJson } from "./wire-json.ts";
+import { partsOf, toWireJson } from "./wire-json.ts";
 
 /** A piece of a message, which can be put together with the next one. */
 interface Piece {
@@ -49,7 +49,7 @@ export class Partials {
   #partial(id: string, message: Piece, fresh: unknown): Entry {
     const event = "messages/partial";
     if (!isMessage(message)) return { event, data: toWireJson([message]) };
-    const { content, ...fields } = { ...everyField(message), type: message.type } as Record<string, unknown>;
+    const { content, rest: fields } = partsOf(message);
     if (typeof content !== "string") return { event, data: toWireJson([message]) };
     const before = this.#growing.get(id);
     const rest = toWireJson(fields);

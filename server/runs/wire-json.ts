@@ -1,5 +1,6 @@
 // Values as clients see them, in JSON: messages are flat objects with a `type`, and nothing of them runs.
 import { everyField, isMessage } from "../privacy/envelopes.ts";
+import type { Message } from "../privacy/envelopes.ts";
 
 /** JSON text of any value of a graph. A value that JSON does not know becomes its nearest text. */
 export function toWireJson(value: unknown): string {
@@ -9,6 +10,12 @@ export function toWireJson(value: unknown): string {
 
 /** The same as plain data, for building larger answers. */
 export const toWire = (value: unknown): unknown => JSON.parse(toWireJson(value)) as unknown;
+
+/** A message as its content and everything else of it, `type` included. */
+export function partsOf(message: Message): { content: unknown; rest: object } {
+  const { content, ...rest } = { ...everyField(message), type: message.type } as Record<string, unknown>;
+  return { content, rest };
+}
 
 function plain(value: unknown): unknown {
   if (typeof value === "bigint") return String(value);

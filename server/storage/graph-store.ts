@@ -12,6 +12,7 @@ import type {
   SearchOperation,
 } from "@langchain/langgraph-checkpoint";
 import { LeaseLost, StoreSearchUnavailable } from "../errors.ts";
+import { faultPoint } from "../faults.ts";
 import { persistently } from "../persist.ts";
 import { storableOf } from "../privacy/storable.ts";
 import type { Owner } from "../runs/run.ts";
@@ -95,7 +96,10 @@ export class GraphStore extends BaseStore {
 
   async #write(writes: readonly StoreWrite[]): Promise<void> {
     const { owner, onLost } = this.#options;
-    if (await this.#persist(() => writeItems(this.#database, writes, owner))) return;
+    faultPoint("store.writing");
+    const isWritten = await this.#persist(() => writeItems(this.#database, writes, owner));
+    faultPoint("store.written");
+    if (isWritten) return;
     const lost = new LeaseLost(
       `Run ${owner?.runId} is not this server's any more: its write to the store was refused.`,
     );
