@@ -9,6 +9,7 @@
 -- 0007_thread_search (breaking: no)
 -- 0008_store (breaking: no)
 -- 0009_compression (breaking: no)
+-- 0010_protocol (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -164,6 +165,9 @@ create table holdfast.runs (
   segments integer default 0 not null,
   started_at timestamp with time zone,
   ended_at timestamp with time zone,
+  ordinal integer,
+  is_watched boolean default false not null,
+  told_from integer default 0 not null,
   constraint runs_cancel CHECK ((cancel = ANY (ARRAY['interrupt'::text, 'rollback'::text]))),
   constraint runs_pkey PRIMARY KEY (run_id),
   constraint runs_state CHECK ((state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text, 'success'::text, 'error'::text, 'timeout'::text, 'interrupted'::text]))),
@@ -207,10 +211,17 @@ create table holdfast.threads (
   ttl_minutes double precision,
   ttl_strategy text,
   expires_at timestamp with time zone,
+  begun integer default 0 not null,
   constraint threads_pkey PRIMARY KEY (thread_id),
   constraint threads_resting CHECK ((resting = ANY (ARRAY['idle'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_status CHECK ((status = ANY (ARRAY['idle'::text, 'busy'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_ttl_strategy CHECK ((ttl_strategy = ANY (ARRAY['delete'::text, 'keep_latest'::text])))
+);
+
+create table holdfast.watched_threads (
+  thread_id text not null,
+  created_at timestamp with time zone default now() not null,
+  constraint watched_threads_key PRIMARY KEY (thread_id)
 );
 
 create table holdfast.webhooks (
@@ -302,6 +313,8 @@ CREATE INDEX runs_ready ON holdfast.runs USING btree (run_at, ord) WHERE (state 
 CREATE INDEX runs_to_compact ON holdfast.runs USING btree (ended_at) WHERE (segments > 16);
 
 CREATE INDEX runs_unfinished ON holdfast.runs USING btree (thread_id, ord) WHERE (state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text]));
+
+CREATE INDEX runs_watched ON holdfast.runs USING btree (thread_id, ordinal) WHERE (is_watched AND (ordinal IS NOT NULL));
 
 CREATE INDEX store_items_expiring ON holdfast.store_items USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 

@@ -324,3 +324,25 @@ export class StoreSearchUnavailable extends AppError {
     super("The store does not search by meaning. Leave out `query` and use `filter` instead.");
   }
 }
+
+/** Why a command of protocol v2 is refused, in the protocol's words. */
+export type CommandFault =
+  | "invalid_argument"
+  | "unknown_command"
+  | "no_such_subscription"
+  | "no_such_namespace"
+  | "no_such_interrupt"
+  | "no_such_checkpoint"
+  | "no_such_run"
+  | "not_supported";
+
+/** A command of protocol v2 that cannot be done as it was given. */
+export class CommandRefused extends AppError {
+  readonly code = "command_refused";
+  readonly status = 422;
+  readonly fault: CommandFault;
+  constructor(fault: CommandFault, message: string) {
+    super(message);
+    this.fault = fault;
+  }
+}

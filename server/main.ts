@@ -13,6 +13,7 @@ import { buildApp } from "./http/app.ts";
 import type { Fetch } from "./http/app.ts";
 import { tendConnections } from "./http/connections.ts";
 import { announceLoopback } from "./http/loopback.ts";
+import { serveSockets } from "./http/websocket.ts";
 import { assistantIdOf, uuidv7 } from "./ids.ts";
 import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
@@ -26,6 +27,7 @@ import type { GraphsFile } from "./runs/graphs.ts";
 import { Hints } from "./runs/hints.ts";
 import { startInstance } from "./runs/instance.ts";
 import { LiveRuns } from "./runs/live.ts";
+import { RunsAhead } from "./runs/protocol/runs-ahead.ts";
 import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
 import { startSweep } from "./runs/sweep.ts";
@@ -117,6 +119,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     hints,
     recorder,
     reader: new EventReader(database),
+    ahead: new RunsAhead(database),
     checkpoints: new CheckpointBatch(database, workerId, recorder),
     totals: new Totals(),
     services: {
@@ -140,7 +143,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   parts.defer(() => webhooks.stop());
   parts.defer(() => {
     stopping.abort();
-    return leave(engine, http?.server, config);
+    return leave(engine, http, config);
   });
   const [crons, sweep] = [startCrons(engine), startSweep(engine)];
   parts.defer(() => Promise.all([crons.stop(), sweep.stop()]).then(() => undefined));
@@ -149,8 +152,16 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
 }
 
-function serveHttp(engine: Engine, config: Config): Promise<{ server: Server; url: string }> {
-  return listen(config, buildApp(engine, { ...config, ...versions() }));
+/** What answers requests; `sendAway` closes the sockets that it has let in. */
+interface Http {
+  readonly server: Server;
+  readonly url: string;
+  readonly sendAway: () => Promise<void>;
+}
+
+async function serveHttp(engine: Engine, config: Config): Promise<Http> {
+  const listening = await listen(config, buildApp(engine, { ...config, ...versions() }));
+  return { ...listening, sendAway: serveSockets(listening.server, engine, config) };
 }
 
 /** The process ends itself as `kill -9` would. */
@@ -231,11 +242,13 @@ function listen({ host, port }: Config, fetch: Fetch): Promise<{ server: Server;
  * Leaves in order: balancers notice, runs end or are handed over, streams that are not over are cut.
  * Destroyed, not ended: a client of an unfinished stream must notice and come back.
  */
-async function leave(engine: Engine, server: Server | undefined, config: Config): Promise<void> {
+async function leave(engine: Engine, http: Http | undefined, config: Config): Promise<void> {
+  const server = http?.server;
   if (server && config.drainDelayMs > 0) await sleep(config.drainDelayMs);
   const closed = new Promise<void>((resolve) => (server ? server.close(() => resolve()) : resolve()));
   server?.closeIdleConnections();
   await drain(engine, config.drainMs);
+  await http?.sendAway();
   server?.closeAllConnections();
   await closed;
 }

@@ -9,6 +9,7 @@ import { assistantRoutes } from "./assistants.ts";
 import { crossOrigin } from "./cors.ts";
 import { cronRoutes } from "./crons.ts";
 import { healthRoutes } from "./health.ts";
+import { protocolRoutes } from "./protocol.ts";
 import { pruneRoutes } from "./prune.ts";
 import { runRoutes } from "./runs.ts";
 import { deliver } from "./sse.ts";
@@ -42,6 +43,7 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
   app.route("/", cronRoutes(engine, engine.egress));
   app.route("/", pruneRoutes(engine));
   app.route("/", storeRoutes(engine));
+  app.route("/", protocolRoutes(engine, options));
   app.route("/", runRoutes(engine, options));
   app.notFound((context) => context.text(`No route ${context.req.method} ${context.req.path}`, 404));
   app.onError((error, context) => answer(engine, error, context));

@@ -12,7 +12,11 @@ const MAX_DEPTH = 100;
  * @throws InputInvalid when it is not JSON, InputPoisoned when it could not be kept safely
  */
 export async function readBody(context: Context): Promise<unknown> {
-  const text = await context.req.text();
+  return parseBody(await context.req.text());
+}
+
+/** The same for a text that came another way. */
+export function parseBody(text: string): unknown {
   if (text.trim() === "") return {};
   const body = parse(text);
   refusePoison(body);

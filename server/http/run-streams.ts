@@ -5,7 +5,7 @@ import { sleep } from "../clock.ts";
 import { InputInvalid, RunNotFound, ServerStopping, messageOf } from "../errors.ts";
 import { cancelRun, stopRuns } from "../runs/cancel.ts";
 import type { Engine } from "../runs/engine.ts";
-import { follow } from "../runs/follow.ts";
+import { followLegacy } from "../runs/follow.ts";
 import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
 import { getStateText } from "../runs/state.ts";
@@ -41,7 +41,7 @@ export class RunStreams {
 
   stream(context: Context<Bindings>, run: RunRow, from: From): Response {
     const gone = new AbortController();
-    const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
+    const events = followLegacy(this.#engine, run, { after: from.after, signal: gone.signal });
     const shown = from.modes ? ofModes(events, from.modes) : events;
     const headers = { ...EVENT_STREAM, ...locationsOf(run, from) };
     const options = this.#held(run, from, gone);
@@ -51,7 +51,7 @@ export class RunStreams {
   /** The last values as one JSON object, with an empty line now and then while it is not there yet. */
   wait(context: Context<Bindings>, run: RunRow, from: From): Response {
     const gone = new AbortController();
-    const events = follow(this.#engine, run.run_id, { after: from.after, signal: gone.signal });
+    const events = followLegacy(this.#engine, run, { after: from.after, signal: gone.signal });
     const items = this.#valuesOf(run, lastValues(events));
     const headers = { ...JSON_TEXT, ...locationsOf(run, from) };
     return streamed(context, headers, { ...this.#held(run, from, gone), ...AS_JSON, items });
@@ -61,7 +61,7 @@ export class RunStreams {
   async join(context: Context<Bindings>, run: RunRow, cancelsOnLeave: boolean): Promise<Response> {
     const from = { after: -1, cancelsOnLeave, isStateless: false };
     const gone = new AbortController();
-    const events = follow(this.#engine, run.run_id, { after: -1, signal: gone.signal });
+    const events = followLegacy(this.#engine, run, { after: -1, signal: gone.signal });
     const values = this.#valuesOf(run, lastValues(events));
     const first = values.next();
     context.req.raw.signal.addEventListener("abort", () => gone.abort(), { once: true });
@@ -82,7 +82,7 @@ export class RunStreams {
   async ended(context: Context<Bindings>, run: RunRow): Promise<void> {
     const { signal } = context.req.raw;
     try {
-      for await (const events of follow(this.#engine, run.run_id, { after: -1, signal })) void events;
+      for await (const events of followLegacy(this.#engine, run, { after: -1, signal })) void events;
     } catch (error) {
       if (!(error instanceof RunNotFound)) throw error; // rolled back: over and gone
     }

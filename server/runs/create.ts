@@ -64,6 +64,8 @@ export interface CreateOptions {
   readonly isStateless?: boolean;
   /** A second request with the same key gets the run of the first. */
   readonly idemKey?: string | undefined;
+  /** Tell the run's events by protocol v2, although nobody may have followed the thread yet. */
+  readonly isWatched?: boolean;
 }
 
 /** What a run keeps of its request: enough to execute it, on any instance. */
@@ -241,6 +243,7 @@ function newRun(
     kwargs: kwargsOf(request, assistant, { ...asked, ...kept, run_id: runId, thread_id: threadId }),
     threadMetadata: kept,
     idemKey: options.idemKey,
+    isWatched: options.isWatched,
     afterSeconds: request.after_seconds ?? 0,
     timeoutMs: engine.limits.runTimeoutMs,
     threadTtlMinutes: engine.limits.threadTtlMinutes,

@@ -15,6 +15,7 @@ import { findRun } from "../storage/runs.ts";
 import type { RunError } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import type { Owner } from "./run.ts";
 import { newestState, storeState } from "./state.ts";
@@ -28,6 +29,8 @@ export interface Outcome {
   readonly error: RunError | null;
   readonly threadStatus: RunEnd["threadStatus"];
   readonly threadState: string | null;
+  /** What the graph threw. */
+  readonly cause?: unknown;
 }
 
 /** Why a run was stopped by its client. */
@@ -64,13 +67,14 @@ export function outcomeOf(reason: unknown): Outcome {
   const state = reason instanceof RunTimedOut ? "timeout" : "error";
   // An answer to a question that was not asked changes nothing: the one that was asked stays open.
   const threadStatus = name === "UnknownInterruptError" ? "interrupted" : "error";
-  return { state, error, threadStatus, threadState: null };
+  return { state, error, threadStatus, threadState: null, cause: reason };
 }
 
 interface Held {
   readonly run: AcceptedRun;
   readonly owner: Owner;
   readonly recording: Recording;
+  readonly told: Told | undefined;
 }
 
 /** Writes the outcome. @throws LeaseLost when the run is not ours any more: then nothing was written */
@@ -88,8 +92,9 @@ export async function endRun(engine: Engine, held: Held, outcome: Outcome): Prom
 type Final = Outcome & { state: RunEnd["state"] };
 
 async function finish(engine: Engine, held: Held, reached: Final): Promise<void> {
-  const { run, owner, recording } = held;
+  const { run, owner, recording, told } = held;
   const { points, outcome } = await lastPoints(engine, owner, reached);
+  for (const entry of (await told?.end(outcome)) ?? []) await recording.append(entry);
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
   const rest = await recording.rest();
   const webhook = run.webhook

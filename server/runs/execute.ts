@@ -16,9 +16,12 @@ import type { Engine } from "./engine.ts";
 import { hasUntracked } from "./graphs.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
-import { graphModes, isInterrupt, Projection } from "./modes.ts";
+import { graphModes, isHidden, isInterrupt, Projection } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import { metadataOf } from "./lines.ts";
+import type { Entry } from "./lines.ts";
+import { tell } from "./protocol/tell.ts";
+import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import { rewind } from "./rewind.ts";
 import type { Owner } from "./run.ts";
@@ -36,6 +39,8 @@ interface Drive {
   readonly controller: AbortController;
   readonly control: RunControl;
   readonly recording: Recording;
+  /** The run's events for protocol v2, if anybody follows its thread so. */
+  readonly told: Told | undefined;
 }
 
 /**
@@ -56,7 +61,8 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
   const onLost = (error: LeaseLost): void => controller.abort(error);
   const recording = engine.recorder.open(owner, first, onLost, isBegun ? [begin] : []);
   if (!isBegun) void recording.append(begin);
-  const done = drive({ engine, run, owner, controller, control, recording });
+  const told = run.is_watched ? tell(engine, run) : undefined;
+  const done = drive({ engine, run, owner, controller, control, recording, told });
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;
   engine.live.add({ runId, attempt, controller, tail: recording.tail, requestDrain, done });
@@ -93,6 +99,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   const { signal } = controller;
   if (run.deadline) void stopAt(run.deadline, controller);
   try {
+    await tellBegin(held);
     if (run.cancel) throw new RunCancelled(run.cancel);
     if (run.attempt - run.handovers > engine.limits.maxAttempts) {
       return outcomeOf(new MaxAttemptsExceeded(`Run ${run.run_id} exceeded max attempts`));
@@ -100,18 +107,19 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     const graph = engine.graphs.get(run.graph_id);
     if (!graph) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
     const checkpointer = checkpointerOf(held, graph);
-    const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording }));
+    const told = await held.told?.projection;
+    const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording, told }));
     const source = chunksOf(held, { graph, checkpointer, resumes });
-    const projection = new Projection(run.kwargs.stream_mode);
+    const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);
     let isInterrupted = false;
     let values: unknown;
     for await (const chunk of source) {
       isInterrupted ||= isInterrupt(chunk);
       if (chunk.mode === "values" && chunk.namespace.length === 0) values = chunk.payload;
-      for (const entry of projection.entriesOf(chunk)) {
-        const room = recording.append(entry);
-        if (room) await room;
-      }
+      if (isHidden(chunk)) continue;
+      const room = record(recording, projection.entriesOf(chunk));
+      if (room) await room;
+      if (told) await record(recording, told.entriesOf(chunk));
     }
     if (signal.aborted) throw signal.reason;
     // Values as the stream has them show what is never to be stored.
@@ -130,6 +138,21 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     if (reason instanceof LeaseLost) throw reason;
     return outcomeOf(held.control.drainRequested && isDrained(reason) ? new HandOver() : reason);
   }
+}
+
+/** An attempt's first events. */
+async function tellBegin({ engine, run, recording, told }: Drive): Promise<void> {
+  if (!told) return;
+  await record(recording, await told.begin());
+  // Who follows the thread waits for its next run.
+  engine.hints.events([run.run_id, run.thread_id]);
+}
+
+/** A promise means: wait for it before the next entries. */
+function record(recording: Recording, entries: readonly Entry[]): Promise<void> | undefined {
+  let room: Promise<void> | undefined;
+  for (const entry of entries) room = recording.append(entry) ?? room;
+  return room;
 }
 
 class MaxAttemptsExceeded extends Error {
@@ -174,7 +197,7 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
   const { kwargs, run_id: runId } = held.run;
   const input = given.resumes ? null : kwargs.command ? commandOf(kwargs.command) : kwargs.input;
   const options = optionsOf(held, given);
-  const decode = (raw: unknown): Chunk => decodeChunk(raw, kwargs.stream_subgraphs);
+  const decode = (raw: unknown): Chunk => decodeChunk(raw, hasSubgraphs(held.run));
   if (!kwargs.stream_mode.includes("events")) {
     for await (const raw of await given.graph.stream(input, options)) yield decode(raw);
     return;
@@ -184,6 +207,8 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
     yield { namespace: [], mode: "events", payload: event };
   }
 }
+
+const hasSubgraphs = (run: AcceptedRun): boolean => run.is_watched || run.kwargs.stream_subgraphs;
 
 const isOwnChunk = (event: StreamedEvent, runId: string): boolean =>
   event.event === "on_chain_stream" && event.run_id === runId && Array.isArray(event.data.chunk);
@@ -220,8 +245,10 @@ function optionsOf(held: Drive, given: Given): object {
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
     store: storeOf(held),
     runId: run.run_id,
-    streamMode: graphModes(kwargs.stream_mode),
-    subgraphs: kwargs.stream_subgraphs,
+    streamMode: graphModes(kwargs.stream_mode, run.is_watched),
+    subgraphs: hasSubgraphs(run),
+    // With a version LangGraph tells of each checkpoint before its values.
+    ...(run.is_watched ? { version: "v2" } : {}),
     durability: kwargs.durability,
     signal: controller.signal,
     control,

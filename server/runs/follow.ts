@@ -7,6 +7,7 @@ import type { Engine } from "./engine.ts";
 import { LineReader } from "./lines.ts";
 import type { Numbered } from "./lines.ts";
 import { PAGE } from "./reader.ts";
+import type { RunRow } from "../storage/runs.ts";
 import { isTerminal } from "./run.ts";
 import type { Tail } from "./tail.ts";
 
@@ -60,6 +61,48 @@ export async function* follow(
     await hinted;
   }
 }
+
+/** What a run's log holds by now, in batches. */
+export async function* readLog(reader: Engine["reader"], runId: string): AsyncGenerator<Numbered[]> {
+  const lines = new LineReader((seq) => reader.find(runId, seq));
+  let after = -1;
+  for (;;) {
+    const read = await reader.read(runId, after);
+    for (const { seq, last, body } of read) {
+      if (seq === null) continue;
+      yield await lines.read(seq, body);
+      after = last;
+    }
+    if (read.length < PAGE) return;
+  }
+}
+
+/**
+ * The same as legacy clients see it: without what is told by protocol v2 alone, and numbered as if that were not there.
+ * @param run its row; once it is watched, numbers can only be counted from the beginning
+ */
+export async function* followLegacy(
+  source: Source,
+  run: Pick<RunRow, "run_id" | "is_watched">,
+  { after, signal }: { after: number; signal: AbortSignal },
+): AsyncGenerator<Numbered[]> {
+  let hidden = 0;
+  const from = run.is_watched ? -1 : after;
+  for await (const events of follow(source, run.run_id, { after: from, signal })) {
+    if (hidden === 0 && !run.is_watched && !events.some(isProtocol)) {
+      yield events;
+      continue;
+    }
+    const shown: Numbered[] = [];
+    for (const event of events) {
+      if (isProtocol(event)) hidden += 1;
+      else if (event.seq - hidden > after) shown.push({ seq: event.seq - hidden, entry: event.entry });
+    }
+    if (shown.length > 0) yield shown;
+  }
+}
+
+const isProtocol = ({ entry }: Numbered): boolean => entry.at !== undefined;
 
 /** Waits at a tail, again and again, with one listener for the whole time: there is one wait for nearly every token. */
 function waitingUntil(signal: AbortSignal): { next(tail: Tail): Promise<void> } {

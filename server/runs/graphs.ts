@@ -5,6 +5,7 @@ import { dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
+import type { StreamTransformer } from "@langchain/langgraph/web";
 import { z } from "zod";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
 
@@ -18,6 +19,8 @@ export interface Graph {
   bulkUpdateState(config: RunnableConfig, supersteps: readonly Superstep[]): Promise<RunnableConfig>;
   /** Which nodes a channel triggers. */
   readonly triggerToNodes?: Readonly<Record<string, readonly string[]>>;
+  /** What the graph was compiled with to add to its own stream. */
+  readonly streamTransformers?: readonly (() => StreamTransformer)[];
   readonly channels?: Readonly<Record<string, { readonly lc_graph_name?: string }>>;
   getGraphAsync(options: object): Promise<{ toJSON(): object }>;
   /** The graphs that stand in this one as nodes, by namespace; with `recurse` those in them too. */

@@ -3,6 +3,7 @@
 // An answer that is told from its beginning each time, as far as it has come, is a template whose text grows: most of
 // its lines hold what was added alone.
 // Lines and their parts are divided by line feed and tab, which JSON text never holds.
+// A line that begins with @ and a time is told in the form of protocol v2; one without is told to legacy clients.
 
 /** Events whose data is `prefix`, one JSON string, `suffix`. */
 export interface Template {
@@ -12,10 +13,14 @@ export interface Template {
 }
 
 /** What a run tells: a whole JSON document, or the one string that a template lacks, as JSON text. */
-export type Entry =
+export type Entry = (
   | { readonly event: string; readonly data: string }
   | { readonly template: Template; readonly text: string }
-  | Grown;
+  | Grown
+) & {
+  /** When, in milliseconds since 1970, for an event of protocol v2; absent in one for legacy clients. */
+  readonly at?: number;
+};
 
 /** A text that begins with the one before it in the same template. */
 export interface Grown {
@@ -55,6 +60,11 @@ export class LineWriter {
   readonly #grown = new Map<Template, { readonly seq: number; additions: number }>();
 
   line({ seq, entry }: Numbered): string {
+    const line = this.#bareLine(seq, entry);
+    return entry.at === undefined ? line : `@${entry.at}\t${line}`;
+  }
+
+  #bareLine(seq: number, entry: Entry): string {
     if (!("template" in entry)) return wholeLine(entry);
     const { template, text } = entry;
     const isGrown = "added" in entry;
@@ -92,7 +102,9 @@ export class LineReader {
     const events: Numbered[] = [];
     for (const [index, line] of lines.entries()) {
       const number = seq + index;
-      events.push({ seq: number, entry: await this.#entryOf(number, line) });
+      const { at, bare } = timed(line);
+      const entry = await this.#entryOf(number, bare);
+      events.push({ seq: number, entry: at === undefined ? entry : { ...entry, at } });
     }
     return events;
   }
@@ -116,7 +128,9 @@ export class LineReader {
   async #define(id: number): Promise<void> {
     const segment = await this.#findSegment(id);
     const line = segment?.body.split("\n")[id - (segment.seq ?? 0)];
-    if (line && /^[DG]\t/.test(line)) await this.#entryOf(id, line);
+    if (line === undefined) return;
+    const { bare } = timed(line);
+    if (/^[DG]\t/.test(bare)) await this.#entryOf(id, bare);
   }
 
   #begin(seq: number, template: Template, text: string): Grown {
@@ -153,4 +167,11 @@ export class LineReader {
   #adds(base: number, line: string): boolean {
     return this.#grown.has(base) && line.startsWith(`a${base}\t`);
   }
+}
+
+/** A line without its time. */
+function timed(line: string): { at: number | undefined; bare: string } {
+  if (!line.startsWith("@")) return { at: undefined, bare: line };
+  const end = line.indexOf("\t");
+  return { at: Number(line.slice(1, end)), bare: line.slice(end + 1) };
 }

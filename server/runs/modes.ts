@@ -28,30 +28,37 @@ export interface Chunk {
   readonly payload: unknown;
 }
 
-/** LangGraph's modes for what a client asked. `updates` and `values` are always read: they tell how the run ends. */
-export function graphModes(asked: readonly string[]): GraphMode[] {
+// Modes that clients of protocol v2 may subscribe to.
+const WATCHED_MODES: readonly GraphMode[] = ["values", "updates", "messages", "tools", "custom", "tasks"];
+
+/** LangGraph's modes for what clients asked. `updates` and `values` are always read: they tell how the run ends. */
+export function graphModes(asked: readonly string[], isWatched: boolean): GraphMode[] {
   const modes = Object.entries(GRAPH_MODES).filter(
     ([client]) => client === "updates" || client === "values" || asked.includes(client),
   );
-  return [...new Set(modes.map(([, mode]) => mode))];
+  return [...new Set([...modes.map(([, mode]) => mode), ...(isWatched ? WATCHED_MODES : [])])];
 }
 
 /** Turns the pieces of one run's stream into what its clients asked for. */
 export class Projection {
   readonly #asked: ReadonlySet<string>;
+  readonly #hasSubgraphs: boolean;
   readonly #partials: Partials | undefined;
   /** Metadata of a message comes as the same object with each of its tokens. */
   readonly #metadata = new WeakMap<object, string>();
   readonly #templates = new Map<string, { rest: string; metadata: string; template: Template }>();
 
-  constructor(asked: readonly string[]) {
+  /** @param hasSubgraphs whether clients asked for what subgraphs tell */
+  constructor(asked: readonly string[], hasSubgraphs: boolean) {
     this.#asked = new Set(asked);
+    this.#hasSubgraphs = hasSubgraphs;
     this.#partials = this.#asked.has("messages") ? new Partials() : undefined;
   }
 
-  /** A chunk as entries of the log: none when nobody asked for it or it may not be seen. */
-  entriesOf(chunk: Chunk): readonly Entry[] {
-    if (isHidden(chunk)) return [];
+  /** A chunk as entries of the log: none when nobody asked for it. */
+  entriesOf(given: Chunk): readonly Entry[] {
+    const chunk = this.#hasSubgraphs ? given : rooted(given);
+    if (!chunk || isEnvelope(chunk)) return [];
     const entry = this.#entryOf(chunk);
     const partials = this.#partials ? partialsOf(this.#partials, chunk) : [];
     return entry ? [entry, ...partials] : partials;
@@ -105,7 +112,18 @@ export function isInterrupt({ mode, namespace, payload }: Chunk): boolean {
   );
 }
 
-function isHidden({ mode, payload }: Chunk): boolean {
+/** What is seen of a chunk without subgraphs: what their nodes write themselves comes as if from the graph. */
+function rooted(chunk: Chunk): Chunk | undefined {
+  if (chunk.namespace.length === 0) return chunk;
+  return chunk.mode === "custom" ? { ...chunk, namespace: [] } : undefined;
+}
+
+// LangGraph tells a checkpoint's id before its values when protocol v2 is to be told; the mode has all of it.
+const isEnvelope = ({ mode, payload }: Chunk): boolean =>
+  mode === "checkpoints" && typeof payload === "object" && payload !== null && !("values" in payload);
+
+/** Whether a chunk is marked as not to be seen by clients. */
+export function isHidden({ mode, payload }: Chunk): boolean {
   if (mode !== "messages" || !Array.isArray(payload)) return false;
   const metadata: unknown = payload[1];
   if (typeof metadata !== "object" || metadata === null || !("tags" in metadata)) return false;

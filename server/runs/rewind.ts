@@ -1,29 +1,33 @@
 // What clients must take back when a run goes on in another process: the answer that the lost attempt had begun.
 // Official clients drop a message that is removed by its id, and take a values frame as the whole truth.
 import { START } from "@langchain/langgraph";
+import type { StateSnapshot } from "@langchain/langgraph";
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import { isNewestOfRun, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import { readLog } from "./follow.ts";
 import type { Graph } from "./graphs.ts";
 import { asFields } from "./input.ts";
-import { dataOf, LineReader, nameOf } from "./lines.ts";
+import { dataOf, nameOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
+import type { ProtocolProjection } from "./protocol/project.ts";
 import type { Recording } from "./record.ts";
-import { PAGE } from "./reader.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
 
 interface State {
   readonly values: unknown;
   readonly results: unknown;
   readonly next: readonly string[];
+  readonly seen: Pick<StateSnapshot, "values" | "config" | "parentConfig" | "metadata">;
 }
 
 interface Rewound {
   readonly graph: Graph;
   readonly checkpointer: Checkpoints;
   readonly recording: Recording;
+  readonly told: ProtocolProjection | undefined;
 }
 
 /**
@@ -31,16 +35,16 @@ interface Rewound {
  * @returns whether the newest checkpoint is the run's own: if so it goes on from there, else it begins again
  */
 export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): Promise<boolean> {
-  const { graph, checkpointer, recording } = held;
+  const { graph, checkpointer, recording, told: protocol } = held;
   const asked = run.kwargs.stream_mode;
   // A task that has finished is not run again, even if its superstep was not over: its results count as kept.
   const stateAt = async (checkpointId?: string): Promise<State> => {
     const at = checkpointId === undefined ? {} : { checkpoint_id: checkpointId };
     const place = { thread_id: run.thread_id, checkpoint_ns: "", ...at };
     const config = { configurable: { ...place, __pregel_checkpointer: checkpointer } };
-    const { values, tasks, next } = await graph.getState(config);
+    const { values, tasks, next, ...point } = await graph.getState(config);
     const results = tasks.map(({ result }) => result ?? null);
-    return { values: toWire(values ?? {}), results: toWire(results), next };
+    return { values: toWire(values ?? {}), results: toWire(results), next, seen: { values, ...point } };
   };
   const [first, second] = await listFirstOfRun(engine.database, run.thread_id, run.run_id);
   const fork = asFields(run.kwargs.config["configurable"])["checkpoint_id"];
@@ -63,6 +67,15 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   }
   if (asked.includes("values"))
     await recording.append({ event: "values", data: JSON.stringify(newest.values) });
+  // Before its first checkpoint the run has told nothing that could be missed.
+  if (first !== undefined) {
+    const { values, config, parentConfig, metadata } = newest.seen;
+    const { step, source } = { ...metadata };
+    const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
+    const id: unknown = config.configurable?.["checkpoint_id"];
+    const envelope = { id, ...(parent ? { parent_id: parent } : {}), step, source };
+    for (const entry of protocol?.snapshot(values, envelope) ?? []) await recording.append(entry);
+  }
   const hasAskedAgain = await withdrawAnswer(engine.database, { ...run, workerId: engine.workerId });
   return hasAskedAgain || (first !== undefined && isNewestOfRun(engine.database, run.thread_id, run.run_id));
 }
@@ -75,22 +88,14 @@ interface Told {
 
 /** The messages that clients have seen parts of, by id. */
 async function streamedMessages(engine: Engine, runId: string): Promise<Map<string, Told>> {
-  const lines = new LineReader((seq) => engine.reader.find(runId, seq));
   const told = new Map<string, Told>();
-  let after = -1;
-  for (;;) {
-    const read = await engine.reader.read(runId, after);
-    for (const { seq, last, body } of read) {
-      if (seq === null) continue;
-      for (const { entry } of await lines.read(seq, body)) note(entry, told);
-      after = last;
-    }
-    if (read.length < PAGE) return told;
-  }
+  for await (const events of readLog(engine.reader, runId)) for (const { entry } of events) note(entry, told);
+  return told;
 }
 
 function note(entry: Entry, told: Map<string, Told>): void {
   const event = nameOf(entry);
+  if (entry.at !== undefined) return; // told to other clients
   if (event !== "messages" && !event.startsWith("messages|")) return;
   const parsed: unknown = JSON.parse(dataOf(entry));
   const message: unknown = Array.isArray(parsed) ? parsed[0] : undefined;

@@ -100,7 +100,8 @@ update holdfast.threads set state = null, resting = 'idle', updated_at = now(), 
 
 const retryRunRow = `/* retryRun */
 update holdfast.runs set state = 'blocked', worker_id = null, handovers = attempt, cancel = null, cancel_reason = null, error = null,
-       deadline = null, ended_at = null, run_at = now(), updated_at = now()
+       deadline = null, ended_at = null, run_at = now(), updated_at = now(), ordinal = null,
+       told_from = (select coalesce(max(e.last) + 1, 0) from holdfast.run_events e where e.run_id = $1)
  where run_id = $1 and state in ('error', 'timeout') returning run_id`;
 
 /**

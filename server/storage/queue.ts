@@ -13,7 +13,8 @@ with next as (
    order by run_at, ord limit $2 for update skip locked),
 r as (
   update holdfast.runs u set state = 'running', worker_id = $1, attempt = u.attempt + 1, boot = ${BOOT}, updated_at = now(),
-         started_at = coalesce(u.started_at, now()), deadline = coalesce(u.deadline, now() + $4 * interval '1 ms')
+         started_at = coalesce(u.started_at, now()), deadline = coalesce(u.deadline, now() + $4 * interval '1 ms'),
+         is_watched = u.is_watched or exists (select from holdfast.watched_threads w where w.thread_id = u.thread_id)
     from next where u.run_id = next.run_id
   returning u.*, next.boot is distinct from u.boot as is_boot_new)
 select ${RUN_COLUMNS}, r.is_boot_new, t.config as thread_config,
@@ -38,12 +39,13 @@ update holdfast.runs set state = 'blocked', updated_at = now()
 
 const promoteRows = `/* promoteRuns */
 with next as (
-  select distinct on (r.thread_id) r.run_id from holdfast.runs r
+  select distinct on (r.thread_id) r.run_id, t.begun + 1 as ordinal from holdfast.runs r
+    join holdfast.threads t using (thread_id)
    where r.thread_id = any ($1::text[]) and r.state = 'blocked'
      and not exists (select from holdfast.runs l where l.thread_id = r.thread_id and l.state in ('ready', 'running'))
    order by r.thread_id, r.ord),
 promoted as (
-  update holdfast.runs r set state = 'ready', run_at = now(), updated_at = now()
+  update holdfast.runs r set state = 'ready', run_at = now(), updated_at = now(), ordinal = next.ordinal
     from next where r.run_id = next.run_id returning r.run_id, r.thread_id),
 open as (
   select r.thread_id, bool_or(r.state in ('delayed', 'blocked') and p.run_id is null) as has_waiting
@@ -52,6 +54,7 @@ open as (
 settled as (
   update holdfast.threads t
      set has_waiting = coalesce(o.has_waiting, false), updated_at = now(),
+         begun = t.begun + (select count(*) from promoted p where p.thread_id = t.thread_id),
          status = case when o.thread_id is not null then 'busy' when t.status <> 'busy' then t.status
            else t.resting end
     from unnest($1::text[]) as asked (thread_id)

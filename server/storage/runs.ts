@@ -23,6 +23,12 @@ export interface RunRow {
   readonly updated_at: Date;
   readonly started_at: Date | null;
   readonly ended_at: Date | null;
+  /** The how-manieth run of its thread it was to begin; null before. */
+  readonly ordinal: number | null;
+  /** Whether its events are told in the form of protocol v2 too. */
+  readonly is_watched: boolean;
+  /** Number of its first event that is shown under this ordinal. */
+  readonly told_from: number;
 }
 
 /** A run that this process owns now, with what of its thread it needs. */
@@ -64,6 +70,8 @@ export interface NewRun {
   readonly creates?: "no" | "thread" | "temporary" | undefined;
   /** How long a thread that is made is kept; 0 for ever. */
   readonly threadTtlMinutes?: number | undefined;
+  /** Tell its events in the form of protocol v2 too, even if nobody has followed the thread so far. */
+  readonly isWatched?: boolean | undefined;
   /** The first event, as a line of the log, if the run begins at once. */
   readonly firstLine?: string | undefined;
   /** The caller holds the thread's lock and has decided that this run may wait there or begin. */
@@ -71,7 +79,8 @@ export interface NewRun {
 }
 
 export const RUN_COLUMNS = `r.run_id, r.thread_id, r.assistant_id, r.state, r.attempt, r.handovers, r.multitask, r.cancel,
-  r.cancel_reason, r.webhook, r.deadline, r.metadata, r.kwargs, r.error, r.created_at, r.updated_at, r.started_at, r.ended_at`;
+  r.cancel_reason, r.webhook, r.deadline, r.metadata, r.kwargs, r.error, r.created_at, r.updated_at, r.started_at, r.ended_at,
+  r.ordinal, r.is_watched, r.told_from`;
 
 // A life of the database server: a restart gives a new start time, recovery after a crash resets the statistics.
 export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset from pg_stat_wal))`;
@@ -80,23 +89,26 @@ export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset
 const insertRunRow = `/* insertRun */
 with assistant as (select from holdfast.assistants where assistant_id = $3 and revision = $18),
 made as (
-  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy)
-  select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'), nullif($17::float8, 0), 'delete'
+  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun)
+  select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'), nullif($17::float8, 0), 'delete',
+         ($5 in ('running', 'ready'))::int
    where $14 <> 'no' and ($18::uuid is null or exists (select from assistant))
-  on conflict (thread_id) do nothing returning thread_id, config, false as was_written),
+  on conflict (thread_id) do nothing returning thread_id, config, begun, false as was_written),
 taken as (
   update holdfast.threads
      set status = 'busy', error = null, expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
-         has_waiting = has_waiting or $5 in ('blocked', 'delayed')
+         has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
    where thread_id = $2 and (status <> 'busy' or $15::boolean) and ($18::uuid is null or exists (select from assistant))
-  returning thread_id, config, state_updated_at > created_at as was_written),
+  returning thread_id, config, begun, state_updated_at > created_at as was_written),
 thread as (select * from made union all select * from taken),
 r as (
   insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, attempt, multitask, metadata, kwargs, idem_key,
-    run_at, deadline, boot, started_at, webhook)
+    run_at, deadline, boot, started_at, webhook, ordinal, is_watched)
   select $1, thread_id, $3, $4, $5, case when $5 = 'running' then 1 else 0 end, $6, $7, $9, $10,
     now() + $11 * interval '1 s', case when $5 = 'running' then now() + $12 * interval '1 ms' end,
-    case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13
+    case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13,
+    case when $5 in ('running', 'ready') then begun end,
+    $19 or exists (select from holdfast.watched_threads w where w.thread_id = $2)
     from thread
   returning *),
 event as (
@@ -156,6 +168,7 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       run.firstLine ?? null,
       run.threadTtlMinutes ?? 0,
       run.assistantRevision ?? null,
+      run.isWatched ?? false,
     ]);
     return row;
   } catch (error) {

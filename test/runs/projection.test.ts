@@ -10,7 +10,7 @@ import type { BaseMessage } from "@langchain/core/messages";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { LineReader, LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
-import { Projection } from "../../server/runs/modes.ts";
+import { isHidden, Projection } from "../../server/runs/modes.ts";
 import type { Chunk } from "../../server/runs/modes.ts";
 import { toWireJson } from "../../server/runs/wire-json.ts";
 
@@ -24,7 +24,7 @@ const asMessages = (payload: unknown, namespace: readonly string[] = []): Chunk 
 
 /** What a client gets for each piece, after a way through the log. */
 async function shown(pieces: readonly Chunk[]): Promise<{ event: string; data: unknown }[]> {
-  const projection = new Projection(["messages-tuple"]);
+  const projection = new Projection(["messages-tuple"], true);
   const writer = new LineWriter();
   const entries = pieces.flatMap((piece) => projection.entriesOf(piece));
   if (entries.length === 0) return [];
@@ -200,14 +200,14 @@ test("any sequence of messages, in any order and nesting, is the same JSON with 
 
 test("what is hidden, and what nobody asked for, is not shown", async () => {
   const hidden = asMessages([new AIMessageChunk("x"), about({ tags: ["langsmith:hidden"] })]);
-  expect(await shown([hidden])).toEqual([]);
-  const projection = new Projection(["values"]);
+  expect(isHidden(hidden)).toBe(true);
+  const projection = new Projection(["values"], true);
   expect(projection.entriesOf(asMessages([new AIMessageChunk("x"), about()]))).toEqual([]);
   expect(projection.entriesOf({ mode: "updates", namespace: [], payload: {} })).toEqual([]);
 });
 
 test("the tokens of one answer share one template, and only the first costs more than its text", () => {
-  const projection = new Projection(["messages-tuple"]);
+  const projection = new Projection(["messages-tuple"], true);
   const writer = new LineWriter();
   const lines = Array.from({ length: 100 }, (_, seq) => {
     const chunk = asMessages([new AIMessageChunk({ id: "a", content: " word" }), metadata]);

@@ -1,0 +1,186 @@
+// What one WebSocket is subscribed to. The thread is followed once, however many subscriptions there are; a new one first
+// gets what the others have passed already, and nothing newer comes in between.
+import type { WebSocket } from "ws";
+import { deadline } from "../clock.ts";
+import { CommandRefused, InputInvalid, messageOf } from "../errors.ts";
+import { uuidv7 } from "../ids.ts";
+import type { Engine } from "../runs/engine.ts";
+import type { Shown } from "../runs/protocol/entries.ts";
+import { isWanted } from "../runs/protocol/filter.ts";
+import type { Filter } from "../runs/protocol/filter.ts";
+import { followThread } from "../runs/protocol/follow-thread.ts";
+import { readCommand, run } from "./commands.ts";
+import type { Command } from "./commands.ts";
+import { parseBody } from "./ingress.ts";
+import { refuseUnknown } from "./protocol.ts";
+import { subscribe, unsubscribe } from "./protocol-schemas.ts";
+import { check } from "./schemas.ts";
+
+const MOST = 1000;
+const FULL_BYTES = 1024 * 1024;
+// A client that takes nothing for so long is cut off; it comes back and subscribes again.
+const STALLED_MS = 60_000;
+const FAILED = 1011;
+
+type Fields = Record<string, unknown>;
+
+export class Subscriptions {
+  readonly #engine: Engine;
+  readonly #threadId: string;
+  readonly #socket: WebSocket;
+  readonly #filters = new Map<string, Filter>();
+  readonly #gone = new AbortController();
+  /** One thing at a time is done and sent. */
+  #turn: Promise<void> = Promise.resolve();
+  #waiting = 0;
+  #isFollowing = false;
+  /** The number of the last event that was passed, wanted or not. */
+  #passed: number | undefined;
+
+  constructor(engine: Engine, threadId: string, socket: WebSocket) {
+    this.#engine = engine;
+    this.#threadId = threadId;
+    this.#socket = socket;
+  }
+
+  /** A command, as text. */
+  hear(text: string): void {
+    this.#waiting += 1;
+    // A client that sends without waiting for answers must not fill this server's memory.
+    if (this.#waiting >= MOST) this.#socket.pause();
+    void this.#inTurn(async () => {
+      this.#waiting -= 1;
+      if (this.#socket.isPaused && this.#waiting < MOST / 2) this.#socket.resume();
+      await this.#do(text);
+    });
+  }
+
+  close(): void {
+    this.#gone.abort();
+    this.#filters.clear();
+  }
+
+  #inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(() => (this.#gone.signal.aborted ? undefined : work()));
+    this.#turn = done.catch((error: unknown) => this.#fail(error));
+    return this.#turn;
+  }
+
+  async #do(text: string): Promise<void> {
+    let asked: Command;
+    try {
+      asked = readCommand(parseBody(text));
+    } catch (error) {
+      await this.#send({ type: "error", id: null, error: "invalid_argument", message: messageOf(error) });
+      return;
+    }
+    if (asked.method === "subscription.subscribe") {
+      await this.#subscribe(asked);
+      return;
+    }
+    const origin = { threadId: this.#threadId, text };
+    const more = (method: string, params: Fields): Fields | undefined =>
+      method === "subscription.unsubscribe" ? this.#unsubscribe(params) : undefined;
+    const answer = run(this.#engine, asked, origin, more);
+    await this.#send(await answer.catch((error: unknown) => this.#refused(asked, error)));
+  }
+
+  async #subscribe(asked: Command): Promise<void> {
+    const filter = filterOf(asked);
+    if ("fault" in filter) {
+      await this.#send({ type: "error", id: asked.id, error: "invalid_argument", message: filter.fault });
+      return;
+    }
+    const id = uuidv7();
+    const missed = await this.#missed(filter);
+    await this.#send({
+      type: "success",
+      id: asked.id,
+      result: { subscription_id: id, replayed_events: missed.length },
+      meta: { thread_id: this.#threadId },
+    });
+    for (const event of missed) await this.#sendText(event.json());
+    this.#filters.set(id, filter);
+    if (!this.#isFollowing) void this.#follow();
+  }
+
+  /** What a new subscription wants of the events that were passed before it came. */
+  async #missed(filter: Filter): Promise<Shown[]> {
+    const passed = this.#passed;
+    const missed: Shown[] = [];
+    if (passed === undefined) return missed;
+    for await (const events of followThread(this.#engine, this.#threadId, { signal: this.#gone.signal })) {
+      for (const event of events) {
+        if (event.seq > passed) return missed;
+        if (isWanted(event, filter)) missed.push(event);
+        if (event.seq === passed) return missed;
+      }
+    }
+    return missed;
+  }
+
+  #unsubscribe(params: Fields): Fields {
+    const { subscription_id: id } = check(unsubscribe, params);
+    if (!this.#filters.delete(id))
+      throw new CommandRefused("no_such_subscription", `This socket has no subscription ${id}.`);
+    return {};
+  }
+
+  async #follow(): Promise<void> {
+    this.#isFollowing = true;
+    const { signal } = this.#gone;
+    try {
+      for await (const events of followThread(this.#engine, this.#threadId, { signal }))
+        await this.#inTurn(async () => {
+          for (const event of events) {
+            this.#passed = event.seq;
+            const isAsked = [...this.#filters.values()].some((filter) => isWanted(event, filter));
+            if (isAsked) await this.#sendText(event.json());
+          }
+        });
+    } catch (error) {
+      if (!signal.aborted) this.#fail(error);
+    }
+  }
+
+  #refused({ id }: Command, error: unknown): Fields {
+    this.#engine.log.warn("command.failed", { thread_id: this.#threadId, reason: messageOf(error) });
+    return { type: "error", id, error: "unknown_error", message: messageOf(error) };
+  }
+
+  #send(message: Fields): Promise<void> {
+    return this.#sendText(JSON.stringify(message));
+  }
+
+  async #sendText(text: string): Promise<void> {
+    const socket = this.#socket;
+    if (socket.readyState !== socket.OPEN) return;
+    if (socket.bufferedAmount < FULL_BYTES) {
+      socket.send(text);
+      return;
+    }
+    const taken = new Promise<void>((resolve) => socket.send(text, () => resolve()));
+    const tooLate = deadline(STALLED_MS, this.#gone.signal);
+    const late = new Promise<void>((resolve) =>
+      tooLate.addEventListener("abort", () => resolve(), { once: true }),
+    );
+    await Promise.race([taken, late]);
+    if (tooLate.aborted) socket.terminate();
+  }
+
+  #fail(error: unknown): void {
+    this.#engine.log.warn("socket.broken", { thread_id: this.#threadId, reason: messageOf(error) });
+    this.#socket.close(FAILED, "Come back and subscribe again.");
+  }
+}
+
+function filterOf({ params }: Command): Filter | { fault: string } {
+  try {
+    const filter = check(subscribe, params);
+    refuseUnknown(filter);
+    return filter;
+  } catch (error) {
+    if (!(error instanceof InputInvalid)) throw error;
+    return { fault: error.message };
+  }
+}

@@ -1,0 +1,172 @@
+// The commands of protocol v2 that begin runs: new input, an answer to a question, a branch from an older checkpoint.
+import { createHash } from "node:crypto";
+import { now } from "../../clock.ts";
+import { CommandRefused, ThreadNotFound, ThreadWithoutGraph } from "../../errors.ts";
+import { findLastEvent } from "../../storage/events.ts";
+import { findRunByKey } from "../../storage/runs.ts";
+import { findNewestWatched } from "../../storage/watched.ts";
+import { createRun } from "../create.ts";
+import type { RunRequest } from "../create.ts";
+import type { Engine } from "../engine.ts";
+import { asFields } from "../input.ts";
+import { getThread, getStateText } from "../state.ts";
+import { threadSeq } from "./entries.ts";
+
+type Fields = Record<string, unknown>;
+
+// Official clients send a command again whose answer was lost: the same bytes, within seconds.
+const REPEAT_MS = 30_000;
+
+export interface RunStart {
+  readonly assistant_id: string;
+  readonly input: unknown;
+  readonly config?: Fields | undefined;
+  readonly metadata?: Fields | undefined;
+  readonly multitask_strategy: RunRequest["multitask_strategy"];
+  readonly strict_resume: boolean;
+}
+
+export interface Answers {
+  readonly responses: readonly { readonly interrupt_id: string; readonly response: unknown }[];
+  readonly update?: unknown;
+  readonly goto?: unknown;
+  readonly config?: Fields | undefined;
+  readonly metadata?: Fields | undefined;
+  readonly strict_resume: boolean;
+}
+
+/** Where a command came from, so that a repeat of it is known. */
+export interface Origin {
+  readonly threadId: string;
+  /** The client's number of the command, unique within a page. */
+  readonly id: number;
+  /** The whole command as it came. */
+  readonly text: string;
+  readonly idemKey?: string | undefined;
+}
+
+/** What a command answers: a run, and the number up to which the thread's events are older than it. */
+export interface Begun {
+  readonly runId: string;
+  readonly appliedThroughSeq: number;
+}
+
+/**
+ * Starts a run. While a question is open, input is the answer to it, unless a checkpoint is named.
+ * @throws what `createRun` throws
+ */
+export async function startRun(engine: Engine, origin: Origin, asked: RunStart): Promise<Begun> {
+  const { input, config, metadata = {}, multitask_strategy, strict_resume } = asked;
+  const place = asFields(asFields(config)["configurable"]);
+  const fork = place["checkpoint_id"];
+  const isAnswer =
+    input !== null && typeof fork !== "string" && (await openQuestions(engine, origin.threadId)).length > 0;
+  return begin(engine, origin, {
+    assistant_id: asked.assistant_id,
+    ...(isAnswer ? { command: { resume: input } } : { input }),
+    ...(typeof fork === "string" ? { checkpoint_id: fork } : {}),
+    config,
+    metadata,
+    multitask_strategy,
+    strict_resume,
+  });
+}
+
+/**
+ * Answers questions, all in one run.
+ * @throws CommandRefused when nothing is asked, or a question is not open and `strict_resume` does not leave the
+ * refusal to the graph
+ */
+export async function answer(engine: Engine, origin: Origin, asked: Answers): Promise<Begun> {
+  const { responses, update, goto, config, metadata = {}, strict_resume } = asked;
+  const open = await openQuestions(engine, origin.threadId);
+  if (open.length === 0 && !strict_resume)
+    throw new CommandRefused(
+      "invalid_argument",
+      "No question is open on this thread: there is nothing to answer.",
+    );
+  const stale = responses.find(({ interrupt_id: id }) => !open.includes(id));
+  if (stale && !strict_resume)
+    throw new CommandRefused(
+      "no_such_interrupt",
+      `Question ${stale.interrupt_id} is not open on this thread. Open are: ${open.join(", ")}.`,
+    );
+  const resume = Object.fromEntries(responses.map(({ interrupt_id: id, response }) => [id, response]));
+  return begin(engine, origin, {
+    assistant_id: await assistantOf(engine, origin.threadId),
+    command: { resume, update, goto },
+    config,
+    metadata,
+    multitask_strategy: "enqueue",
+    strict_resume,
+  });
+}
+
+/** The assistant that ran on a thread last. @throws ThreadNotFound, ThreadWithoutGraph */
+export async function assistantOf(engine: Engine, threadId: string): Promise<string> {
+  const { metadata } = await getThread(engine, threadId);
+  const id = metadata["assistant_id"] ?? metadata["graph_id"];
+  if (typeof id !== "string") throw new ThreadWithoutGraph(threadId);
+  return id;
+}
+
+type Request = Pick<
+  RunRequest,
+  | "assistant_id"
+  | "input"
+  | "command"
+  | "config"
+  | "metadata"
+  | "checkpoint_id"
+  | "multitask_strategy"
+  | "strict_resume"
+>;
+
+async function begin(engine: Engine, origin: Origin, request: Request): Promise<Begun> {
+  const key = keysOf(origin);
+  for (const earlier of key.earlier) {
+    const run = await findRunByKey(engine.database, earlier);
+    if (run && now() - run.created_at.getTime() < REPEAT_MS)
+      return { runId: run.run_id, appliedThroughSeq: 0 };
+  }
+  const appliedThroughSeq = await newestSeq(engine, origin.threadId);
+  const whole: RunRequest = {
+    ...request,
+    stream_mode: [],
+    stream_subgraphs: true,
+    if_not_exists: "create",
+    durability: "sync",
+  };
+  const run = await createRun(engine, origin.threadId, whole, { idemKey: key.now, isWatched: true });
+  return { runId: run.run_id, appliedThroughSeq };
+}
+
+/** The key of a command now, and those under which the same command may have come before. */
+function keysOf({ threadId, id, text, idemKey }: Origin): { now: string; earlier: string[] } {
+  if (idemKey !== undefined) return { now: idemKey, earlier: [] };
+  const hash = createHash("sha256").update(`${threadId}\n${id}\n${text}`).digest("hex");
+  const span = Math.floor(now() / REPEAT_MS);
+  return { now: `command ${hash} ${span}`, earlier: [`command ${hash} ${span - 1}`] };
+}
+
+/** The number of the thread's newest event; 0 when it has none. */
+async function newestSeq(engine: Engine, threadId: string): Promise<number> {
+  const run = await findNewestWatched(engine.database, threadId);
+  if (!run) return 0;
+  return threadSeq(run, Math.max(0, await findLastEvent(engine.database, run.run_id)));
+}
+
+/** Ids of the questions that the newest state of an idle thread asks. */
+async function openQuestions(engine: Engine, threadId: string): Promise<string[]> {
+  try {
+    const thread = await getThread(engine, threadId);
+    if (thread.status === "busy") return [];
+    const state = JSON.parse(await getStateText(engine, threadId)) as {
+      tasks?: { interrupts?: { id?: string }[] }[];
+    };
+    return (state.tasks ?? []).flatMap(({ interrupts = [] }) => interrupts.flatMap(({ id }) => id ?? []));
+  } catch (error) {
+    if (error instanceof ThreadNotFound) return [];
+    throw error;
+  }
+}

@@ -1,0 +1,85 @@
+// The events of a thread over all its runs, for as long as somebody watches. The log of one run after the other is
+// followed, so what is seen is committed, and is the same on every instance and at every later time.
+import { now } from "../../clock.ts";
+import { RunNotFound } from "../../errors.ts";
+import { persistently } from "../../persist.ts";
+import { findNewestWatched, watchThread } from "../../storage/watched.ts";
+import type { WatchedRun } from "../../storage/watched.ts";
+import type { Engine } from "../engine.ts";
+import { follow } from "../follow.ts";
+import type { Numbered } from "../lines.ts";
+import { addressOf, entryOf, placeOf, shownOf } from "./entries.ts";
+import type { Shown } from "./entries.ts";
+
+type Source = Pick<Engine, "database" | "live" | "hints" | "reader" | "ahead">;
+
+const TERMINAL = new Set(["completed", "failed", "interrupted"]);
+
+/**
+ * The thread's events, in batches, each event once and in order, for ever: until `signal` aborts.
+ * Without a cursor they begin with the run that began last, the live one if there is one.
+ * @param since the thread-wide number of the last event that the client has
+ */
+export async function* followThread(
+  source: Source,
+  threadId: string,
+  { since, signal }: { since?: number | undefined; signal: AbortSignal },
+): AsyncGenerator<Shown[]> {
+  await persistently(() => watchThread(source.database, threadId), { signal });
+  let { ordinal, position } = since === undefined ? await newest(source, threadId, signal) : placeOf(since);
+  while (!signal.aborted) {
+    const hinted = source.hints.next(threadId, signal);
+    const run = await persistently(() => source.ahead.from(threadId, ordinal), { signal });
+    if (!run) {
+      await hinted;
+      continue;
+    }
+    if (run.ordinal !== ordinal) position = -1;
+    yield* eventsOf(source, run, position, signal);
+    ordinal = run.ordinal + 1;
+    position = -1;
+  }
+}
+
+async function newest(
+  source: Source,
+  threadId: string,
+  signal: AbortSignal,
+): Promise<{ ordinal: number; position: number }> {
+  const run = await persistently(() => findNewestWatched(source.database, threadId), { signal });
+  return { ordinal: run?.ordinal ?? 0, position: -1 };
+}
+
+/** The events of one run from after `position` to its end. One that leaves no trace ends as interrupted. */
+async function* eventsOf(
+  source: Source,
+  run: WatchedRun,
+  position: number,
+  signal: AbortSignal,
+): AsyncGenerator<Shown[]> {
+  let after = Math.max(position, run.told_from - 1);
+  let last: Numbered | undefined;
+  try {
+    for await (const events of follow(source, run.run_id, { after, signal })) {
+      const told = events.filter(({ entry }) => entry.at !== undefined);
+      after = events.at(-1)?.seq ?? after;
+      last = told.at(-1) ?? last;
+      if (told.length > 0) yield told.map((event) => shownOf(run, event));
+    }
+  } catch (error) {
+    if (!(error instanceof RunNotFound)) throw error;
+  }
+  // Rolled back or deleted while somebody watched: its clients wait for an end.
+  const isOpen = last !== undefined && !isTerminal(last);
+  if (!signal.aborted && isOpen) yield [shownOf(run, { seq: after + 1, entry: interrupted() })];
+}
+
+function isTerminal({ entry }: Numbered): boolean {
+  const { name, namespace } = addressOf(entry);
+  if (name !== "lifecycle" || namespace.length > 0 || !("data" in entry)) return false;
+  const { data } = JSON.parse(entry.data) as { data: { event: string } }; // written by entryOf
+  return TERMINAL.has(data.event);
+}
+
+const interrupted = (): Numbered["entry"] =>
+  entryOf({ name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' }, now());

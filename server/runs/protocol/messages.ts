@@ -1,0 +1,135 @@
+// Messages of protocol v2: a message starts, its content blocks start, grow and finish one after the other, and the
+// message finishes. LangGraph tells a message in pieces that can be put together, or whole; neither says that a message
+// is complete, so it is when its node is.
+import { isMessage } from "../../privacy/envelopes.ts";
+import type { Message } from "../../privacy/envelopes.ts";
+import type { Entry, Template } from "../lines.ts";
+import { partsOf, toWireJson } from "../wire-json.ts";
+import { Blocks } from "./blocks.ts";
+import type { BlockEvent } from "./blocks.ts";
+import { entryOf, eventOf, headOf } from "./entries.ts";
+
+type Fields = Record<string, unknown>;
+
+interface Open {
+  readonly namespace: readonly string[];
+  readonly node: string | undefined;
+  readonly blocks: Blocks;
+  usage: unknown;
+  metadata: unknown;
+  /** For deltas of the block that is open: only their text differs. */
+  template: { readonly index: number; readonly of: Template } | undefined;
+}
+
+const ROLES: Readonly<Record<string, string>> = { human: "human", system: "system", tool: "tool" };
+
+export class MessageEvents {
+  readonly #now: () => number;
+  readonly #open = new Map<string, Open>();
+
+  /** @param now the time of the next event, in milliseconds */
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** A chunk of LangGraph's mode `messages`: a piece of a message, or a whole one, and where it comes from. */
+  entriesOf(payload: unknown): Entry[] {
+    const [message, about]: unknown[] = Array.isArray(payload) ? payload : [];
+    if (typeof message !== "object" || message === null || !isMessage(message)) return [];
+    const { langgraph_checkpoint_ns: ns, langgraph_node: node } = Object(about) as Fields;
+    const place = {
+      namespace: typeof ns === "string" && ns !== "" ? ns.split("|") : [],
+      node: typeof node === "string" ? node : undefined,
+    };
+    const { content, rest } = partsOf(message);
+    const fields = rest as Fields; // its own fields
+    const id = String(fields["id"]);
+    const known = this.#open.get(id);
+    const open = known ?? {
+      ...place,
+      blocks: new Blocks(),
+      usage: undefined,
+      metadata: undefined,
+      template: undefined,
+    };
+    const entries = known ? [] : [this.#entry(id, open, startOf(message, id, fields))];
+    this.#open.set(id, open);
+    open.usage = added(open.usage, fields["usage_metadata"]);
+    if (isFilled(fields["response_metadata"])) open.metadata = fields["response_metadata"];
+    for (const event of open.blocks.take(content, fields, isPiece(message)))
+      entries.push(this.#blockEntry(id, open, event));
+    if (!isPiece(message)) entries.push(...this.#finish(id, open));
+    return entries;
+  }
+
+  /** Finishes the messages of a node that has ended; of every node when none is named. */
+  finish(namespace: readonly string[] = [], node?: string): Entry[] {
+    const entries: Entry[] = [];
+    for (const [id, open] of this.#open) {
+      const isWithin = namespace.every((segment, index) => open.namespace[index] === segment);
+      const segment = open.namespace[namespace.length] ?? "";
+      const isOfNode = node === undefined || segment === node || segment.startsWith(`${node}:`);
+      if (isWithin && isOfNode) entries.push(...this.#finish(id, open));
+    }
+    return entries;
+  }
+
+  #finish(id: string, open: Open): Entry[] {
+    this.#open.delete(id);
+    const entries = open.blocks.finish().map((event) => this.#blockEntry(id, open, event));
+    const usage = open.usage === undefined ? {} : { usage: open.usage };
+    const metadata = open.metadata === undefined ? {} : { responseMetadata: open.metadata };
+    entries.push(this.#entry(id, open, { event: "message-finish", ...usage, ...metadata }));
+    return entries;
+  }
+
+  #blockEntry(id: string, open: Open, told: BlockEvent): Entry {
+    const { event, text } = told;
+    if (text === undefined) return this.#entry(id, open, event);
+    const index = Number(event["index"]);
+    const known = open.template;
+    const of = known?.index === index ? known.of : templateOf(id, open, told);
+    open.template = { index, of };
+    return { template: of, text: JSON.stringify(text), at: this.#now() };
+  }
+
+  #entry(id: string, { namespace, node }: Open, data: Fields): Entry {
+    const text = toWireJson({ ...data, run_id: id });
+    return entryOf({ name: "messages", namespace, node, data: text }, this.#now());
+  }
+}
+
+/** A delta of a block without its text. Messages of one node that come at the same time are told apart by `run_id`. */
+function templateOf(id: string, { namespace, node }: Open, { event, field = "" }: BlockEvent): Template {
+  const { delta, ...rest } = event;
+  const before = JSON.stringify(rest).slice(0, -1);
+  const type = JSON.stringify(Object(delta).type);
+  return {
+    event: eventOf("messages", namespace),
+    prefix: `${headOf(node)}${before},"delta":{"type":${type},${JSON.stringify(field)}:`,
+    suffix: `},"run_id":${JSON.stringify(id)}}}`,
+  };
+}
+
+function startOf(message: Message, id: string, fields: Fields): Fields {
+  const role = ROLES[message.type] ?? "ai";
+  const call = role === "tool" ? { tool_call_id: fields["tool_call_id"] } : {};
+  return { event: "message-start", id, role, ...call };
+}
+
+const isPiece = (message: object): boolean => "concat" in message && typeof message.concat === "function";
+
+const isFilled = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && Object.keys(value).length > 0;
+
+/** Usage comes once, or in parts that add up. */
+function added(before: unknown, now: unknown): unknown {
+  if (typeof now !== "object" || now === null) return before;
+  if (typeof before !== "object" || before === null) return now;
+  const sum: Fields = { ...before };
+  for (const [key, value] of Object.entries(now)) {
+    const old = sum[key];
+    sum[key] = typeof value === "number" && typeof old === "number" ? old + value : value;
+  }
+  return sum;
+}

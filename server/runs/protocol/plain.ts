@@ -1,0 +1,62 @@
+// Values of a graph as protocol v2 shows them: messages are plain objects with a closed set of fields, and what a
+// provider left in `additional_kwargs` stays inside.
+import { everyField, isMessage } from "../../privacy/envelopes.ts";
+import { toWireJson } from "../wire-json.ts";
+
+type Fields = Record<string, unknown>;
+
+const TYPES: Readonly<Record<string, string>> = { assistant: "ai", user: "human" };
+
+/** JSON text of a value, its messages in the protocol's form. */
+export const toProtocolJson = (value: unknown): string => toWireJson(messagesPlain(value, new Set()));
+
+/** Replaces messages within arrays and plain objects; whatever else there is stays as it is. */
+function messagesPlain(value: unknown, above: Set<object>): unknown {
+  if (typeof value !== "object" || value === null || above.has(value)) return value;
+  if (isMessage(value)) return plainMessage({ ...everyField(value), type: value.type });
+  const isPlain = Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype;
+  if (!isPlain) return value;
+  above.add(value);
+  const made = Array.isArray(value)
+    ? value.map((item) => messagesPlain(item, above))
+    : Object.fromEntries(Object.entries(value).map(([key, item]) => [key, messagesPlain(item, above)]));
+  above.delete(value);
+  return made;
+}
+
+function plainMessage(fields: Fields): Fields {
+  const type = String(fields["type"]);
+  const message: Fields = { type: TYPES[type] ?? type, content: blocksOf(fields["content"]) };
+  for (const key of ["id", "name"])
+    if (fields[key] !== undefined && fields[key] !== null) message[key] = fields[key];
+  for (const key of ["response_metadata", "usage_metadata", "tool_calls", "invalid_tool_calls"])
+    if (isFilled(fields[key])) message[key] = fields[key];
+  if (type === "tool")
+    for (const key of ["tool_call_id", "status", "artifact"])
+      if (fields[key] !== undefined) message[key] = fields[key];
+  return message;
+}
+
+/** Content as the protocol names it. */
+export function blocksOf(content: unknown): unknown {
+  if (!Array.isArray(content)) return content ?? "";
+  return content.map((block: unknown) =>
+    typeof block === "object" && block !== null ? blockOf({ ...block }) : block,
+  );
+}
+
+const DATA_BLOCKS = new Set(["image", "audio", "video", "file"]);
+
+/** One block: older names of a data block's fields become the protocol's. */
+export function blockOf(block: Fields): Fields {
+  if (!DATA_BLOCKS.has(String(block["type"]))) return block;
+  const { mimeType, data, ...rest } = block;
+  return {
+    ...rest,
+    ...(mimeType === undefined ? {} : { mime_type: mimeType }),
+    ...(data === undefined ? {} : { base64: data }),
+  };
+}
+
+const isFilled = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && Object.keys(value).length > 0;

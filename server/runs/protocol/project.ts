@@ -1,0 +1,160 @@
+// One pass over a graph, as the events that clients of protocol v2 expect. The same chunks make the events of legacy
+// clients, so a run executes once, whoever watches.
+import { convertToProtocolEvent, isCheckpointEnvelope } from "@langchain/langgraph/web";
+import type { StreamMode, StreamTransformer } from "@langchain/langgraph/web";
+import { dataOf } from "../lines.ts";
+import type { Entry } from "../lines.ts";
+import type { Chunk } from "../modes.ts";
+import { addressOf, entryOf, eventOf } from "./entries.ts";
+import { MessageEvents } from "./messages.ts";
+import { Mux } from "./mux.ts";
+import type { Event } from "./mux.ts";
+import { toProtocolJson } from "./plain.ts";
+
+type Fields = Record<string, unknown>;
+
+/** How a run ended, in the protocol's words. */
+export interface Terminal {
+  readonly event: "completed" | "failed" | "interrupted";
+  /** What else its clients are told: the error and, for an answer that was refused, why. */
+  readonly about?: Fields;
+  readonly error?: unknown;
+}
+
+export class ProtocolProjection {
+  readonly #graphName: string;
+  readonly #now: () => number;
+  readonly #mux: Mux;
+  readonly #messages: MessageEvents;
+  readonly #hasTransformers: boolean;
+  readonly #asked = new Set<string>();
+  /** A checkpoint by namespace, until the values come that belong to it. */
+  readonly #checkpoints = new Map<string, Event>();
+
+  /**
+   * @param now the time of the next event, in milliseconds, never before the last one's
+   * @param transformers what the graph was compiled with
+   */
+  constructor(graphName: string, now: () => number, transformers: readonly (() => StreamTransformer)[]) {
+    this.#graphName = graphName;
+    this.#now = now;
+    this.#mux = new Mux(transformers);
+    this.#hasTransformers = transformers.length > 0;
+    this.#messages = new MessageEvents(now);
+  }
+
+  /** An attempt begins. @param answered ids of the questions that the run was started to answer */
+  begin(answered: readonly string[]): Entry[] {
+    const running = this.#root({ event: "running", graph_name: this.#graphName });
+    if (answered.length === 0) return [running];
+    const data = JSON.stringify({ interrupt_ids: answered });
+    return [running, entryOf({ name: "input.answered", namespace: [], data }, this.#now())];
+  }
+
+  /** The state that a takeover goes on from, for who has missed what the lost attempt told last. */
+  snapshot(values: unknown, checkpoint: Fields): Entry[] {
+    return [this.#entry("checkpoints", checkpoint), this.#entry("values", withoutInterrupts(values))];
+  }
+
+  entriesOf(chunk: Chunk): Entry[] {
+    const { mode, namespace, payload } = chunk;
+    if (mode === "messages") return this.#seen(this.#messages.entriesOf(payload));
+    if (mode === "checkpoints") {
+      const [event] = eventsOf(chunk);
+      if (event) this.#checkpoints.set(eventOf("", namespace), event);
+      return [];
+    }
+    const questions = mode === "values" || mode === "updates" ? this.#questions(chunk) : [];
+    const entries = this.#seen(this.#finished(chunk));
+    for (const event of mode === "values" ? this.#values(chunk) : eventsOf(chunk))
+      for (const made of this.#mux.push(event)) entries.push(this.#entryOf(made));
+    return [...entries, ...questions];
+  }
+
+  /** The run has ended. */
+  async end({ event, about = {}, error }: Terminal): Promise<Entry[]> {
+    const open = event === "completed" ? this.#seen(this.#messages.finish()) : [];
+    const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
+    const terminal = this.#root({ event, graph_name: this.#graphName, ...about });
+    return [...open, ...last.map((made) => this.#entryOf(made)), terminal];
+  }
+
+  /** Lets transformers see messages. LangGraph's own wants to know where they begin, and nothing more. */
+  #seen(entries: readonly Entry[]): Entry[] {
+    return entries.flatMap((entry) => {
+      if (!this.#hasTransformers && !("data" in entry && entry.data.includes('"event":"message-start"')))
+        return [entry];
+      const { namespace } = addressOf(entry);
+      const params = { ...(JSON.parse(dataOf(entry)) as Pick<Event["params"], "data" | "node">), namespace };
+      const event: Event = { type: "event", seq: 0, method: "messages", params: { ...params, timestamp: 0 } };
+      return this.#mux.push(event).map((made) => (made === event ? entry : this.#entryOf(made)));
+    });
+  }
+
+  #values({ namespace, payload }: Chunk): Event[] {
+    const key = eventOf("", namespace);
+    const checkpoint = this.#checkpoints.get(key);
+    this.#checkpoints.delete(key);
+    const values = withoutInterrupts(payload);
+    if (values !== payload && Object.keys(Object(values)).length === 0) return [];
+    const shown = eventsOf({ mode: "values", namespace, payload: values });
+    return checkpoint ? [checkpoint, ...shown] : shown;
+  }
+
+  /** Questions that the graph asks; those of a subgraph are told once, where they are seen first. */
+  #questions({ namespace, payload }: Chunk): Entry[] {
+    const asked = (Object(payload) as Fields)["__interrupt__"];
+    const entries: Entry[] = [];
+    for (const { id, value } of Array.isArray(asked) ? (asked as { id?: unknown; value?: unknown }[]) : []) {
+      if (typeof id !== "string" || this.#asked.has(id)) continue;
+      this.#asked.add(id);
+      const data = toProtocolJson({ interrupt_id: id, payload: value ?? null });
+      entries.push(entryOf({ name: "input.requested", namespace, data }, this.#now()));
+    }
+    return entries;
+  }
+
+  /** What ends with a node: its messages. */
+  #finished({ mode, namespace, payload }: Chunk): Entry[] {
+    const fields = Object(payload) as Fields;
+    if (mode === "updates")
+      return Object.keys(fields).flatMap((node) => this.#messages.finish(namespace, node));
+    if (mode === "tasks" && "result" in fields)
+      return this.#messages.finish(namespace, String(fields["name"]));
+    return [];
+  }
+
+  #root(data: Fields): Entry {
+    return this.#entry("lifecycle", data);
+  }
+
+  #entry(name: string, data: unknown): Entry {
+    return entryOf({ name, namespace: [], data: toProtocolJson(data) }, this.#now());
+  }
+
+  #entryOf({ method, params }: Event): Entry {
+    const { namespace, data, node } = params;
+    const name: unknown = method === "custom" ? Object(data).name : undefined;
+    // The log divides names by these; such an event is found under `custom` alone.
+    const isNamed = typeof name === "string" && !/[|\t\n]/.test(name);
+    const shown = isNamed ? `custom:${name}` : method;
+    return entryOf({ name: shown, namespace, node, data: toProtocolJson(data) }, this.#now());
+  }
+}
+
+/** The protocol's events for a chunk: one for each node of an update, none for what is LangGraph's own. */
+function eventsOf({ mode, namespace, payload }: Chunk): Event[] {
+  if (mode === "checkpoints" && !isCheckpointEnvelope(payload)) return [];
+  // A mode that it does not know makes no event.
+  const at = { namespace: [...namespace], mode: mode as StreamMode, seq: 0 };
+  if (mode !== "updates") return convertToProtocolEvent({ ...at, payload });
+  return Object.entries(Object(payload) as Fields)
+    .filter(([node]) => node !== "__interrupt__")
+    .flatMap(([node, update]) => convertToProtocolEvent({ ...at, payload: { [node]: update } }));
+}
+
+function withoutInterrupts(values: unknown): unknown {
+  if (typeof values !== "object" || values === null || !("__interrupt__" in values)) return values;
+  const { __interrupt__: _asked, ...rest } = values;
+  return rest;
+}

@@ -1,0 +1,67 @@
+// What a run tells followers of its thread by protocol v2, from its begin to its end.
+import { persistently } from "../../persist.ts";
+import type { Database } from "../../storage/database.ts";
+import type { AcceptedRun } from "../create.ts";
+import type { Outcome } from "../end.ts";
+import type { Graph } from "../graphs.ts";
+import { asFields } from "../input.ts";
+import type { Entry } from "../lines.ts";
+import { openClock } from "./clock.ts";
+import { ProtocolProjection } from "./project.ts";
+import type { Terminal } from "./project.ts";
+
+export interface Told {
+  readonly projection: Promise<ProtocolProjection>;
+  /** The first events of an attempt. */
+  begin(): Promise<Entry[]>;
+  /** The last ones of the run; none when it goes on elsewhere or leaves no trace. */
+  end(outcome: Outcome): Promise<Entry[]>;
+}
+
+interface Teller {
+  readonly database: Database;
+  readonly graphs: ReadonlyMap<string, Graph>;
+}
+
+export function tell({ database, graphs }: Teller, run: AcceptedRun): Told {
+  const transformers = graphs.get(run.graph_id)?.streamTransformers ?? [];
+  const opening = async (): Promise<ProtocolProjection> => {
+    const clock = await persistently(() => openClock(database, run.thread_id, run.ordinal ?? 0));
+    return new ProtocolProjection(run.graph_id, clock, transformers);
+  };
+  const projection = opening();
+  projection.catch(() => undefined); // whoever needs it is told
+  return {
+    projection,
+    begin: async () => (await projection).begin(answeredBy(run)),
+    end: async (outcome) => {
+      const terminal = terminalOf(outcome);
+      const open = await projection.catch(() => undefined);
+      return terminal && open ? open.end(terminal) : [];
+    },
+  };
+}
+
+// LangGraph names a question by a hash.
+const QUESTION_ID = /^[0-9a-f]{32}$/;
+
+/** Ids of the questions that the run answers by name. */
+function answeredBy({ kwargs }: AcceptedRun): string[] {
+  const ids = Object.keys(asFields(kwargs.command?.["resume"]));
+  return ids.every((id) => QUESTION_ID.test(id)) ? ids : [];
+}
+
+function terminalOf({ state, error, threadStatus, cause }: Outcome): Terminal | undefined {
+  if (state === "rolled back" || state === "handed over") return undefined;
+  if (state === "success") return { event: threadStatus === "interrupted" ? "interrupted" : "completed" };
+  if (state === "interrupted") return { event: "interrupted" };
+  const message = error?.message ?? "The run failed.";
+  return { event: "failed", error: cause ?? message, about: { error: message, ...refusalOf(cause) } };
+}
+
+/** Why an answer was refused, in the words that official clients read. */
+function refusalOf(cause: unknown): object {
+  if (!(cause instanceof Error) || cause.name !== "UnknownInterruptError") return {};
+  const { reason, interruptIds, pendingIds } = cause as Error & Record<string, unknown>; // read leniently
+  return { reason, interrupt_ids: interruptIds ?? [], pending_ids: pendingIds ?? [] };
+}

@@ -1,0 +1,80 @@
+// Threads that somebody follows by protocol v2, and their runs in the order in which they began.
+import type { Queryable } from "./database.ts";
+
+/** What the numbers of a run's events follow from. */
+export interface WatchedRun {
+  readonly run_id: string;
+  readonly ordinal: number;
+  readonly told_from: number;
+}
+
+const watchRow = `/* watchThread */
+insert into holdfast.watched_threads (thread_id) values ($1) on conflict do nothing`;
+
+const findNewestRow = `/* findNewestWatched */
+select run_id, ordinal, told_from from holdfast.runs
+ where thread_id = $1 and is_watched and ordinal is not null order by ordinal desc limit 1`;
+
+const listNextRows = `/* listNextWatched */
+select q.n::int as n, r.run_id, r.ordinal, r.told_from
+  from unnest($1::text[], $2::int[]) with ordinality as q (thread_id, ordinal, n)
+  join lateral (
+    select run_id, ordinal, told_from from holdfast.runs
+     where thread_id = q.thread_id and is_watched and ordinal >= q.ordinal order by ordinal limit 1) r on true`;
+
+// The newest checkpoint is the one with the greatest id: ids begin with the time.
+const findClockRow = `/* findClock */
+select (select c.checkpoint ->> 'ts' from public.checkpoints c
+         where c.thread_id = $1 and c.checkpoint_ns = '' order by c.checkpoint_id desc limit 1) as checkpoint_ts,
+       (select e.body from holdfast.run_events e
+         where e.run_id = (select r.run_id from holdfast.runs r
+           where r.thread_id = $1 and r.is_watched and r.ordinal <= $2
+             and exists (select from holdfast.run_events x where x.run_id = r.run_id)
+           order by r.ordinal desc limit 1)
+         order by e.seq desc limit 1) as body`;
+
+const deleteIdleRows = `/* deleteIdleWatches */
+with idle as (
+  select w.thread_id from holdfast.watched_threads w
+   where w.created_at < now() - interval '1 day'
+     and not exists (select from holdfast.threads t where t.thread_id = w.thread_id)
+   limit $1 for update skip locked)
+delete from holdfast.watched_threads w using idle where w.thread_id = idle.thread_id returning 1`;
+
+/** From now on the thread's runs are told in the form of protocol v2 too. The thread need not exist yet. */
+export async function watchThread(on: Queryable, threadId: string): Promise<void> {
+  await on.query(watchRow, [threadId]);
+}
+
+/** The run of a thread that began last. */
+export async function findNewestWatched(on: Queryable, threadId: string): Promise<WatchedRun | undefined> {
+  const [row] = await on.query<WatchedRun>(findNewestRow, [threadId]);
+  return row;
+}
+
+/** For each question the first run with this ordinal or a later one; `n` is the question's place, from 1. */
+export const listNextWatched = (
+  on: Queryable,
+  questions: readonly { threadId: string; ordinal: number }[],
+): Promise<(WatchedRun & { n: number })[]> =>
+  on.query(listNextRows, [
+    questions.map(({ threadId }) => threadId),
+    questions.map(({ ordinal }) => ordinal),
+  ]);
+
+/** The time of a thread's newest checkpoint, and the end of its log up to the run with this ordinal. */
+export async function findClock(
+  on: Queryable,
+  threadId: string,
+  ordinal: number,
+): Promise<{ checkpointTs: string | null; body: string | null }> {
+  const [row] = await on.query<{ checkpoint_ts: string | null; body: string | null }>(findClockRow, [
+    threadId,
+    ordinal,
+  ]);
+  return { checkpointTs: row?.checkpoint_ts ?? null, body: row?.body ?? null };
+}
+
+/** Forgets up to `limit` watched threads that were never made, or are gone. */
+export const deleteIdleWatches = async (transaction: Queryable, limit: number): Promise<number> =>
+  (await transaction.query(deleteIdleRows, [limit])).length;
