@@ -8,7 +8,7 @@ import { cursorOf } from "../runs/protocol/entries.ts";
 import type { Shown } from "../runs/protocol/entries.ts";
 import { isChannel, isWanted } from "../runs/protocol/filter.ts";
 import type { Filter } from "../runs/protocol/filter.ts";
-import { followThread } from "../runs/protocol/follow-thread.ts";
+import { followThread, watch } from "../runs/protocol/follow-thread.ts";
 import { readCommand, run } from "./commands.ts";
 import { readBody } from "./ingress.ts";
 import { eventStream } from "./protocol-schemas.ts";
@@ -37,6 +37,8 @@ export function protocolRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: n
       const { since, since_event_id: sinceEvent, ...filter } = check(eventStream, await readBody(context));
       refuseUnknown(filter);
       if (engine.stopping.aborted) throw new ServerStopping();
+      // Who has the headers sees every run that is accepted from then on.
+      await watch(engine, threadId);
       return stream(
         context,
         threadId,

@@ -8,7 +8,7 @@ import type { Engine } from "../runs/engine.ts";
 import type { Shown } from "../runs/protocol/entries.ts";
 import { isWanted } from "../runs/protocol/filter.ts";
 import type { Filter } from "../runs/protocol/filter.ts";
-import { followThread } from "../runs/protocol/follow-thread.ts";
+import { followThread, watch } from "../runs/protocol/follow-thread.ts";
 import { readCommand, run } from "./commands.ts";
 import type { Command } from "./commands.ts";
 import { parseBody } from "./ingress.ts";
@@ -92,6 +92,7 @@ export class Subscriptions {
       return;
     }
     const id = uuidv7();
+    await watch(this.#engine, this.#threadId);
     const missed = await this.#missed(filter);
     await this.#send({
       type: "success",

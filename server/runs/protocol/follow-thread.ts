@@ -15,6 +15,10 @@ type Source = Pick<Engine, "database" | "live" | "hints" | "reader" | "ahead">;
 
 const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 
+/** From now on the thread's runs are told by protocol v2. Before that a follower may miss some. */
+export const watch = ({ database }: Pick<Engine, "database">, threadId: string): Promise<void> =>
+  watchThread(database, threadId);
+
 /**
  * The thread's events, in batches, each event once and in order, for ever: until `signal` aborts.
  * Without a cursor they begin with the run that began last, the live one if there is one.
@@ -25,7 +29,6 @@ export async function* followThread(
   threadId: string,
   { since, signal }: { since?: number | undefined; signal: AbortSignal },
 ): AsyncGenerator<Shown[]> {
-  await persistently(() => watchThread(source.database, threadId), { signal });
   let { ordinal, position } = since === undefined ? await newest(source, threadId, signal) : placeOf(since);
   while (!signal.aborted) {
     const hinted = source.hints.next(threadId, signal);
