@@ -15,6 +15,7 @@ import {
 } from "../storage/expiry.ts";
 import { deleteThreads, keepLatest, lockPrunable } from "../storage/prune.ts";
 import { deleteExpiredItems } from "../storage/store.ts";
+import { deleteIdleWatches } from "../storage/watched.ts";
 import { deleteOldWebhooks } from "../storage/webhooks.ts";
 import type { Log } from "../telemetry/log.ts";
 
@@ -36,6 +37,7 @@ const SEGMENT_BYTES = 64 * 1024;
 const MOST_THREADS = 20;
 const MOST_WEBHOOKS = 500;
 const MOST_ITEMS = 500;
+const MOST_WATCHES = 500;
 const DELIVERED_DAYS = 7;
 const PARKED_DAYS = 90;
 // So that one job does not keep the others waiting for ever.
@@ -45,6 +47,7 @@ const jobs: Readonly<Record<string, Job>> = {
   "threads.expired": expireThreads,
   "runs.compacted": compactNext,
   "store.expired": (transaction) => deleteExpiredItems(transaction, MOST_ITEMS),
+  "threads.unwatched": (transaction) => deleteIdleWatches(transaction, MOST_WATCHES),
   "webhooks.removed": (transaction) =>
     deleteOldWebhooks(transaction, {
       deliveredDays: DELIVERED_DAYS,

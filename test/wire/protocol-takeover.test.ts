@@ -69,7 +69,8 @@ async function replay(
   const asked = JSON.stringify({ channels: ["lifecycle", "messages", "values"], since: 0 });
   const path = `${url}/threads/${threadId}/stream/events`;
   const response = await fetch(path, { method: "POST", body: asked, signal: gone.signal });
-  const body = response.body ?? expect.fail("no body");
+  const { body } = response;
+  if (!body) throw new Error("no body");
   let text = "";
   const reading = (async () => {
     for await (const chunk of body.pipeThrough(new TextDecoderStream())) text += chunk;

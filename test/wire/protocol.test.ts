@@ -9,30 +9,9 @@ import { startGate } from "../fixtures/gate.ts";
 import type { Gate } from "../fixtures/gate.ts";
 import { SIZES, useFleet } from "../support/fleet.ts";
 import type { Fleet } from "../support/fleet.ts";
+import { command, ended, roots, startRun, watch as watchThread } from "../support/protocol.ts";
+import type { Event } from "../support/protocol.ts";
 import { until } from "../support/until.ts";
-
-const ALL = [
-  "values",
-  "updates",
-  "messages",
-  "tools",
-  "lifecycle",
-  "input",
-  "checkpoints",
-  "tasks",
-  "custom",
-];
-
-interface Event {
-  readonly event_id: string;
-  readonly seq: number;
-  readonly method: string;
-  readonly params: {
-    readonly namespace: string[];
-    readonly timestamp: number;
-    readonly data: Record<string, unknown>;
-  };
-}
 
 let gate: Gate;
 beforeAll(async () => {
@@ -45,66 +24,12 @@ afterEach(async () => {
   for (const one of open.splice(0)) await one.dispose();
 });
 
-/** The whole of a thread's events as they come, over plain HTTP. */
-async function watch(fleet: Fleet, threadId: string, body: object = {}): Promise<Event[]> {
+/** A thread's events until the test is over. */
+function watch(fleet: Fleet, threadId: string, body: object = {}): Promise<Event[]> {
   const gone = new AbortController();
-  const events: Event[] = [];
-  const response = await fleet.fetch(`${fleet.url}/threads/${threadId}/stream/events`, {
-    method: "POST",
-    body: JSON.stringify({ channels: ALL, ...body }),
-    signal: gone.signal,
-  });
-  expect(response.headers.get("content-type")).toBe("text/event-stream");
-  void read(response, (event) => events.push(event)).catch(() => undefined);
   open.push({ dispose: () => gone.abort() });
-  return events;
+  return watchThread(fleet, threadId, gone.signal, body);
 }
-
-async function read(response: Response, seen: (event: Event) => void): Promise<void> {
-  let text = "";
-  const body = (response.body ?? expect.fail("no body")).pipeThrough(new TextDecoderStream());
-  for await (const chunk of body) {
-    text += chunk;
-    for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
-      const frame = text.slice(0, end).replaceAll(": heartbeat\n", "");
-      text = text.slice(end + 2);
-      const parts = /^event: (\S+)\ndata: (.*)\nid: (\d+)-(\d+)$/.exec(frame);
-      const event = JSON.parse(parts?.[2] ?? expect.fail(`not a frame: ${frame}`)) as Event;
-      expect([event.method, event.seq]).toEqual([parts?.[1], Number(parts?.[4])]);
-      seen(event);
-    }
-  }
-}
-
-async function command(
-  fleet: Fleet,
-  threadId: string,
-  method: string,
-  params: object,
-  id = 1,
-): Promise<Record<string, never>> {
-  const body = JSON.stringify({ id, method, params });
-  const response = await fleet.fetch(`${fleet.url}/threads/${threadId}/commands`, { method: "POST", body });
-  expect(response.status).toBe(200);
-  return (await response.json()) as Record<string, never>;
-}
-
-const start = (
-  fleet: Fleet,
-  threadId: string,
-  assistant: string,
-  input: unknown,
-  more: object = {},
-): ReturnType<typeof command> =>
-  command(fleet, threadId, "run.start", { assistant_id: assistant, input, ...more });
-
-const roots = (events: readonly Event[]): unknown[] =>
-  events
-    .filter(({ method, params }) => method === "lifecycle" && params.namespace.length === 0)
-    .map(({ params }) => params.data["event"]);
-
-const ended = (events: readonly Event[], count = 1): Promise<void> =>
-  until(() => roots(events).filter((event) => event !== "running").length >= count, "the run to end");
 
 const hello = { messages: [{ role: "user", content: "hello" }] };
 
@@ -158,7 +83,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     async ({ sdk }) => {
       const threadId = randomUUID();
       const events = await watch(fleet, threadId);
-      await start(fleet, threadId, "slow", { name: "earlier" });
+      await startRun(fleet, threadId, "slow", { name: "earlier" });
       await ended(events);
       const controller = control(fleet, "slow", { threadId, sdk });
       await controller.hydrate(threadId);
@@ -235,10 +160,10 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
   test("event ids survive a restart and never repeat", async () => {
     const threadId = randomUUID();
     const before = await watch(fleet, threadId);
-    await start(fleet, threadId, "echo", hello);
+    await startRun(fleet, threadId, "echo", hello);
     await ended(before);
     await fleet.restart();
-    await start(fleet, threadId, "echo", hello, { metadata: { second: true } });
+    await startRun(fleet, threadId, "echo", hello, { metadata: { second: true } });
     const all = await watch(fleet, threadId, { since: 0 });
     await ended(all, 2);
     expect(all.slice(0, before.length)).toEqual(before);
@@ -258,7 +183,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     const threadId = randomUUID();
     const fast = await watch(fleet, threadId);
     vi.setSystemTime(Date.now() + 60_000);
-    await start(fleet, threadId, "echo", hello);
+    await startRun(fleet, threadId, "echo", hello);
     await ended(fast);
     vi.useRealTimers();
     const controller = control(fleet, "echo", { threadId });
@@ -274,7 +199,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
   test("checkpoints comes right before its values", async () => {
     const threadId = randomUUID();
     const events = await watch(fleet, threadId);
-    await start(fleet, threadId, "slow", { name: "plain" });
+    await startRun(fleet, threadId, "slow", { name: "plain" });
     await ended(events);
     const values = [...events.entries()].filter(([, { method }]) => method === "values");
     expect(values.length).toBe(4);
@@ -335,7 +260,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     const before = opened;
     // As many heartbeats as a minute has at the usual interval of 5 s.
     await new Promise((resolve) => setTimeout(resolve, 1200));
-    await start(fleet, threadId, "echo", hello);
+    await startRun(fleet, threadId, "echo", hello);
     await ended(seen);
     expect(opened).toBe(before);
   });
@@ -343,7 +268,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
   test("a WebSocket subscribe is answered before its events", async () => {
     const threadId = randomUUID();
     const events = await watch(fleet, threadId);
-    await start(fleet, threadId, "echo", hello);
+    await startRun(fleet, threadId, "echo", hello);
     await ended(events);
     const socket = fleet.socket(`${fleet.url}/threads/${threadId}/stream`);
     open.push({ dispose: () => socket.close() });
@@ -398,7 +323,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
       control(fleet, "slow", { threadId, transport: "websocket" }),
     ];
     const raw = await watch(fleet, threadId);
-    await start(fleet, threadId, "slow", { name, gate: gate.url });
+    await startRun(fleet, threadId, "slow", { name, gate: gate.url });
     await gate.waitFor(name);
     await Promise.all([leaving.hydrate(threadId), staying.hydrate(threadId)]);
     await until(() => staying.rootStore.getSnapshot().isLoading, "the run to be seen");
@@ -420,7 +345,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
       namespaces: [[]],
       depth: 0,
     });
-    await start(fleet, threadId, "echo", hello);
+    await startRun(fleet, threadId, "echo", hello);
     await ended(shallow);
     expect(events.length).toBeGreaterThan(5);
     expect(events.every(({ params }) => params.namespace[0]?.startsWith("answer:"))).toBe(true);
@@ -437,7 +362,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
       type: "error",
       error: "invalid_argument",
     });
-    await start(fleet, threadId, "asksTwice", { name: "two" });
+    await startRun(fleet, threadId, "asksTwice", { name: "two" });
     await ended(events);
     const ids = events
       .filter(({ method }) => method === "input.requested")
@@ -470,8 +395,8 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     const client = new Client({ apiUrl: fleet.url, apiKey: null, callerOptions: { fetch: fleet.fetch } });
     const input = { messages: [{ role: "user", content: "once", id: randomUUID() }] };
     const [first, second] = await Promise.all([
-      start(fleet, threadId, "echo", input),
-      start(fleet, threadId, "echo", input),
+      startRun(fleet, threadId, "echo", input),
+      startRun(fleet, threadId, "echo", input),
     ]);
     expect(first).toMatchObject({ type: "success" });
     expect(Object(second["result"])).toEqual(Object(first["result"]));
