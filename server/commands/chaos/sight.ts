@@ -39,7 +39,7 @@ export class Sight {
     if (id === undefined) this.troubles.push(`an event ${event} without a number`);
     else this.#number(id, event);
     if (event === "metadata") this.#begin(data as { attempt?: number });
-    else if (event === "messages") this.#apply(data as [Message, unknown]);
+    else if (event === "messages") this.apply((data as [Message, unknown])[0]);
     else if (event === "values") this.#values = data as { messages?: readonly Message[] };
   }
 
@@ -76,7 +76,8 @@ export class Sight {
     this.#attempt = attempt;
   }
 
-  #apply([message]: [Message, unknown]): void {
+  /** A piece of a message, or its removal. */
+  apply(message: Message): void {
     const { id, type } = message;
     if (id === undefined) return;
     if (type === "remove") this.#streamed.delete(id);

@@ -1,0 +1,199 @@
+// The same client as the rig's own, over protocol v2: it starts its run by a command and follows its thread, with the
+// number of the last event it saw as the cursor wherever it comes back.
+import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Asked, Asker, Asking, Question } from "../server/commands/chaos/ask.ts";
+import { Sight } from "../server/commands/chaos/sight.ts";
+import type { Message } from "../server/commands/chaos/sight.ts";
+import { answerOf, framesOf } from "../server/commands/chaos/stream.ts";
+import { messageOf } from "../server/errors.ts";
+import { placeOf } from "../server/runs/protocol/entries.ts";
+
+const PATIENCE_MS = 90_000;
+const PAUSE_MS = 300;
+const CHANNELS = [
+  "lifecycle",
+  "messages",
+  "values",
+  "updates",
+  "checkpoints",
+  "tasks",
+  "custom",
+  "tools",
+  "input",
+];
+
+interface Event {
+  readonly event_id: string;
+  readonly seq: number;
+  readonly method: string;
+  readonly params: {
+    readonly namespace: readonly string[];
+    readonly data: Readonly<Record<string, unknown>>;
+  };
+}
+
+export function askOverProtocol(asker: Asker, question: Question, threadId: string = randomUUID()): Asking {
+  const accepted = Promise.withResolvers<void>();
+  const done = converse(asker, { ...question, threadId }, accepted.resolve).finally(accepted.resolve);
+  return { threadId, accepted: accepted.promise, done };
+}
+
+async function converse(
+  asker: Asker,
+  question: Question & { threadId: string },
+  onAccepted: () => void,
+): Promise<Asked> {
+  const { threadId } = question;
+  const sight = new Sight(asker);
+  const window = new Window(sight);
+  const troubles: string[] = [];
+  const { patienceMs = PATIENCE_MS, random } = asker;
+  const key = randomUUID();
+  let runId: string | undefined;
+  let until = Date.now() + patienceMs;
+  while (Date.now() < until) {
+    try {
+      runId ??= await start(asker, question, key);
+      onAccepted();
+      for await (const event of eventsOf(asker, threadId, window.last, sight)) {
+        until = Date.now() + patienceMs;
+        if (!window.take(event)) {
+          if (random.chance(asker.cutChance)) throw new Error("The client cut the line.");
+          continue;
+        }
+        const differs = await differenceTo(asker, threadId, window);
+        return { threadId, runId, sight, troubles: [...troubles, ...differs] };
+      }
+      troubles.push("a thread's stream was ended in order");
+    } catch (error) {
+      sight.note(`v2: ${messageOf(error)}`);
+      if (error instanceof Refused)
+        return { threadId, runId, sight, troubles: [...troubles, messageOf(error)] };
+    }
+    await delay(random.between(0, PAUSE_MS));
+  }
+  return { threadId, runId, sight, troubles: [...troubles, `Nothing came for ${patienceMs / 1000} s.`] };
+}
+
+class Refused extends Error {}
+
+async function start(
+  { address }: Asker,
+  question: Question & { threadId: string },
+  key: string,
+): Promise<string> {
+  const { threadId, assistant, input, config } = question;
+  const params = { assistant_id: assistant, input, config };
+  const response = await answerOf(`${address()}/threads/${threadId}/commands`, {
+    method: "POST",
+    headers: { "content-type": "application/json", "idempotency-key": key },
+    body: JSON.stringify({ id: 1, method: "run.start", params }),
+  });
+  const text = await response.text();
+  if (!response.ok) throw response.status < 500 ? new Refused(text) : new Error(text);
+  const { type, result } = JSON.parse(text) as { type: string; result?: { run_id: string } };
+  if (type !== "success" || !result) throw new Refused(text);
+  return result.run_id;
+}
+
+async function* eventsOf(
+  { address }: Asker,
+  threadId: string,
+  since: number | undefined,
+  sight?: Sight,
+): AsyncGenerator<Event> {
+  const base = address();
+  sight?.note(`v2: ${base} since ${since ?? "the last run"}`);
+  const response = await answerOf(`${base}/threads/${threadId}/stream/events`, {
+    method: "POST",
+    body: JSON.stringify({ channels: CHANNELS, ...(since === undefined ? {} : { since }) }),
+  });
+  if (!response.ok)
+    throw new Error(`The stream was refused with ${response.status}: ${await response.text()}`);
+  for await (const { data } of framesOf(response)) yield data as Event;
+}
+
+/** How what the client saw differs from what the thread tells afterwards, from its first event on. */
+async function differenceTo(asker: Asker, threadId: string, { ids }: Window): Promise<string[]> {
+  for (let tries = 0; tries < 100; tries += 1) {
+    try {
+      const told: string[] = [];
+      for await (const event of eventsOf(asker, threadId, 0)) {
+        told.push(event.event_id);
+        if (event.event_id === ids.at(-1)) break;
+      }
+      const at = told.findIndex((id, index) => id !== ids[index]);
+      if (at < 0 && told.length === ids.length) return [];
+      return [`it saw ${ids.length} events, ${told.length} are told now; number ${at} is another`];
+    } catch {
+      await delay(PAUSE_MS); // the line is what is broken here
+    }
+  }
+  return ["nobody told the thread's events again"];
+}
+
+/** Applies events as a chat window does, and looks at their numbers. */
+class Window {
+  readonly #sight: Sight;
+  readonly ids: string[] = [];
+  /** Pieces of messages go to the message that was begun under the same name. */
+  readonly #streamed = new Set<string>();
+  readonly #kept = new Set<string>();
+  #attempts = 0;
+  last: number | undefined;
+
+  constructor(sight: Sight) {
+    this.#sight = sight;
+  }
+
+  /** @returns whether the run is over */
+  take({ event_id: id, seq, method, params }: Event): boolean {
+    const { namespace, data } = params;
+    this.ids.push(id);
+    this.last = seq;
+    const { position } = placeOf(seq);
+    const isRoot = method === "lifecycle" && namespace.length === 0;
+    if (isRoot && data["event"] === "running") this.#begin(position);
+    this.#sight.take({
+      id: position,
+      event: method === "values" && namespace.length === 0 ? "values" : "v2",
+      data,
+    });
+    if (method === "values") this.#keep(data);
+    if (method === "messages") this.#grow(data);
+    return isRoot && data["event"] !== "running";
+  }
+
+  /** Attempts begin with an event for legacy clients, some with nothing else; what was not kept of the last one is gone. */
+  #begin(position: number): void {
+    for (let id = this.#sight.lastId + 1; id < position; id += 1) {
+      this.#attempts += 1;
+      this.#sight.take({ id, event: "metadata", data: { attempt: this.#attempts } });
+    }
+    for (const id of this.#streamed) if (!this.#kept.has(id)) this.#remove(id);
+  }
+
+  #keep({ messages = [] }: { messages?: Message[] }): void {
+    for (const message of messages) {
+      if (message.id === undefined || message.type !== "ai") continue;
+      this.#remove(message.id);
+      this.#kept.add(message.id);
+      this.#streamed.add(message.id);
+      this.#sight.apply(message);
+    }
+  }
+
+  #grow(data: Event["params"]["data"]): void {
+    const { event, run_id: id, delta } = data as { event: string; run_id: string; delta?: { text?: string } };
+    // A message that is kept is as it is, whatever is told of it again.
+    if (event !== "content-block-delta" || this.#kept.has(id)) return;
+    this.#streamed.add(id);
+    this.#sight.apply({ id, type: "ai", content: delta?.text ?? "" });
+  }
+
+  #remove(id: string): void {
+    this.#streamed.delete(id);
+    this.#sight.apply({ id, type: "remove", content: "" });
+  }
+}
