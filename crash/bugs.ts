@@ -6,6 +6,7 @@ import type { Fault } from "../server/commands/chaos/faults.ts";
 import { afterAll, calm, databaseCrash, kill9, zombie } from "../server/commands/chaos/faults.ts";
 import { messageOf } from "../server/errors.ts";
 import type { Violation } from "./report.ts";
+import { askOverProtocol } from "./protocol.ts";
 import { race } from "./races.ts";
 import { rolling } from "./rolling.ts";
 import { copySources } from "./sources.ts";
@@ -65,6 +66,11 @@ const SCENES = {
   zombie: playing(zombie(afterAll(500), 17_000), { answer: () => LONG, rounds: 2 }),
   // Half of the time somewhere else, and nothing but hints to live on: the poll that makes up for lost ones is gone.
   hints: playing(calm, { cutChance: 0.1, patienceMs: 10_000, speakers: [ask] }),
+  "followers of threads": playing(calm, { cutChance: 0.1, speakers: [askOverProtocol], rounds: 2 }),
+  "followers of threads under kill -9": playing(kill9(afterAll(1200)), {
+    speakers: [askOverProtocol],
+    rounds: 4,
+  }),
 } satisfies Record<string, Scene>;
 
 const withoutPoll: Replacement = {
@@ -201,6 +207,28 @@ const BUGS: readonly Bug[] = [
       },
     ],
     scenes: ["crash of the database"],
+  },
+  {
+    name: "who follows a thread and comes back begins its run again",
+    replacements: [
+      {
+        file: "runs/protocol/follow-thread.ts",
+        from: "Math.max(position, run.told_from - 1)",
+        to: "Math.min(position, run.told_from - 1)",
+      },
+    ],
+    scenes: ["followers of threads"],
+  },
+  {
+    name: "a takeover tells followers of threads of no new attempt",
+    replacements: [
+      {
+        file: "runs/execute.ts",
+        from: "  if (!told) return;\n",
+        to: "  if (!told || run.attempt > 1) return;\n",
+      },
+    ],
+    scenes: ["followers of threads under kill -9"],
   },
 ];
 

@@ -58,7 +58,9 @@ async function converse(
       onAccepted();
       for await (const event of eventsOf(asker, threadId, window.last, sight)) {
         until = Date.now() + patienceMs;
-        if (!window.take(event)) {
+        const isOver = window.take(event);
+        if (sight.troubles.length > 0) return { threadId, runId, sight, troubles };
+        if (!isOver) {
           if (random.chance(asker.cutChance)) throw new Error("The client cut the line.");
           continue;
         }

@@ -8,7 +8,7 @@ interface Row {
   readonly seq: number;
   readonly body: string;
 }
-type Plain = readonly [seq: number, event: string, data: string];
+type Plain = readonly [seq: number, event: string, data: string, at: number | undefined];
 
 // Everything a JSON string can hold: control characters, the log's own dividers, halves of surrogate pairs.
 const text = fc.oneof(
@@ -41,7 +41,19 @@ const attempt: fc.Arbitrary<Entry[]> = fc
       ),
       { minLength: 1, maxLength: 20 },
     ),
+  )
+  .chain((entries) =>
+    fc
+      .array(fc.option(fc.nat(2 ** 41), { nil: undefined }), {
+        minLength: entries.length,
+        maxLength: entries.length,
+      })
+      .map((times) => entries.map((entry, index) => withTime(entry, times[index]))),
   );
+
+/** Of protocol v2, if it has a time. */
+const withTime = (entry: Entry, at: number | undefined): Entry =>
+  at === undefined ? entry : { ...entry, at };
 
 /** The same with texts that grow, several at a time; now and then one is told anew. */
 const growing: fc.Arbitrary<Entry[]> = fc
@@ -88,7 +100,7 @@ const logOf = (entriesOf: fc.Arbitrary<Entry[]>): fc.Arbitrary<{ rows: Row[]; wr
         };
         next += gap;
         for (const entry of entries) {
-          written.push([next, nameOf(entry), dataOf(entry)]);
+          written.push([next, nameOf(entry), dataOf(entry), entry.at]);
           lines.push(writer.line({ seq: next, entry }));
           next += 1;
           if (cuts.next().value) flush();
@@ -107,7 +119,7 @@ async function readFrom(rows: readonly Row[], start: number): Promise<{ read: Pl
   const read: Plain[] = [];
   for (const { seq, body } of rows.slice(start)) {
     for (const { seq: number, entry } of await reader.read(seq, body))
-      read.push([number, nameOf(entry), dataOf(entry)]);
+      read.push([number, nameOf(entry), dataOf(entry), entry.at]);
   }
   return { read, lookups };
 }
@@ -156,8 +168,10 @@ test("each event is one line, without the dividers in its parts", () => {
       for (const [seq, entry] of entries.entries()) {
         const line = writer.line({ seq, entry });
         expect(line).not.toContain("\n");
-        const parts = line.split("\t").length;
-        expect(parts).toBe(/^[DG]\t/.test(line) ? 5 : line.startsWith("e\t") ? 3 : 2);
+        const bare = line.replace(/^@\d+\t/, "");
+        expect(bare === line).toBe(entry.at === undefined);
+        const parts = bare.split("\t").length;
+        expect(parts).toBe(/^[DG]\t/.test(bare) ? 5 : bare.startsWith("e\t") ? 3 : 2);
       }
     }),
   );

@@ -1,0 +1,112 @@
+// Content blocks of a message: however a provider cuts it into pieces, they are told one after the other, and together
+// they are the message.
+import { AIMessageChunk } from "@langchain/core/messages";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { Blocks } from "../../server/runs/protocol/blocks.ts";
+import { toProtocolJson } from "../../server/runs/protocol/plain.ts";
+
+type Fields = Record<string, unknown>;
+
+interface Piece {
+  readonly content: unknown;
+  readonly tool_call_chunks?: readonly Fields[];
+}
+
+function mustBe(holds: boolean, rule: string): void {
+  if (!holds) throw new Error(`Broken: ${rule}.`);
+}
+
+/** What a client has put together, block by block; fails where the order of the protocol is broken. */
+function assembled(pieces: readonly Piece[]): Fields[] {
+  const blocks = new Blocks();
+  const told = pieces.flatMap(({ content, ...fields }) => blocks.take(content, { ...fields }, true));
+  const finished: Fields[] = [];
+  let open: { index: unknown; content: Fields } | undefined;
+  for (const { event } of [...told, ...blocks.finish()]) {
+    if (event["event"] === "content-block-start") {
+      mustBe(open === undefined && event["index"] === finished.length, "one block at a time, in order");
+      open = { index: event["index"], content: { ...(event["content"] as Fields) } };
+    } else if (event["event"] === "content-block-delta") {
+      mustBe(event["index"] === open?.index, "a delta or an end belongs to the block that is open");
+      const delta = event["delta"] as Fields;
+      const field = { "text-delta": "text", "reasoning-delta": "reasoning", "tool-call-delta": "args" }[
+        String(delta["type"])
+      ];
+      if (open && field) open.content[field] = String(open.content[field]) + String(delta[field]);
+    } else {
+      mustBe(event["index"] === open?.index, "a delta or an end belongs to the block that is open");
+      finished.push({ told: event["content"], grown: open?.content });
+      open = undefined;
+    }
+  }
+  expect(open).toBeUndefined();
+  return finished;
+}
+
+const word = fc.string({ minLength: 1, maxLength: 5 });
+const run = (kind: "text" | "parts" | "thinking" | "call"): fc.Arbitrary<{ kind: string; words: string[] }> =>
+  fc.array(word, { minLength: 1, maxLength: 5 }).map((words) => ({ kind, words }));
+const runs = fc.array(fc.oneof(run("text"), run("parts"), run("thinking"), run("call")), { maxLength: 6 });
+
+test("blocks never interleave, and their pieces make what the block holds at its end", () => {
+  fc.assert(
+    fc.property(runs, (given) => {
+      // Two runs of one kind are one block, unless they are calls.
+      const merged = given.filter(
+        ({ kind }, index) => index === 0 || kind === "call" || kind !== given[index - 1]?.kind,
+      );
+      const pieces = merged.flatMap(({ kind, words }, index): Piece[] =>
+        words.map((text) => {
+          if (kind === "text") return { content: text };
+          if (kind === "parts") return { content: [{ type: "text", text, index }] };
+          if (kind === "thinking") return { content: [{ type: "thinking", thinking: text, index }] };
+          return { content: "", tool_call_chunks: [{ id: `call-${index}`, name: "any", args: text, index }] };
+        }),
+      );
+      const finished = assembled(pieces);
+      expect(finished.length).toBe(merged.length);
+      for (const [index, { kind, words }] of merged.entries()) {
+        const whole = words.join("");
+        const { told, grown } = finished[index] as { told: Fields; grown: Fields };
+        const field = { call: "args", thinking: "reasoning" }[kind] ?? "text";
+        expect(grown[field]).toBe(whole);
+        // Arguments are parsed at the end.
+        expect(kind === "call" ? told["id"] : told[field]).toBe(kind === "call" ? `call-${index}` : whole);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("arguments that are no JSON are told as a call that is not valid", () => {
+  const piece = { content: "", tool_call_chunks: [{ id: "c", name: "any", args: '{"a":', index: 0 }] };
+  expect(assembled([piece])[0]?.["told"]).toEqual({
+    type: "invalid_tool_call",
+    id: "c",
+    name: "any",
+    args: '{"a":',
+    error: "The arguments are not valid JSON.",
+  });
+});
+
+test("data comes under the protocol's names, and what a provider keeps beside a message stays inside", () => {
+  const [image] = assembled([{ content: [{ type: "image", data: "QUJD", mimeType: "image/png" }] }]);
+  expect(image?.["told"]).toEqual({ type: "image", base64: "QUJD", mime_type: "image/png" });
+  const message = new AIMessageChunk({
+    id: "m",
+    content: [{ type: "image", data: "QUJD", mimeType: "image/png" }],
+    additional_kwargs: { secret: 1 },
+    response_metadata: { model_name: "any" },
+  });
+  expect(JSON.parse(toProtocolJson({ messages: [message] }))).toEqual({
+    messages: [
+      {
+        type: "ai",
+        id: "m",
+        content: [{ type: "image", base64: "QUJD", mime_type: "image/png" }],
+        response_metadata: { model_name: "any" },
+      },
+    ],
+  });
+});
