@@ -176,7 +176,10 @@ class Window {
     for (const id of this.#streamed) if (!this.#kept.has(id)) this.#remove(id);
   }
 
+  /** Values are the whole truth: what they held before and do not hold now is gone. */
   #keep({ messages = [] }: { messages?: Message[] }): void {
+    const held = new Set(messages.map(({ id }) => id));
+    for (const id of this.#kept) if (!held.has(id)) this.#remove(id);
     for (const message of messages) {
       if (message.id === undefined || message.type !== "ai") continue;
       this.#remove(message.id);
@@ -195,6 +198,7 @@ class Window {
   }
 
   #remove(id: string): void {
+    this.#kept.delete(id);
     this.#streamed.delete(id);
     this.#sight.apply({ id, type: "remove", content: "" });
   }

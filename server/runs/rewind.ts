@@ -12,6 +12,7 @@ import type { Graph } from "./graphs.ts";
 import { asFields } from "./input.ts";
 import { dataOf, nameOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
+import { begunBy } from "./protocol/messages.ts";
 import type { ProtocolProjection } from "./protocol/project.ts";
 import type { Recording } from "./record.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
@@ -57,10 +58,10 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const told = await streamedMessages(engine, run.run_id);
   const remove = (id: string, event: string): Promise<void> | undefined =>
     recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
-  for (const [id, { event }] of told) if (!kept.has(id)) await remove(id, event);
+  for (const [id, { event }] of told.messages) if (!kept.has(id)) await remove(id, event);
   for (const [id, message] of asked.includes("messages-tuple") ? kept : []) {
     if (before.has(id)) continue;
-    const shown = told.get(id);
+    const shown = told.messages.get(id);
     if (shown?.text === message["content"]) continue;
     if (shown) await remove(id, shown.event);
     await recording.append({ event: shown?.event ?? "messages", data: JSON.stringify([message, {}]) });
@@ -72,9 +73,10 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     const { values, config, parentConfig, metadata } = newest.seen;
     const { step, source } = { ...metadata };
     const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
-    const id: unknown = config.configurable?.["checkpoint_id"];
-    const envelope = { id, ...(parent ? { parent_id: parent } : {}), step, source };
-    for (const entry of protocol?.snapshot(values, envelope) ?? []) await recording.append(entry);
+    const point: unknown = config.configurable?.["checkpoint_id"];
+    const envelope = { id: point, ...(parent ? { parent_id: parent } : {}), step, source };
+    const lost = [...told.begun].filter((id) => !kept.has(id));
+    for (const entry of protocol?.snapshot(values, envelope, lost) ?? []) await recording.append(entry);
   }
   const hasAskedAgain = await withdrawAnswer(engine.database, { ...run, workerId: engine.workerId });
   return hasAskedAgain || (first !== undefined && isNewestOfRun(engine.database, run.thread_id, run.run_id));
@@ -86,16 +88,26 @@ interface Told {
   readonly text: string | undefined;
 }
 
-/** The messages that clients have seen parts of, by id. */
-async function streamedMessages(engine: Engine, runId: string): Promise<Map<string, Told>> {
-  const told = new Map<string, Told>();
+interface Streamed {
+  /** The messages that legacy clients have seen parts of, by id. */
+  readonly messages: Map<string, Told>;
+  /** Ids of the messages that were begun for clients of protocol v2. */
+  readonly begun: Set<string>;
+}
+
+async function streamedMessages(engine: Engine, runId: string): Promise<Streamed> {
+  const told: Streamed = { messages: new Map(), begun: new Set() };
   for await (const events of readLog(engine.reader, runId)) for (const { entry } of events) note(entry, told);
   return told;
 }
 
-function note(entry: Entry, told: Map<string, Told>): void {
+function note(entry: Entry, { messages: told, begun }: Streamed): void {
   const event = nameOf(entry);
-  if (entry.at !== undefined) return; // told to other clients
+  if (entry.at !== undefined) {
+    const id = begunBy(entry);
+    if (id !== undefined) begun.add(id);
+    return;
+  }
   if (event !== "messages" && !event.startsWith("messages|")) return;
   const parsed: unknown = JSON.parse(dataOf(entry));
   const message: unknown = Array.isArray(parsed) ? parsed[0] : undefined;

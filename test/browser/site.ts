@@ -19,12 +19,18 @@ export interface Site {
 
 /** Builds the page and serves it. */
 export async function startSite(): Promise<Site> {
+  const root = join(import.meta.dirname, "page");
   const outDir = await mkdtemp(join(tmpdir(), "holdfast-page-"));
   await build({
-    root: join(import.meta.dirname, "page"),
+    root,
     configFile: false,
     logLevel: "error",
-    build: { outDir, emptyOutDir: true, chunkSizeWarningLimit: 4000 },
+    build: {
+      outDir,
+      emptyOutDir: true,
+      chunkSizeWarningLimit: 4000,
+      rolldownOptions: { input: ["index.html", "protocol.html"].map((page) => join(root, page)) },
+    },
   });
   const server = createHttpServer((request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");

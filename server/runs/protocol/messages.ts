@@ -62,6 +62,11 @@ export class MessageEvents {
     return entries;
   }
 
+  /** Ids of messages that have begun and not finished. */
+  openIds(): string[] {
+    return [...this.#open.keys()];
+  }
+
   /** Finishes the messages of a node that has ended; of every node when none is named. */
   finish(namespace: readonly string[] = [], node?: string): Entry[] {
     const entries: Entry[] = [];
@@ -132,4 +137,11 @@ function added(before: unknown, now: unknown): unknown {
     sum[key] = typeof value === "number" && typeof old === "number" ? old + value : value;
   }
   return sum;
+}
+
+/** The id of the message that an entry of the log begins. */
+export function begunBy(entry: Entry): string | undefined {
+  if (!("data" in entry) || !entry.data.includes('"event":"message-start"')) return undefined;
+  const { data } = JSON.parse(entry.data) as { data: { event: string; id: string } }; // our own line
+  return data.event === "message-start" ? data.id : undefined;
 }

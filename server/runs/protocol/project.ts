@@ -6,7 +6,7 @@ import { dataOf } from "../lines.ts";
 import type { Entry } from "../lines.ts";
 import type { Chunk } from "../modes.ts";
 import { addressOf, entryOf, eventOf } from "./entries.ts";
-import { MessageEvents } from "./messages.ts";
+import { MessageEvents, begunBy } from "./messages.ts";
 import { Mux } from "./mux.ts";
 import type { Event } from "./mux.ts";
 import { toProtocolJson } from "./plain.ts";
@@ -28,6 +28,8 @@ export class ProtocolProjection {
   readonly #messages: MessageEvents;
   readonly #hasTransformers: boolean;
   readonly #asked = new Set<string>();
+  /** The newest values of the graph itself. */
+  #last: unknown;
   /** A checkpoint by namespace, until the values come that belong to it. */
   readonly #checkpoints = new Map<string, Event>();
 
@@ -51,9 +53,18 @@ export class ProtocolProjection {
     return [running, entryOf({ name: "input.answered", namespace: [], data }, this.#now())];
   }
 
-  /** The state that a takeover goes on from, for who has missed what the lost attempt told last. */
-  snapshot(values: unknown, checkpoint: Fields): Entry[] {
-    return [this.#entry("checkpoints", checkpoint), this.#entry("values", withoutInterrupts(values))];
+  /**
+   * The state that a takeover goes on from, for who has missed what the lost attempt told last.
+   * @param lost ids of messages that the lost attempt has begun to tell and not kept
+   */
+  snapshot(values: unknown, checkpoint: Fields, lost: readonly string[]): Entry[] {
+    const kept = withoutInterrupts(values);
+    this.#last = kept;
+    return [
+      ...this.#withdrawal(kept, lost).slice(0, 1),
+      this.#entry("checkpoints", checkpoint),
+      this.#entry("values", kept),
+    ];
   }
 
   entriesOf(chunk: Chunk): Entry[] {
@@ -73,7 +84,10 @@ export class ProtocolProjection {
 
   /** The run has ended. */
   async end({ event, about = {}, error }: Terminal): Promise<Entry[]> {
-    const open = event === "completed" ? this.#seen(this.#messages.finish()) : [];
+    const open =
+      event === "completed"
+        ? this.#seen(this.#messages.finish())
+        : this.#withdrawal(this.#last, this.#messages.openIds());
     const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
     const terminal = this.#root({ event, graph_name: this.#graphName, ...about });
     return [...open, ...last.map((made) => this.#entryOf(made)), terminal];
@@ -82,13 +96,27 @@ export class ProtocolProjection {
   /** Lets transformers see messages. LangGraph's own wants to know where they begin, and nothing more. */
   #seen(entries: readonly Entry[]): Entry[] {
     return entries.flatMap((entry) => {
-      if (!this.#hasTransformers && !("data" in entry && entry.data.includes('"event":"message-start"')))
-        return [entry];
+      if (!this.#hasTransformers && begunBy(entry) === undefined) return [entry];
       const { namespace } = addressOf(entry);
       const params = { ...(JSON.parse(dataOf(entry)) as Pick<Event["params"], "data" | "node">), namespace };
       const event: Event = { type: "event", seq: 0, method: "messages", params: { ...params, timestamp: 0 } };
       return this.#mux.push(event).map((made) => (made === event ? entry : this.#entryOf(made)));
     });
+  }
+
+  /**
+   * Takes half messages back. Clients from 1.15 on drop them when an attempt begins or a run ends; older ones keep what
+   * they have put together until it was in the values once and then is not.
+   */
+  #withdrawal(values: unknown, ids: readonly string[]): Entry[] {
+    const fields = Object(values) as Fields;
+    const messages: unknown = fields["messages"];
+    if (ids.length === 0 || !Array.isArray(messages)) return [];
+    const half = ids.map((id) => ({ type: "ai", id, content: "" }));
+    return [
+      this.#entry("values", { ...fields, messages: [...messages, ...half] }),
+      this.#entry("values", values),
+    ];
   }
 
   #values({ namespace, payload }: Chunk): Event[] {
@@ -97,6 +125,7 @@ export class ProtocolProjection {
     this.#checkpoints.delete(key);
     const values = withoutInterrupts(payload);
     if (values !== payload && Object.keys(Object(values)).length === 0) return [];
+    if (namespace.length === 0) this.#last = values;
     const shown = eventsOf({ mode: "values", namespace, payload: values });
     return checkpoint ? [checkpoint, ...shown] : shown;
   }
