@@ -95,6 +95,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
       expect(isOver).toBe(false);
       gate.open(name);
       await submitted;
+      await ended(events, 2);
       expect(roots(events)).toEqual(["running", "completed", "running", "completed"]);
       await until(
         () => JSON.stringify(controller.rootStore.getSnapshot().values).includes(`${name}:finish`),
