@@ -10,6 +10,7 @@
 -- 0008_store (breaking: no)
 -- 0009_compression (breaking: no)
 -- 0010_protocol (breaking: no)
+-- 0011_auth (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -83,6 +84,7 @@ create table holdfast.crons (
   error text,
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
+  auth json,
   constraint crons_assistant_id_fkey FOREIGN KEY (assistant_id) REFERENCES holdfast.assistants(assistant_id) ON DELETE CASCADE,
   constraint crons_on_run_completed CHECK ((on_run_completed = ANY (ARRAY['delete'::text, 'keep'::text]))),
   constraint crons_pkey PRIMARY KEY (cron_id),
@@ -168,6 +170,7 @@ create table holdfast.runs (
   ordinal integer,
   is_watched boolean default false not null,
   told_from integer default 0 not null,
+  auth json,
   constraint runs_cancel CHECK ((cancel = ANY (ARRAY['interrupt'::text, 'rollback'::text]))),
   constraint runs_pkey PRIMARY KEY (run_id),
   constraint runs_state CHECK ((state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text, 'success'::text, 'error'::text, 'timeout'::text, 'interrupted'::text]))),

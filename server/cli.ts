@@ -15,6 +15,7 @@ interface Shared {
   readonly config?: string;
   readonly host?: string;
   readonly port?: string;
+  readonly https?: true;
 }
 
 interface ChaosCommand extends Shared {
@@ -139,7 +140,8 @@ function serving(command: Command): Command {
   return command
     .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
     .option("--host <address>", "address to listen on (HOLDFAST_HOST)")
-    .option("--port <number>", "port to listen on (PORT)", numeric);
+    .option("--port <number>", "port to listen on (PORT)", numeric)
+    .option("--https", "speak HTTPS (HOLDFAST_HTTPS)");
 }
 
 async function dev(options: Shared): Promise<never> {
@@ -148,7 +150,8 @@ async function dev(options: Shared): Promise<never> {
   const { indexSamples } = await import("./commands/index-documents.ts");
   say(`Holdfast: graphs of ${graphs.path}`);
   const prepare = indexSamples(config, { graphsPath: graphs.path, say });
-  return serveUntilStopped({ config, graphs, say, mayModelBeOffline: true, prepare }, ({ url, graphIds }) => {
+  const allowed = { mayModelBeOffline: true, maySelfSign: true };
+  return serveUntilStopped({ config, graphs, say, ...allowed, prepare }, ({ url, graphIds }) => {
     say(`\nReady on ${url ?? ""} with graph ${graphIds.join(", ")}. Try:\n`);
     say(exampleFor(url ?? "", graphIds[0] ?? ""));
   });
@@ -176,8 +179,9 @@ async function settle(options: Shared = {}): Promise<Config> {
   return existsSync(config.graphs) ? (await configure(options)).config : config;
 }
 
-function overrides({ config, host, port }: Shared): Record<string, string | undefined> {
-  return { HOLDFAST_CONFIG: config && resolve(config), HOLDFAST_HOST: host, PORT: port };
+function overrides({ config, host, port, https }: Shared): Record<string, string | undefined> {
+  const path = config && resolve(config);
+  return { HOLDFAST_CONFIG: path, HOLDFAST_HOST: host, PORT: port, HOLDFAST_HTTPS: https && "on" };
 }
 
 function exampleFor(url: string, graphId: string): string {
@@ -187,7 +191,9 @@ function exampleFor(url: string, graphId: string): string {
     stream_mode: ["messages-tuple"],
     if_not_exists: "create",
   };
-  return `curl -N ${url}/threads/${uuidv7()}/runs/stream -H 'content-type: application/json' -d '${JSON.stringify(body)}'\n`;
+  // The certificate of dev is known to nobody.
+  const insecure = url.startsWith("https:") ? "-k " : "";
+  return `curl -N ${insecure}${url}/threads/${uuidv7()}/runs/stream -H 'content-type: application/json' -d '${JSON.stringify(body)}'\n`;
 }
 
 try {

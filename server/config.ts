@@ -33,6 +33,15 @@ const commaSeparated = z
       .map((one) => one.trim())
       .filter(Boolean),
   );
+const seeds = z.record(z.string(), z.record(z.string(), z.unknown()));
+const seedsOf = (text: string, context: z.RefinementCtx): z.output<typeof seeds> => {
+  try {
+    return seeds.parse(JSON.parse(text));
+  } catch {
+    context.addIssue({ code: "custom", message: "must be a JSON object of one object for each graph" });
+    return z.NEVER;
+  }
+};
 const setting = <Schema extends z.ZodType>(one: Setting<Schema>): Setting<Schema> => one;
 
 export const settings = {
@@ -51,17 +60,37 @@ export const settings = {
   host: setting({
     env: "HOLDFAST_HOST",
     schema: z.string().min(1).default("127.0.0.1"),
-    help: "Address the server listens on. There is no authentication yet: keep it on loopback or behind your own gateway.",
+    help: "Address the server listens on. Without auth in langgraph.json (docs/auth.md) everybody who reaches it may do everything: keep it on loopback or behind your own gateway.",
   }),
   port: setting({
     env: "PORT",
     schema: integer(0, 65_535).default(8123),
     help: "Port the server listens on; 0 picks a free one.",
   }),
+  https: setting({
+    env: "HOLDFAST_HTTPS",
+    schema: flag.prefault("off"),
+    help: "on: the server speaks HTTPS (--https). Without HOLDFAST_TLS_CERT only `holdfast dev` can: it makes a certificate for this machine that browsers have to be told to trust.",
+  }),
+  tlsCert: setting({
+    env: "HOLDFAST_TLS_CERT",
+    schema: z.string().min(1).optional(),
+    help: "File with the certificate, and those between it and its authority, in PEM form. Set with HOLDFAST_TLS_KEY: the server speaks HTTPS. Read at start.",
+  }),
+  tlsKey: setting({
+    env: "HOLDFAST_TLS_KEY",
+    schema: z.string().min(1).optional(),
+    help: "File with the private key of HOLDFAST_TLS_CERT in PEM form.",
+  }),
   graphs: setting({
     env: "HOLDFAST_CONFIG",
     schema: z.string().min(1).default("./langgraph.json"),
     help: "The langgraph.json that names the graphs to serve.",
+  }),
+  assistantSeeds: setting({
+    env: "LANGGRAPH_CONFIG",
+    schema: z.string().transform(seedsOf).optional(),
+    help: 'What the assistants that the server makes for its graphs begin with, as JSON by graph: their config, and under "context" their context. For example {"support": {"configurable": {"tone": "warm"}, "context": {"tenant": "acme"}}}. Assistants that exist keep what they have.',
   }),
   dataDir: setting({
     env: "HOLDFAST_DATA_DIR",

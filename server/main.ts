@@ -1,6 +1,7 @@
 // Builds a server from its parts, in order, and takes it down in the opposite one.
 // This file is the wiring diagram; it is also the only one that ends the process.
 import type { Server } from "node:http";
+import { createServer as createHttpsServer } from "node:https";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { serve } from "@hono/node-server";
@@ -12,12 +13,17 @@ import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import type { Fetch } from "./http/app.ts";
 import { tendConnections } from "./http/connections.ts";
+import { loadCustomApp } from "./http/custom-app.ts";
+import type { Certificate } from "./http/certificate.ts";
 import { announceLoopback } from "./http/loopback.ts";
+import { certificateOf } from "./http/tls.ts";
 import { serveSockets } from "./http/websocket.ts";
-import { assistantIdOf, uuidv7 } from "./ids.ts";
+import { uuidv7 } from "./ids.ts";
 import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
 import { search } from "./retrieval/search.ts";
+import { seedAssistants } from "./runs/assistants.ts";
+import { loadAuthority } from "./runs/auth.ts";
 import { startCrons } from "./runs/crons.ts";
 import { drain } from "./runs/drain.ts";
 import type { Engine } from "./runs/engine.ts";
@@ -35,7 +41,6 @@ import { Totals } from "./runs/totals.ts";
 import { startWebhooks } from "./runs/webhook.ts";
 import { Worker } from "./runs/worker.ts";
 import { graphSettings } from "./services.ts";
-import { upsertSystemAssistants } from "./storage/assistants.ts";
 import { CheckpointBatch } from "./storage/checkpoint-batch.ts";
 import type { Database } from "./storage/database.ts";
 import { openDatabase } from "./storage/open.ts";
@@ -49,6 +54,8 @@ export interface ServerOptions {
   readonly graphs: GraphsFile;
   /** Answer with the offline model when no provider is configured. */
   readonly mayModelBeOffline: boolean;
+  /** Make a certificate for HTTPS when none is named. */
+  readonly maySelfSign?: boolean;
   /** Whether this process answers HTTP, executes runs, or both. */
   readonly role?: "all" | "http" | "worker";
   /** Told of each step, in words for a person. */
@@ -94,8 +101,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   wakeStoreQueues();
   const graphs = await loadGraphs(options.graphs);
   const graphIds = [...graphs.keys()];
-  const systemIds = graphIds.map((graphId) => ({ graphId, assistantId: assistantIdOf(graphId) }));
-  const own = await upsertSystemAssistants(database, systemIds);
+  const own = await seedAssistants(database, graphIds, config.assistantSeeds ?? {}, say);
   const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;
   if (!hasSessions) say("No DATABASE_DIRECT_URL behind the pooler: runs of a server that dies wait 15 s.");
   const workerId = uuidv7();
@@ -135,10 +141,14 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const instance = await startInstance(engine, worker, hasSessions);
   parts.defer(() => instance.stop());
 
-  const http = role === "worker" ? undefined : await serveHttp(engine, config);
-  if (http) parts.defer(announceLoopback(http.url));
+  const http = role === "worker" ? undefined : await serveHttp(engine, options);
+  if (http) parts.defer(announceLoopback(http.loopbackUrl));
   // Stopped after the runs, so that those that end now still call back.
-  const webhooks = startWebhooks({ ...engine, secrets: config.webhookSecrets, loopbackUrl: http?.url });
+  const webhooks = startWebhooks({
+    ...engine,
+    secrets: config.webhookSecrets,
+    loopbackUrl: http?.loopbackUrl,
+  });
   hints.whenDue("webhooks", () => webhooks.wake());
   parts.defer(() => webhooks.stop());
   parts.defer(() => {
@@ -152,16 +162,43 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
 }
 
-/** What answers requests; `sendAway` closes the sockets that it has let in. */
-interface Http {
-  readonly server: Server;
+interface Served {
+  readonly servers: readonly Server[];
   readonly url: string;
+  /** Where this process reaches itself. */
+  readonly loopbackUrl: string;
+  /** Closes the sockets that were let in. */
   readonly sendAway: () => Promise<void>;
 }
 
-async function serveHttp(engine: Engine, config: Config): Promise<Http> {
-  const listening = await listen(config, buildApp(engine, { ...config, ...versions() }));
-  return { ...listening, sendAway: serveSockets(listening.server, engine, config) };
+async function serveHttp(
+  engine: Engine,
+  { config, say, maySelfSign = false, graphs: { path, http, authPath } }: ServerOptions,
+): Promise<Served> {
+  const custom = http.app === undefined ? undefined : await loadCustomApp(path, http.app);
+  const authority = authPath === undefined ? undefined : await loadAuthority(path, authPath);
+  if (authority && !authority.hasHandlers)
+    say(`Auth: ${authPath} has no handlers (on), so whoever it lets in may do everything.`);
+  const certificate = await certificateOf(config, maySelfSign);
+  const fetch = buildApp(engine, { ...config, ...versions(), http, custom, authority });
+  const outside = await listen(config, fetch, certificate);
+  const takeSockets = (server: Server): (() => Promise<void>) =>
+    http.disable_runs ? async () => {} : serveSockets(server, engine, { ...config, authority });
+  const sendAway = takeSockets(outside.server);
+  const { url: outsideUrl } = outside;
+  if (!certificate) return { servers: [outside.server], url: outsideUrl, loopbackUrl: outsideUrl, sendAway };
+  // A certificate is for the name that clients use, and no process trusts one that it made for itself.
+  const inside = await listen({ host: "127.0.0.1", port: 0 }, fetch).catch((error: unknown) => {
+    outside.server.close();
+    throw error;
+  });
+  const sendAwayInside = takeSockets(inside.server);
+  return {
+    servers: [outside.server, inside.server],
+    url: outsideUrl,
+    loopbackUrl: inside.url,
+    sendAway: async () => void (await Promise.all([sendAway(), sendAwayInside()])),
+  };
 }
 
 /** The process ends itself as `kill -9` would. */
@@ -216,14 +253,18 @@ async function connectModel(
   }
 }
 
-function listen({ host, port }: Config, fetch: Fetch): Promise<{ server: Server; url: string }> {
+function listen(
+  { host, port }: Pick<Config, "host" | "port">,
+  fetch: Fetch,
+  certificate?: Certificate,
+): Promise<{ server: Server; url: string }> {
   return new Promise((resolve, reject) => {
-    // Without TLS or HTTP/2 options this is a plain http.Server.
-    const options = { fetch: fetch as Parameters<typeof serve>[0]["fetch"], port, hostname: host };
+    const tls = certificate && { createServer: createHttpsServer, serverOptions: { ...certificate } };
+    const options = { fetch: fetch as Parameters<typeof serve>[0]["fetch"], port, hostname: host, ...tls };
     const server = serve(options, (address) => {
       const name = host.includes(":") ? `[${host}]` : host;
-      resolve({ server, url: `http://${name}:${address.port}` });
-    }) as Server;
+      resolve({ server, url: `${tls ? "https" : "http"}://${name}:${address.port}` });
+    }) as Server; // or one of HTTPS, which has all that is used here; never HTTP/2
     tendConnections(server);
     server.once("error", (error) => {
       if (codeOf(error) !== "EADDRINUSE")
@@ -242,15 +283,15 @@ function listen({ host, port }: Config, fetch: Fetch): Promise<{ server: Server;
  * Leaves in order: balancers notice, runs end or are handed over, streams that are not over are cut.
  * Destroyed, not ended: a client of an unfinished stream must notice and come back.
  */
-async function leave(engine: Engine, http: Http | undefined, config: Config): Promise<void> {
-  const server = http?.server;
-  if (server && config.drainDelayMs > 0) await sleep(config.drainDelayMs);
-  const closed = new Promise<void>((resolve) => (server ? server.close(() => resolve()) : resolve()));
-  server?.closeIdleConnections();
+async function leave(engine: Engine, http: Served | undefined, config: Config): Promise<void> {
+  const servers = http?.servers ?? [];
+  if (servers.length > 0 && config.drainDelayMs > 0) await sleep(config.drainDelayMs);
+  const closed = servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+  for (const server of servers) server.closeIdleConnections();
   await drain(engine, config.drainMs);
   await http?.sendAway();
-  server?.closeAllConnections();
-  await closed;
+  for (const server of servers) server.closeAllConnections();
+  await Promise.all(closed);
 }
 
 function versions(): { version: string; langgraphVersion: string } {

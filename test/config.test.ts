@@ -112,3 +112,13 @@ test("a wrong secret is refused without showing it", async () => {
     expect(refusalOf(env)).not.toContain(secret);
   }
 });
+
+test("what the graphs' own assistants begin with is JSON by graph", () => {
+  const seeds = { support: { configurable: { tone: "warm" }, context: { tenant: "acme" } } };
+  expect(readConfig({ LANGGRAPH_CONFIG: JSON.stringify(seeds) }).assistantSeeds).toEqual(seeds);
+  expect(readConfig({ LANGGRAPH_CONFIG: "" }).assistantSeeds).toBeUndefined();
+  for (const wrong of ["{", "[]", "7", "null", '{"support": 7}', '{"support": [1]}'])
+    expect(refusalOf({ LANGGRAPH_CONFIG: wrong })).toBe(
+      "LANGGRAPH_CONFIG must be a JSON object of one object for each graph.",
+    );
+});

@@ -3,6 +3,8 @@ import { deadline } from "../clock.ts";
 import type { Config } from "../config.ts";
 import { messageOf } from "../errors.ts";
 import { listCollections } from "../storage/collections.ts";
+import { loadCustomApp } from "../http/custom-app.ts";
+import { loadAuthority } from "../runs/auth.ts";
 import { loadGraphs, readGraphsFile } from "../runs/graphs.ts";
 import type { Database } from "../storage/database.ts";
 import { checkSchema } from "../storage/migrate.ts";
@@ -25,7 +27,10 @@ export async function doctor(
   const findings = [
     await find("node", () => `Node ${process.versions.node}`),
     await find("graphs", async () => {
-      const graphs = await loadGraphs(await readGraphsFile(config.graphs));
+      const file = await readGraphsFile(config.graphs);
+      const graphs = await loadGraphs(file);
+      if (file.authPath !== undefined) await loadAuthority(file.path, file.authPath);
+      if (file.http.app !== undefined) await loadCustomApp(file.path, file.http.app);
       return [...graphs.keys()].join(", ");
     }),
     ...(await findInDatabase(config)),

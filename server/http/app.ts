@@ -3,12 +3,18 @@
 import { Hono } from "hono";
 import type { Context } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { AppError, BodyTooLarge, InputInvalid, messageOf } from "../errors.ts";
+import { AppError, AuthRefused, BodyTooLarge, InputInvalid, messageOf } from "../errors.ts";
+import type { Authority } from "../runs/auth.ts";
 import type { Engine } from "../runs/engine.ts";
+import type { GraphsFile } from "../runs/graphs.ts";
+import { checkAccess } from "./access.ts";
 import { assistantRoutes } from "./assistants.ts";
-import { crossOrigin } from "./cors.ts";
+import { authentication } from "./auth.ts";
+import { corsPolicyOf, crossOrigin } from "./cors.ts";
 import { cronRoutes } from "./crons.ts";
-import { healthRoutes } from "./health.ts";
+import { mountCustomApp } from "./custom-app.ts";
+import type { CustomApp } from "./custom-app.ts";
+import { metaRoutes, probeRoutes } from "./health.ts";
 import { protocolRoutes } from "./protocol.ts";
 import { pruneRoutes } from "./prune.ts";
 import { runRoutes } from "./runs.ts";
@@ -24,6 +30,11 @@ export interface AppOptions {
   readonly heartbeatMs: number;
   readonly version: string;
   readonly langgraphVersion: string;
+  readonly http: GraphsFile["http"];
+  /** The user's own app, in front of the API. */
+  readonly custom?: CustomApp | undefined;
+  /** Who may do what; undefined: everybody everything. */
+  readonly authority?: Authority | undefined;
 }
 
 /** Answers a request that came with these bindings of the Node server. */
@@ -31,23 +42,35 @@ export type Fetch = (request: Request, bindings: Bindings["Bindings"]) => Promis
 
 export function buildApp(engine: Engine, options: AppOptions): Fetch {
   const app = new Hono<Bindings>();
-  app.use(crossOrigin(options.corsOrigins));
+  app.use(crossOrigin(corsPolicyOf(options.corsOrigins, options.http.cors)));
   const onError = (): never => {
     throw new BodyTooLarge(options.maxBodyBytes);
   };
   app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
-  app.route("/", healthRoutes(engine, options));
-  app.route("/", assistantRoutes(engine));
-  app.route("/", threadRoutes(engine));
-  app.route("/", threadSearchRoutes(engine));
-  app.route("/", cronRoutes(engine, engine.egress));
-  app.route("/", pruneRoutes(engine));
-  app.route("/", storeRoutes(engine));
-  app.route("/", protocolRoutes(engine, options));
-  app.route("/", runRoutes(engine, options));
+  if (options.authority) app.use(authentication(options.authority));
+  if (options.custom) mountCustomApp(app, options.custom);
+  for (const part of served(engine, options)) {
+    checkAccess(part.routes);
+    app.route("/", part);
+  }
   app.notFound((context) => context.text(`No route ${context.req.method} ${context.req.path}`, 404));
   app.onError((error, context) => answer(engine, error, context));
   return async (request, bindings) => deliver(await app.fetch(request, bindings), bindings);
+}
+
+/** The routes of the API, without those that langgraph.json disables. */
+function served(engine: Engine, options: AppOptions): Hono<Bindings>[] {
+  const { http } = options;
+  return [
+    probeRoutes(engine),
+    ...(http.disable_meta ? [] : [metaRoutes(options)]),
+    ...(http.disable_assistants ? [] : [assistantRoutes(engine)]),
+    ...(http.disable_threads ? [] : [threadRoutes(engine), threadSearchRoutes(engine), pruneRoutes(engine)]),
+    ...(http.disable_runs
+      ? []
+      : [cronRoutes(engine, engine.egress), protocolRoutes(engine, options), runRoutes(engine, options)]),
+    ...(http.disable_store ? [] : [storeRoutes(engine)]),
+  ];
 }
 
 function answer(engine: Engine, error: Error, context: Context): Response {
@@ -62,12 +85,14 @@ function answer(engine: Engine, error: Error, context: Context): Response {
         route,
         code: error.code,
         reason: error.message,
+        ...(error.cause instanceof Error ? { cause: messageOf(error.cause), stack: error.cause.stack } : {}),
       });
     const headers = {
       "content-type": "text/plain; charset=UTF-8",
       "X-Holdfast-Code": error.code,
       // The rest of the body is not read: the client must not send its next request after it.
       ...(error instanceof BodyTooLarge ? { connection: "close" } : {}),
+      ...(error instanceof AuthRefused ? Object.fromEntries(error.headers) : {}),
     };
     return new Response(error.message, { status: error.status, headers });
   }

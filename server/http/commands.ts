@@ -1,11 +1,19 @@
 // Protocol v2: one command in, one answer out. Over HTTP and over a WebSocket it is the same.
 import type { z } from "zod";
-import { AppError, CheckpointNotFound, CommandRefused, InputInvalid, RunNotFound } from "../errors.ts";
+import {
+  AppError,
+  CheckpointNotFound,
+  CommandRefused,
+  InputInvalid,
+  RunNotFound,
+  ThreadNotFound,
+} from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
 import { answer, assistantOf, startRun } from "../runs/protocol/commands.ts";
 import type { Begun, Origin } from "../runs/protocol/commands.ts";
 import { checkpointsOf, treeOf, valuesOf } from "../runs/protocol/queries.ts";
-import { refuseUnstorable } from "./ingress.ts";
+import { guardThread } from "./auth.ts";
+import type { Asker } from "./auth.ts";
 import {
   agentTree,
   command,
@@ -15,7 +23,8 @@ import {
   stateGet,
   stateListCheckpoints,
 } from "./protocol-schemas.ts";
-import { check } from "./schemas.ts";
+import { keyOf, permitRun } from "./run-access.ts";
+import { check, runCreate } from "./schemas.ts";
 
 type Fields = Record<string, unknown>;
 export type Command = z.output<typeof command>;
@@ -24,6 +33,14 @@ export type Command = z.output<typeof command>;
 interface Done {
   readonly result: Fields;
   readonly meta?: Fields;
+}
+
+/** Where a command came from: the thread, its text, who sent it, and the key of the request if it has one. */
+export interface Sent {
+  readonly threadId: string;
+  readonly text: string;
+  readonly context: Asker;
+  readonly idemKey?: string | undefined;
 }
 
 /** What a transport offers besides: subscriptions, where there are any. */
@@ -36,48 +53,51 @@ export const readCommand = (body: unknown): Command => check(command, body);
  * Does a command. Whatever is wrong with it is an answer too.
  * @throws AppError that says the server cannot do it now
  */
-export async function run(
-  engine: Engine,
-  asked: Command,
-  origin: Omit<Origin, "id">,
-  more?: More,
-): Promise<Fields> {
+export async function run(engine: Engine, asked: Command, sent: Sent, more?: More): Promise<Fields> {
   try {
-    const { result, meta } = await dispatch(engine, asked, { ...origin, id: asked.id }, more);
-    return { type: "success", id: asked.id, result, meta: { thread_id: origin.threadId, ...meta } };
+    const { result, meta } = await dispatch(engine, asked, sent, more);
+    return { type: "success", id: asked.id, result, meta: { thread_id: sent.threadId, ...meta } };
   } catch (error) {
     if (!(error instanceof AppError) || error.status >= 500) throw error;
+    if (error instanceof ThreadNotFound && !more) throw error;
     return { type: "error", id: asked.id, error: faultOf(error), message: textOf(error) };
   }
 }
 
-async function dispatch(
-  engine: Engine,
-  { method, params }: Command,
-  origin: Origin,
-  more?: More,
-): Promise<Done> {
-  const { threadId } = origin;
+async function dispatch(engine: Engine, asked: Command, sent: Sent, more?: More): Promise<Done> {
+  const { method, params } = asked;
+  const { threadId } = sent;
+  const origin = originOf(engine, asked, sent);
+  const reading = (): Promise<void> => guardThread({ engine, context: sent.context }, "read", threadId);
   switch (method) {
-    case "run.start": {
-      const asked = check(runStart, params);
-      refuseUnstorable("metadata", asked.metadata);
-      return begun(await startRun(engine, origin, asked));
-    }
+    case "run.start":
+      return begun(await startRun(engine, origin, check(runStart, params)));
     case "input.respond": {
-      const asked = check(inputRespond, params);
-      refuseUnstorable("metadata", asked.metadata);
-      const { result: _none, meta } = begun(await answer(engine, origin, asked));
+      const given = check(inputRespond, params);
+      await reading();
+      const { meta } = begun(await answer(engine, origin, given));
       return { result: {}, meta };
     }
-    case "state.get":
-      return { result: await valuesOf(engine, threadId, check(stateGet, params)) };
-    case "state.listCheckpoints":
-      return { result: await checkpointsOf(engine, threadId, check(stateListCheckpoints, params)) };
-    case "state.fork":
-      return fork(engine, origin, params);
-    case "agent.getTree":
-      return { result: await treeOf(engine, threadId, check(agentTree, params).run_id) };
+    case "state.get": {
+      const given = check(stateGet, params);
+      await reading();
+      return { result: await valuesOf(engine, threadId, given) };
+    }
+    case "state.listCheckpoints": {
+      const given = check(stateListCheckpoints, params);
+      await reading();
+      return { result: await checkpointsOf(engine, threadId, given) };
+    }
+    case "state.fork": {
+      const given = check(stateFork, params);
+      await reading();
+      return fork(engine, origin, given);
+    }
+    case "agent.getTree": {
+      const given = check(agentTree, params);
+      await reading();
+      return { result: await treeOf(engine, threadId, given.run_id) };
+    }
     case "input.inject":
     case "subscription.reconnect":
       throw new CommandRefused("not_supported", `${method} is not supported by this server.`);
@@ -89,9 +109,20 @@ async function dispatch(
   }
 }
 
+/** A command as the engine takes it: it asks for permission once it knows what run the command comes to. */
+function originOf(engine: Engine, { id }: Command, { threadId, text, context, idemKey }: Sent): Origin {
+  const permit: Origin["permit"] = async (asked) => {
+    // Whatever a handler may look at is there, as in a request over REST.
+    const whole = check(runCreate, asked);
+    const { request, runId, by } = await permitRun({ engine, context }, threadId, whole);
+    return { request, options: { runId, by }, idemKey: keyOf(threadId, idemKey, by) };
+  };
+  return { threadId, id, text, permit };
+}
+
 /** A run from an older checkpoint of the thread. */
-async function fork(engine: Engine, origin: Origin, params: Fields): Promise<Done> {
-  const { checkpoint_id: checkpointId, input, config } = check(stateFork, params);
+async function fork(engine: Engine, origin: Origin, asked: z.output<typeof stateFork>): Promise<Done> {
+  const { checkpoint_id: checkpointId, input, config } = asked;
   const configurable = { ...Object(config["configurable"]), checkpoint_id: checkpointId };
   const started = await startRun(engine, origin, {
     assistant_id: await assistantOf(engine, origin.threadId),

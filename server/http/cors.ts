@@ -2,8 +2,11 @@
 // the answer itself, they would cost a small request a fifth of its time.
 import type { MiddlewareHandler } from "hono";
 import { cors } from "hono/cors";
+import { ConfigInvalid, messageOf } from "../errors.ts";
+import type { GraphsFile } from "../runs/graphs.ts";
 import type { Bindings } from "./sse.ts";
 
+const METHODS = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"];
 const EXPOSED = [
   "Content-Location",
   "Location",
@@ -12,16 +15,61 @@ const EXPOSED = [
   "X-Holdfast-Code",
 ];
 
-/** @param origins that may; "*" among them means all */
-export function crossOrigin(origins: readonly string[]): MiddlewareHandler<Bindings> {
-  const isAny = origins.includes("*");
+/** Which pages may, and what they may see. */
+interface Policy {
+  /** Undefined: any origin. */
+  readonly isAllowed: ((origin: string) => boolean) | undefined;
+  readonly hasCredentials: boolean;
+  readonly methods: readonly string[];
+  /** None: those that a page asks for. */
+  readonly headers: readonly string[];
+  readonly exposed: readonly string[];
+  readonly maxAgeSeconds: number;
+}
+
+/**
+ * What http.cors of langgraph.json says; what it leaves out is as without it.
+ * @param origins that may otherwise; "*" among them means all
+ * @throws ConfigInvalid for a pattern that is none, and for credentials that any page could use
+ */
+export function corsPolicyOf(origins: readonly string[], given: GraphsFile["http"]["cors"]): Policy {
+  const allowed = given?.allow_origins ?? (given?.allow_origin_regex === undefined ? origins : []);
+  const pattern = given?.allow_origin_regex === undefined ? undefined : patternOf(given.allow_origin_regex);
+  const isAny = allowed.includes("*");
+  const hasCredentials = given?.allow_credentials ?? false;
+  if (isAny && hasCredentials)
+    throw new ConfigInvalid(
+      "http.cors allows credentials to any origin, so any page could act as whoever visits it; name the origins.",
+    );
+  return {
+    isAllowed: isAny ? undefined : (origin) => allowed.includes(origin) || (pattern?.test(origin) ?? false),
+    hasCredentials,
+    methods: given?.allow_methods ?? METHODS,
+    headers: given?.allow_headers?.includes("*") ? [] : (given?.allow_headers ?? []),
+    exposed: [...new Set([...EXPOSED, ...(given?.expose_headers ?? [])])],
+    maxAgeSeconds: given?.max_age ?? 600,
+  };
+}
+
+function patternOf(text: string): RegExp {
+  try {
+    return new RegExp(`^(?:${text})$`);
+  } catch (error) {
+    throw new ConfigInvalid(`http.cors.allow_origin_regex is no regular expression: ${messageOf(error)}.`);
+  }
+}
+
+export function crossOrigin(policy: Policy): MiddlewareHandler<Bindings> {
+  const { isAllowed, hasCredentials, exposed, maxAgeSeconds: maxAge } = policy;
   const preflight = cors({
-    origin: isAny ? "*" : [...origins],
-    allowMethods: ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"],
-    exposeHeaders: EXPOSED,
-    maxAge: 600,
+    origin: isAllowed ? (origin) => (isAllowed(origin) ? origin : null) : "*",
+    allowMethods: [...policy.methods],
+    allowHeaders: [...policy.headers],
+    exposeHeaders: [...exposed],
+    credentials: hasCredentials,
+    maxAge,
   });
-  const exposed = EXPOSED.join(",");
+  const shown = exposed.join(",");
   return async (context, next) => {
     if (context.req.method === "OPTIONS") {
       const answer = await preflight(context, next);
@@ -33,11 +81,12 @@ export function crossOrigin(origins: readonly string[]): MiddlewareHandler<Bindi
     }
     const { incoming, outgoing } = context.env;
     const { origin = "" } = incoming.headers;
-    if (isAny || origins.includes(origin)) {
-      outgoing.setHeader("Access-Control-Allow-Origin", isAny ? "*" : origin);
-      outgoing.setHeader("Access-Control-Expose-Headers", exposed);
+    if (!isAllowed || isAllowed(origin)) {
+      outgoing.setHeader("Access-Control-Allow-Origin", isAllowed ? origin : "*");
+      outgoing.setHeader("Access-Control-Expose-Headers", shown);
+      if (hasCredentials) outgoing.setHeader("Access-Control-Allow-Credentials", "true");
     }
-    if (!isAny) outgoing.setHeader("Vary", "Origin");
+    if (isAllowed) outgoing.setHeader("Vary", "Origin");
     return next();
   };
 }

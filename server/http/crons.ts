@@ -3,18 +3,22 @@ import { Hono } from "hono";
 import type { Context } from "hono";
 import { z } from "zod";
 import { InputInvalid } from "../errors.ts";
-import { isUuid } from "../ids.ts";
+import { isUuid, uuidv7 } from "../ids.ts";
 import type { Egress } from "../models/egress.ts";
 import { assistantIdFor } from "../runs/assistants.ts";
 import { changeCron, createCron, removeCron } from "../runs/crons.ts";
 import type { CronFields } from "../runs/crons.ts";
 import type { Engine } from "../runs/engine.ts";
+import { authorize, requireCron, requireThread } from "./auth.ts";
 import { announcePage, nextOf, selectKeys } from "./pages.ts";
 import { checkWebhook } from "../runs/webhook.ts";
+import { metadataOf } from "../storage/auth-filter.ts";
 import { countCrons, listCrons } from "../storage/crons.ts";
 import type { CronFilter, CronRow } from "../storage/crons.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
+import { permitRun } from "./run-access.ts";
 import { check, checkId, runCreate } from "./schemas.ts";
+import type { Bindings } from "./sse.ts";
 
 // What of a run's request a cron keeps; its thread, its time and its end are the cron's own.
 const RUN_FIELDS = [
@@ -68,8 +72,8 @@ const cronSearch = cronFilter.extend({
 });
 
 /** @param egress decides which addresses a webhook may have */
-export function cronRoutes(engine: Engine, egress: Egress): Hono {
-  const app = new Hono();
+export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
+  const app = new Hono<Bindings>();
 
   app.post("/runs/crons", async (context) => create(context, null));
   app.post("/threads/:thread/runs/crons", async (context) =>
@@ -78,8 +82,8 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono {
 
   app.post("/runs/crons/search", async (context) => {
     const query = check(cronSearch, await readBody(context));
-    const filter = filterOf(engine, query);
     const { limit, offset, sort_by: by, sort_order: order, select } = query;
+    const filter = await seenBy(context, query, { limit, offset });
     const total = await countCrons(engine.database, filter);
     const page = {
       ...filter,
@@ -94,7 +98,7 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono {
   });
 
   app.post("/runs/crons/count", async (context) => {
-    const filter = filterOf(engine, check(cronFilter, await readBody(context)));
+    const filter = await seenBy(context, check(cronFilter, await readBody(context)), { limit: 0, offset: 0 });
     return context.json(await countCrons(engine.database, filter));
   });
 
@@ -102,20 +106,60 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono {
     const body = await readBody(context);
     const change = check(cronChange, body);
     const cronId = idOf(context);
-    return context.json(toCron(await changeCron(engine, cronId, fieldsOf(egress, body, change))));
+    const fields = fieldsOf(egress, body, change);
+    const { schedule, payload, metadata } = fields;
+    const asked = { cron_id: cronId, schedule, payload, metadata };
+    const { filter, value } = await authorize(context, "crons", "update", asked);
+    refuseUnstorable("metadata", value.metadata);
+    await requireCron(engine, cronId, filter);
+    const changed = { ...fields, metadata: value.metadata && metadataOf(value.metadata) };
+    return context.json(toCron(await changeCron(engine, cronId, changed)));
   });
 
   app.delete("/runs/crons/:cron", async (context) => {
-    await removeCron(engine, idOf(context));
+    const cronId = idOf(context);
+    const { filter } = await authorize(context, "crons", "delete", { cron_id: cronId });
+    await requireCron(engine, cronId, filter);
+    await removeCron(engine, cronId);
     return context.body(null, 204);
   });
 
   async function create(context: Context, threadId: string | null): Promise<Response> {
     const body = await readBody(context);
     const given = check(cronCreate, body);
-    const { assistant_id: assistantId, schedule } = given;
+    const { assistant_id: assistantId, schedule, end_time: endTime } = given;
     const fields = fieldsOf(egress, body, given);
-    return context.json(toCron(await createCron(engine, { ...fields, assistantId, threadId, schedule })));
+    const cronId = uuidv7();
+    const { value } = await authorize(context, "crons", "create", {
+      cron_id: cronId,
+      thread_id: threadId,
+      schedule,
+      end_time: endTime?.toISOString(),
+      payload: fields.payload,
+      metadata: given.metadata ?? {},
+    });
+    // It starts runs: whoever may not do that makes no cron either.
+    const asked = { ...given, metadata: metadataOf(value.metadata) };
+    const { request, by } = await permitRun({ engine, context }, threadId ?? undefined, asked);
+    if (threadId !== null) await requireThread(engine, threadId, by?.filter);
+    const metadata = request.metadata ?? undefined;
+    const auth = by?.auth;
+    const cron = { ...fields, metadata, cronId, assistantId, threadId, schedule, auth };
+    return context.json(toCron(await createCron(engine, cron)));
+  }
+
+  async function seenBy(
+    context: Context,
+    query: z.output<typeof cronFilter>,
+    page: { limit: number; offset: number },
+  ): Promise<CronFilter> {
+    const { assistant_id, thread_id } = query;
+    const { filter: auth } = await authorize(context, "crons", "search", {
+      assistant_id,
+      thread_id,
+      ...page,
+    });
+    return { ...filterOf(engine, query), auth };
   }
 
   return app;

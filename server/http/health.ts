@@ -3,12 +3,13 @@ import { Hono } from "hono";
 import { sleep } from "../clock.ts";
 import type { Engine } from "../runs/engine.ts";
 import { isAnswering } from "../storage/instances.ts";
+import type { Bindings } from "./sse.ts";
 
 const READY_WITHIN_MS = 1000;
 
-export function healthRoutes(engine: Engine, about: { version: string; langgraphVersion: string }): Hono {
-  const app = new Hono();
-  app.get("/ok", (context) => context.json({ ok: true }));
+/** For whoever watches the server. */
+export function probeRoutes(engine: Engine): Hono<Bindings> {
+  const app = new Hono<Bindings>();
   // The process alone: a restart of the database must not make an orchestrator kill every server.
   app.get("/live", (context) => context.json({ ok: true }));
   app.get("/ready", async (context) => {
@@ -17,6 +18,13 @@ export function healthRoutes(engine: Engine, about: { version: string; langgraph
     if (answers) return context.json({ ok: true });
     return context.json({ ok: false, reason: "PostgreSQL does not answer" }, 503);
   });
+  return app;
+}
+
+/** For clients, under the official paths. */
+export function metaRoutes(about: { version: string; langgraphVersion: string }): Hono<Bindings> {
+  const app = new Hono<Bindings>();
+  app.get("/ok", (context) => context.json({ ok: true }));
   app.get("/info", (context) =>
     context.json({
       version: about.version,

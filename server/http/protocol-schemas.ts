@@ -19,7 +19,10 @@ const multitask = z.enum(["reject", "enqueue", "interrupt", "rollback"]).nullish
 export const runStart = z
   .object({
     assistant_id: z.string().min(1),
-    input: z.unknown().transform((value) => value ?? null),
+    input: z
+      .unknown()
+      .optional()
+      .transform((value) => value ?? null),
     config: fields.nullish().transform((value) => value ?? undefined),
     metadata: fields.nullish().transform((value) => value ?? undefined),
     multitask_strategy: multitask,
@@ -34,7 +37,10 @@ export const runStart = z
 const response = z.object({
   interrupt_id: z.string().min(1).max(200),
   namespace: namespace.nullish(),
-  response: z.unknown().transform((value) => value ?? null),
+  response: z
+    .unknown()
+    .optional()
+    .transform((value) => value ?? null),
 });
 
 const answering = {
@@ -76,7 +82,10 @@ export const stateListCheckpoints = z.object({
 
 export const stateFork = z.object({
   checkpoint_id: uuid,
-  input: z.unknown().transform((value) => value ?? null),
+  input: z
+    .unknown()
+    .optional()
+    .transform((value) => value ?? null),
   config: fields.nullish().transform((value) => value ?? {}),
 });
 

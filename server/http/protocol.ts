@@ -9,6 +9,8 @@ import type { Shown } from "../runs/protocol/entries.ts";
 import { isChannel, isWanted } from "../runs/protocol/filter.ts";
 import type { Filter } from "../runs/protocol/filter.ts";
 import { followThread, watch } from "../runs/protocol/follow-thread.ts";
+import type { Following } from "../runs/protocol/follow-thread.ts";
+import { guardFollowing } from "./auth.ts";
 import { readCommand, run } from "./commands.ts";
 import { readBody } from "./ingress.ts";
 import { eventStream } from "./protocol-schemas.ts";
@@ -17,7 +19,6 @@ import { EVENT_STREAM, HEARTBEAT, streamed } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
 
 const MAX_THREAD_ID = 255;
-const MAX_KEY = 255;
 
 export function protocolRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number }): Hono<Bindings> {
   const app = new Hono<Bindings>();
@@ -26,8 +27,8 @@ export function protocolRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: n
     const threadId = threadIdOf(context.req.param("thread"));
     const text = await context.req.text();
     const asked = readCommand(await readBody(context));
-    const idemKey = context.req.header("idempotency-key")?.slice(0, MAX_KEY);
-    return context.json(await run(engine, asked, { threadId, text, idemKey }));
+    const idemKey = context.req.header("idempotency-key");
+    return context.json(await run(engine, asked, { threadId, text, context, idemKey }));
   });
 
   // The specification names the shorter path, the official client calls the longer one.
@@ -36,20 +37,22 @@ export function protocolRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: n
       const threadId = threadIdOf(context.req.param("thread") ?? "");
       const { since, since_event_id: sinceEvent, ...filter } = check(eventStream, await readBody(context));
       refuseUnknown(filter);
+      const mayFollow = await guardFollowing({ engine, context }, threadId);
       if (engine.stopping.aborted) throw new ServerStopping();
       // Who has the headers sees every run that is accepted from then on.
       await watch(engine, threadId);
-      return stream(
-        context,
-        threadId,
-        filter,
-        since ?? cursor(sinceEvent ?? context.req.header("last-event-id")),
-      );
+      const from = since ?? cursor(sinceEvent ?? context.req.header("last-event-id"));
+      return stream(context, threadId, filter, { since: from, mayFollow });
     });
 
-  function stream(context: Context<Bindings>, threadId: string, filter: Filter, since?: number): Response {
+  function stream(
+    context: Context<Bindings>,
+    threadId: string,
+    filter: Filter,
+    from: Omit<Following, "signal">,
+  ): Response {
     const gone = new AbortController();
-    const items = followThread(engine, threadId, { since, signal: gone.signal });
+    const items = followThread(engine, threadId, { ...from, signal: gone.signal });
     return streamed(context, EVENT_STREAM, {
       items,
       render: (events: Shown[]) => framesOf(events, filter),

@@ -1,7 +1,6 @@
 // Routes of runs: on a thread, or without one, which makes a temporary thread.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import { InputInvalid } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import { requireAssistant } from "../runs/assistants.ts";
 import { cancelRun, deleteRun, retry } from "../runs/cancel.ts";
@@ -12,7 +11,10 @@ import type { Engine } from "../runs/engine.ts";
 import { isPending, isTerminal } from "../runs/run.ts";
 import { checkWebhook } from "../runs/webhook.ts";
 import type { RunRow } from "../storage/runs.ts";
+import { authorize, guardRun, guardThread } from "./auth.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
+import { keyOf, permitRun } from "./run-access.ts";
+import type { PermittedRun } from "./run-access.ts";
 import {
   bodiesOf,
   check,
@@ -26,7 +28,6 @@ import {
 import { cursorOf, RunStreams } from "./run-streams.ts";
 import type { Bindings } from "./sse.ts";
 
-const MAX_KEY = 255;
 const THREAD = "/threads/:thread/runs";
 const RUN = `${THREAD}/:run`;
 
@@ -52,21 +53,24 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   app.post("/runs/batch", async (context) => {
     const requests = bodiesOf(await readBody(context));
-    for (const request of requests) {
-      refuseUnstorable("metadata", request.metadata);
-      if (request.webhook) checkWebhook(engine.egress, request.webhook);
-    }
+    const permitted: PermittedRun<(typeof requests)[number]>[] = [];
+    for (const request of requests) permitted.push(await permitRun({ engine, context }, undefined, request));
+    for (const { request } of permitted) if (request.webhook) checkWebhook(engine.egress, request.webhook);
     const assistants = new Set(requests.map((request) => request.assistant_id));
     for (const assistant of assistants) await requireAssistant(engine, assistant);
     const runs: RunRow[] = [];
-    for (const request of requests)
-      runs.push(await createRun(engine, uuidv7(), request, { isStateless: true }));
+    for (const { request, ...options } of permitted)
+      runs.push(await createRun(engine, uuidv7(), request, { ...options, isStateless: true }));
     return context.json(runs.map(toRun));
   });
 
   app.post("/runs/cancel", async (context) => {
     const { action } = check(cancelQuery, context.req.query());
-    await cancelMany(engine, check(cancelManyBody, await readBody(context)), action);
+    const selection = check(cancelManyBody, await readBody(context));
+    const { thread_id: threadId, run_ids: runIds, status } = selection;
+    const asked = { thread_id: threadId, action, metadata: { run_ids: runIds, status } };
+    const { filter } = await authorize(context, "threads", "update", asked);
+    await cancelMany(engine, selection, action, filter);
     return context.body(null, 204);
   });
 
@@ -74,6 +78,7 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
     const threadId = checkId("thread", context.req.param("thread"));
     const query = check(runList, context.req.query());
     refuseUnstorable("metadata", query.metadata);
+    await guardThread({ engine, context }, "read", threadId);
     return context.json((await listRunsOf(engine, threadId, query)).map(toRun));
   });
 
@@ -81,18 +86,20 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
   app.get("/runs/:run", async (context) => context.json(toRun(await find(context))));
 
   app.delete(RUN, async (context) => {
-    await deleteRun(engine, placeOf(context));
+    const { thread_id: threadId, run_id: runId } = await find(context, "delete");
+    await deleteRun(engine, { threadId, runId });
     return context.body(null, 204);
   });
 
   app.post(`${RUN}/retry`, async (context) => {
-    await retry(engine, placeOf(context));
-    return context.json(toRun(await find(context)));
+    const { thread_id: threadId, run_id: runId } = await find(context, "update");
+    await retry(engine, { threadId, runId });
+    return context.json(toRun(await getRun(engine, threadId, runId)));
   });
 
   app.post(`${RUN}/cancel`, async (context) => {
     const { action, wait, reason } = check(cancelQuery, context.req.query());
-    const run = await find(context);
+    const run = await find(context, "update", { action });
     await cancelRun(engine, { threadId: run.thread_id, runId: run.run_id }, action, reasonOf(reason, action));
     if (!wait) return context.body(null, 202);
     await streams.ended(context, run);
@@ -101,15 +108,15 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   for (const path of [RUN, "/runs/:run"]) {
     app.get(`${path}/stream`, async (context) => {
-      const run = await find(context);
       const query = { ...context.req.query(), stream_mode: context.req.queries("stream_mode") };
       const { cancel_on_disconnect: cancelsOnLeave = false, stream_mode: modes } = check(joinQuery, query);
+      const run = await followed(context, cancelsOnLeave);
       const after = cursorOf(context.req.header("last-event-id"));
       return streams.stream(context, run, { after, cancelsOnLeave, isStateless: false, modes });
     });
     app.get(`${path}/join`, async (context) => {
       const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());
-      return streams.join(context, await find(context), cancelsOnLeave);
+      return streams.join(context, await followed(context, cancelsOnLeave), cancelsOnLeave);
     });
   }
 
@@ -118,36 +125,38 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
   ): Promise<{ run: RunRow; isStateless: boolean; cancelsOnLeave: boolean }> {
     const given = context.req.param("thread");
     const threadId = given === undefined ? uuidv7() : checkId("thread", given);
-    const request = check(runCreate, await readBody(context));
-    refuseUnstorable("metadata", request.metadata);
+    const asked = check(runCreate, await readBody(context));
+    const { runId, request, by } = await permitRun({ engine, context }, given && threadId, asked);
     if (request.webhook) checkWebhook(engine.egress, request.webhook);
     const isStateless = given === undefined;
-    const key = context.req.header("idempotency-key");
-    if (key && key.length > MAX_KEY) {
-      throw new InputInvalid(`Idempotency-Key has more than ${MAX_KEY} characters. Use a UUID.`);
-    }
     const options: CreateOptions = {
       isStateless,
-      idemKey: key ? `${given ?? "stateless"} ${key}` : undefined,
+      idemKey: keyOf(given ?? "stateless", context.req.header("idempotency-key"), by),
+      runId,
+      by,
     };
     const run = await createRun(engine, threadId, request, options);
     return { run, isStateless, cancelsOnLeave: request.on_disconnect === "cancel" };
   }
 
-  function find(context: Context<Bindings>): Promise<RunRow> {
+  /** Whoever may end a run by leaving must be allowed to end it. */
+  async function followed(context: Context<Bindings>, cancelsOnLeave: boolean): Promise<RunRow> {
+    if (cancelsOnLeave) await find(context, "update", { action: "interrupt" });
+    return find(context);
+  }
+
+  function find(
+    context: Context<Bindings>,
+    action: "read" | "update" | "delete" = "read",
+    more: object = {},
+  ): Promise<RunRow> {
     const thread = context.req.param("thread");
     const threadId = thread === undefined ? undefined : checkId("thread", thread);
-    return getRun(engine, threadId, checkId("run", context.req.param("run") ?? ""));
+    const runId = checkId("run", context.req.param("run") ?? "");
+    return guardRun({ engine, context }, action, { threadId, runId }, { run_id: runId, ...more });
   }
 
   return app;
-}
-
-function placeOf(context: Context<Bindings>): { threadId: string; runId: string } {
-  return {
-    threadId: checkId("thread", context.req.param("thread") ?? ""),
-    runId: checkId("run", context.req.param("run") ?? ""),
-  };
 }
 
 /** "taken": somebody answers in the run's place; only an interrupt may say so. */

@@ -7,6 +7,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { every, now, turn } from "../clock.ts";
 import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
+import { asBody, asStream } from "./stream-body.ts";
 
 // One line without a blank one after it: anything more shows as an event in older official clients.
 export const HEARTBEAT = ": heartbeat\n";
@@ -19,13 +20,25 @@ export interface Bindings {
   readonly Bindings: {
     readonly incoming: IncomingMessage;
     readonly outgoing: ServerResponse;
-    send?: (headers: Headers | undefined) => void;
+    /** Middleware of the user may want to see bodies: streams then have one. */
+    mayBeRewritten?: boolean;
+    send?: (answer: Answer | undefined) => void;
+    /** The body that the stream had before middleware saw it. */
+    body?: ReadableStream<Uint8Array> | null;
   };
+}
+
+/** What all middleware has left of the answer to a request for a stream. */
+interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  /** What middleware made of the body; undefined if it let it be. */
+  readonly rewritten?: ReadableStream<Uint8Array> | undefined;
 }
 
 export interface Streamed<Item> {
   readonly items: AsyncGenerator<Item>;
-  readonly render: (item: Item) => string;
+  readonly render: (item: Item) => string | Uint8Array;
   /** Sent in every interval, so that nothing on the way takes the connection for dead. */
   readonly keepAlive: string;
   readonly heartbeatMs: number;
@@ -43,12 +56,14 @@ export function streamed<Item>(
   headers: Record<string, string>,
   stream: Streamed<Item>,
 ): Response {
-  const { outgoing } = context.env;
-  context.env.send = (all) => {
-    if (all) void pump(outgoing, all, stream);
-    else stream.gone.abort(); // something else is answered
+  const { env } = context;
+  env.send = (answer) => {
+    if (!answer) stream.gone.abort(); // something else is answered
+    else if (answer.rewritten) void pump(env.outgoing, answer, { ...stream, ...asStream(answer.rewritten) });
+    else void pump(env.outgoing, answer, stream);
   };
-  return new Response(null, { headers: { ...headers, [SENT_HERE]: "true" } });
+  env.body = env.mayBeRewritten ? asBody(stream) : null;
+  return new Response(env.body, { headers: { ...headers, [SENT_HERE]: "true" } });
 }
 
 /** The headers of server-sent events, such that no proxy keeps them back. */
@@ -59,18 +74,23 @@ export const EVENT_STREAM = {
 };
 
 /** Lets a stream begin that a route has answered with. */
-export function deliver(response: Response, { incoming, send }: Bindings["Bindings"]): Response {
+export function deliver(response: Response, { incoming, send, body }: Bindings["Bindings"]): Response {
   if (!send) return response;
   const headers = new Headers(response.headers);
   const isOurs = headers.has(SENT_HERE);
   headers.delete(SENT_HERE);
-  const hasBody = isOurs && incoming.method !== "HEAD";
-  send(hasBody ? headers : undefined);
-  if (hasBody) return RESPONSE_ALREADY_SENT;
-  return isOurs ? new Response(null, { headers }) : response;
+  const { status } = response;
+  const isRewritten = isOurs && body && response.body !== body;
+  const rewritten = isRewritten ? response.body : undefined;
+  if (!isOurs || incoming.method === "HEAD" || rewritten === null) {
+    send(undefined);
+    return isOurs ? new Response(null, { status, headers }) : response;
+  }
+  send({ status, headers, rewritten });
+  return RESPONSE_ALREADY_SENT;
 }
 
-async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: Streamed<Item>): Promise<void> {
+async function pump<Item>(outgoing: ServerResponse, answer: Answer, stream: Streamed<Item>): Promise<void> {
   const { items, render, keepAlive, gone } = stream;
   let isOver = false;
   let isCut = false;
@@ -81,8 +101,8 @@ async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: St
     outgoing.destroy();
   };
   const stopBeating = every(stream.heartbeatMs, () => {
-    if (fullSince === 0) outgoing.write(keepAlive);
-    else if (now() - fullSince > STALLED_MS) cut(new Error("The client reads nothing."));
+    if (fullSince === 0 && keepAlive !== "") outgoing.write(keepAlive);
+    else if (fullSince > 0 && now() - fullSince > STALLED_MS) cut(new Error("The client reads nothing."));
   });
   const onClose = (): void => {
     outgoing.removeListener("close", onClose);
@@ -95,13 +115,13 @@ async function pump<Item>(outgoing: ServerResponse, headers: Headers, stream: St
   outgoing.on("error", () => undefined);
   if (outgoing.destroyed) onClose();
   try {
-    outgoing.setHeaders(headers).writeHead(200);
+    outgoing.setHeaders(answer.headers).writeHead(answer.status);
     // The first events are there already, as a rule, and go with the headers.
     void turn().then(() => outgoing.flushHeaders());
     for await (const item of items) {
       const text = render(item);
       if (gone.signal.aborted) return;
-      if (text === "" || outgoing.write(text)) continue;
+      if (text.length === 0 || outgoing.write(text)) continue;
       fullSince = now();
       await drained(outgoing, gone.signal);
       fullSince = 0;

@@ -1,65 +1,93 @@
 // Routes of the long-term store: items under a namespace and a key, which outlive threads.
 import { Hono } from "hono";
-import { StoreSearchUnavailable } from "../errors.ts";
+import { AccessDenied, ItemNotFound, StoreSearchUnavailable } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
-import { conditionsOf } from "../storage/store-filter.ts";
+import type { AuthFilter } from "../storage/auth-filter.ts";
+import { mayRead, writeIfAllowed } from "../storage/store-access.ts";
+import { conditionsOf, holding } from "../storage/store-filter.ts";
 import { listNamespaces } from "../storage/store-namespaces.ts";
 import type { NamespaceMatch } from "../storage/store-namespaces.ts";
 import { findItems, searchItems, writeItems } from "../storage/store.ts";
+import type { StoreWrite } from "../storage/store.ts";
+import { authorize } from "./auth.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { check } from "./schemas.ts";
 import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "./store-schemas.ts";
+import type { Bindings } from "./sse.ts";
 
-export function storeRoutes({ database }: Pick<Engine, "database">): Hono {
-  const app = new Hono();
+export function storeRoutes({ database }: Pick<Engine, "database">): Hono<Bindings> {
+  const app = new Hono<Bindings>();
 
   app.put("/store/items", async (context) => {
     const { namespace, key, value, ttl } = check(itemPut, await readBody(context));
-    refuseUnstorable("value", value);
-    await writeItems(database, [{ namespace, key, value, ttlMinutes: ttl ?? null }]);
+    const asked = await authorize(context, "store", "put", { namespace, key, value });
+    refuseUnstorable("value", asked.value.value);
+    await write({ ...asked.value, ttlMinutes: ttl ?? null }, asked.filter);
     return context.body(null, 204);
   });
 
   app.get("/store/items", async (context) => {
     const { namespace, key, refresh_ttl: refreshesTtl } = check(itemQuery, context.req.query());
-    const [item = null] = await findItems(database, [{ namespace, key }], refreshesTtl);
-    return context.json(item);
+    const { filter, value: item } = await authorize(context, "store", "get", { namespace, key });
+    if (filter && !(await mayRead(database, item, filter))) throw new ItemNotFound();
+    const [found = null] = await findItems(database, [item], refreshesTtl);
+    return context.json(found);
   });
 
   app.delete("/store/items", async (context) => {
     const { namespace, key } = check(itemDelete, await readBody(context));
-    await writeItems(database, [{ namespace, key, value: null, ttlMinutes: null }]);
+    const { filter, value: item } = await authorize(context, "store", "delete", { namespace, key });
+    await write({ ...item, value: null, ttlMinutes: null }, filter);
     return context.body(null, 204);
   });
 
   app.post("/store/items/search", async (context) => {
-    const body = check(itemSearch, await readBody(context));
-    if (body.query) throw new StoreSearchUnavailable();
-    refuseUnstorable("filter", body.filter);
+    const {
+      namespace_prefix: namespace,
+      filter,
+      limit,
+      offset,
+      query,
+      ...body
+    } = check(itemSearch, await readBody(context));
+    const page = { limit, offset };
+    const asked = await authorize(context, "store", "search", { namespace, filter, query, ...page });
+    if (query) throw new StoreSearchUnavailable();
+    refuseUnstorable("filter", asked.value.filter);
     const items = await searchItems(database, {
-      prefix: body.namespace_prefix,
-      conditions: conditionsOf(body.filter),
-      limit: body.limit,
-      offset: body.offset,
+      ...page,
+      prefix: asked.value.namespace,
+      conditions: [
+        ...conditionsOf(asked.value.filter),
+        ...(asked.filter === undefined ? [] : [holding(asked.filter)]),
+      ],
       refreshesTtl: body.refresh_ttl,
     });
     return context.json({ items });
   });
 
   app.post("/store/namespaces", async (context) => {
-    const {
-      prefix,
-      suffix,
-      max_depth: maxDepth,
-      limit,
-      offset,
-    } = check(namespaceList, await readBody(context));
+    const body = check(namespaceList, await readBody(context));
+    const { prefix, suffix, max_depth: maxDepth, limit, offset } = body;
+    const shape = { suffix, max_depth: maxDepth, limit, offset };
+    const given = { namespace: prefix, ...shape };
+    const { filter: auth, value } = await authorize(context, "store", "list_namespaces", given);
     const matches: NamespaceMatch[] = [];
-    if (prefix) matches.push({ at: "prefix", labels: prefix });
-    if (suffix) matches.push({ at: "suffix", labels: suffix });
-    const page = { matches, maxDepth: maxDepth ?? null, limit, offset };
+    if (value.namespace) matches.push({ at: "prefix", labels: value.namespace });
+    if (value.suffix) matches.push({ at: "suffix", labels: value.suffix });
+    const page = { matches, maxDepth: maxDepth ?? null, limit, offset, auth };
     return context.json({ namespaces: await listNamespaces(database, page) });
   });
+
+  async function write(item: StoreWrite, filter: AuthFilter | undefined): Promise<void> {
+    if (filter === undefined) {
+      await writeItems(database, [item]);
+      return;
+    }
+    const outcome = await writeIfAllowed(database, item, filter);
+    if (outcome === "foreign") throw new ItemNotFound();
+    if (outcome === "outside") throw new AccessDenied();
+  }
 
   return app;
 }

@@ -2,13 +2,14 @@
 // gets what the others have passed already, and nothing newer comes in between.
 import type { WebSocket } from "ws";
 import { deadline } from "../clock.ts";
-import { CommandRefused, InputInvalid, messageOf } from "../errors.ts";
+import { AppError, CommandRefused, InputInvalid, messageOf } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { Shown } from "../runs/protocol/entries.ts";
 import { isWanted } from "../runs/protocol/filter.ts";
 import type { Filter } from "../runs/protocol/filter.ts";
 import { followThread, watch } from "../runs/protocol/follow-thread.ts";
+import type { Asker } from "./auth.ts";
 import { readCommand, run } from "./commands.ts";
 import type { Command } from "./commands.ts";
 import { parseBody } from "./ingress.ts";
@@ -21,12 +22,22 @@ const FULL_BYTES = 1024 * 1024;
 // A client that takes nothing for so long is cut off; it comes back and subscribes again.
 const STALLED_MS = 60_000;
 const FAILED = 1011;
+/** By agreement with the official client: this and an HTTP status; most of those are final. */
+export const HTTP_STATUS = 4000;
+
+/** Who holds a socket, and the thread that it is for. */
+export interface Watcher {
+  readonly threadId: string;
+  readonly context: Asker;
+  readonly mayFollow: () => Promise<void>;
+}
 
 type Fields = Record<string, unknown>;
 
 export class Subscriptions {
   readonly #engine: Engine;
   readonly #threadId: string;
+  readonly #watcher: Watcher;
   readonly #socket: WebSocket;
   readonly #filters = new Map<string, Filter>();
   readonly #gone = new AbortController();
@@ -37,9 +48,10 @@ export class Subscriptions {
   /** The number of the last event that was passed, wanted or not. */
   #passed: number | undefined;
 
-  constructor(engine: Engine, threadId: string, socket: WebSocket) {
+  constructor(engine: Engine, watcher: Watcher, socket: WebSocket) {
     this.#engine = engine;
-    this.#threadId = threadId;
+    this.#watcher = watcher;
+    this.#threadId = watcher.threadId;
     this.#socket = socket;
   }
 
@@ -78,10 +90,10 @@ export class Subscriptions {
       await this.#subscribe(asked);
       return;
     }
-    const origin = { threadId: this.#threadId, text };
+    const sent = { threadId: this.#threadId, text, context: this.#watcher.context };
     const more = (method: string, params: Fields): Fields | undefined =>
       method === "subscription.unsubscribe" ? this.#unsubscribe(params) : undefined;
-    const answer = run(this.#engine, asked, origin, more);
+    const answer = run(this.#engine, asked, sent, more);
     await this.#send(await answer.catch((error: unknown) => this.#refused(asked, error)));
   }
 
@@ -110,7 +122,7 @@ export class Subscriptions {
     const passed = this.#passed;
     const missed: Shown[] = [];
     if (passed === undefined) return missed;
-    for await (const events of followThread(this.#engine, this.#threadId, { signal: this.#gone.signal })) {
+    for await (const events of this.#thread()) {
       for (const event of events) {
         if (event.seq > passed) return missed;
         if (isWanted(event, filter)) missed.push(event);
@@ -131,7 +143,7 @@ export class Subscriptions {
     this.#isFollowing = true;
     const { signal } = this.#gone;
     try {
-      for await (const events of followThread(this.#engine, this.#threadId, { signal }))
+      for await (const events of this.#thread())
         await this.#inTurn(async () => {
           for (const event of events) {
             this.#passed = event.seq;
@@ -142,6 +154,11 @@ export class Subscriptions {
     } catch (error) {
       if (!signal.aborted) this.#fail(error);
     }
+  }
+
+  #thread(): AsyncGenerator<Shown[]> {
+    const { mayFollow } = this.#watcher;
+    return followThread(this.#engine, this.#threadId, { mayFollow, signal: this.#gone.signal });
   }
 
   #refused({ id }: Command, error: unknown): Fields {
@@ -171,7 +188,8 @@ export class Subscriptions {
 
   #fail(error: unknown): void {
     this.#engine.log.warn("socket.broken", { thread_id: this.#threadId, reason: messageOf(error) });
-    this.#socket.close(FAILED, "Come back and subscribe again.");
+    const status = error instanceof AppError && error.status < 500 ? HTTP_STATUS + error.status : FAILED;
+    this.#socket.close(status, "Come back and subscribe again.");
   }
 }
 

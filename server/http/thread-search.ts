@@ -4,21 +4,25 @@ import type { z } from "zod";
 import type { Engine } from "../runs/engine.ts";
 import { countFound, searchThreads } from "../runs/thread-view.ts";
 import type { ThreadFilter } from "../storage/thread-search.ts";
+import { authorize } from "./auth.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { announcePage, selectKeys } from "./pages.ts";
 import { check } from "./schemas.ts";
 import { extract, toThread } from "./thread-parts.ts";
 import { threadFilter, threadSearch } from "./thread-schemas.ts";
+import type { Bindings } from "./sse.ts";
 
-export function threadSearchRoutes(engine: Engine): Hono {
-  const app = new Hono();
+export function threadSearchRoutes(engine: Engine): Hono<Bindings> {
+  const app = new Hono<Bindings>();
 
   app.post("/threads/search", async (context) => {
     const query = check(threadSearch, await readBody(context));
     const { limit, offset, select, extract: paths } = query;
     const isWanted = (part: string): boolean => select?.includes(part) ?? true;
+    const { filter: auth } = await authorize(context, "threads", "search", askedIn(query, limit, offset));
     const { threads, hasMore, total } = await searchThreads(engine, {
       ...filterOf(query),
+      auth,
       sortBy: query.sort_by ?? "created_at",
       sortOrder: query.sort_order ?? "desc",
       limit,
@@ -35,12 +39,20 @@ export function threadSearchRoutes(engine: Engine): Hono {
   });
 
   app.post("/threads/count", async (context) => {
-    const filter = filterOf(check(threadFilter, await readBody(context)));
-    return context.json(await countFound(engine, filter));
+    const query = check(threadFilter, await readBody(context));
+    const { filter: auth } = await authorize(context, "threads", "search", askedIn(query, 0, 0));
+    return context.json(await countFound(engine, { ...filterOf(query), auth }));
   });
 
   return app;
 }
+
+/** What a handler of authorisation is told: a copy, because nothing that it changes counts in a search. */
+const askedIn = (
+  { metadata, values, ids, status }: z.output<typeof threadFilter>,
+  limit: number,
+  offset: number,
+): object => structuredClone({ metadata, values, ids, status, limit, offset });
 
 function filterOf({ metadata, values, ids, status }: z.output<typeof threadFilter>): ThreadFilter {
   refuseUnstorable("metadata", metadata);

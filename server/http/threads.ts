@@ -9,7 +9,9 @@ import { deleteThread, getState, getStateText, listHistory, updateState } from "
 import type { ThreadState } from "../runs/state.ts";
 import { getWholeThread } from "../runs/thread-view.ts";
 import { changeThread, copyThread, createThread } from "../runs/threads.ts";
+import { metadataOf } from "../storage/auth-filter.ts";
 import { ttlOf } from "../storage/expiry.ts";
+import { authorize, callerOf, guardThread, requireThread } from "./auth.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { check, checkId, stateUpdate } from "./schemas.ts";
 import { selectState, toThread, ttlInfoOf } from "./thread-parts.ts";
@@ -21,27 +23,35 @@ import {
   threadPatch,
   threadQuery,
 } from "./thread-schemas.ts";
+import type { Bindings } from "./sse.ts";
 
 type Fields = Record<string, unknown>;
 
-export function threadRoutes(engine: Engine): Hono {
-  const app = new Hono();
+export function threadRoutes(engine: Engine): Hono<Bindings> {
+  const app = new Hono<Bindings>();
 
   app.post("/threads", async (context) => {
     const body = check(threadCreate, await readBody(context));
-    refuseUnstorable("metadata", body.metadata);
+    const threadId = body.thread_id ?? uuidv7();
+    const { metadata, if_exists: ifExists } = body;
+    const asked = { thread_id: threadId, metadata, if_exists: ifExists ?? "raise" };
+    const { filter, value } = await authorize(context, "threads", "create", asked);
+    refuseUnstorable("metadata", value.metadata);
     const thread = {
-      threadId: body.thread_id ?? uuidv7(),
-      metadata: body.metadata ?? {},
+      threadId,
+      metadata: metadataOf(value.metadata),
       ttl: ttlOf(body.ttl, engine.limits.threadTtlMinutes),
       supersteps: (body.supersteps ?? []).map(({ updates }) => ({ updates: updates.map(toUpdate) })),
     };
-    return context.json(toThread(await createThread(engine, thread, body.if_exists === "do_nothing")));
+    const isTaken = ifExists === "do_nothing";
+    return context.json(toThread(await createThread(engine, thread, isTaken, filter)));
   });
 
   app.get("/threads/:thread", async (context) => {
     const { include } = check(threadQuery, { include: context.req.queries("include") });
-    const thread = await getWholeThread(engine, idOf(context));
+    const threadId = idOf(context);
+    await guardThread({ engine, context }, "read", threadId);
+    const thread = await getWholeThread(engine, threadId);
     return context.json({
       ...toThread(thread),
       ...(include?.includes("ttl") ? { ttl: ttlInfoOf(thread) } : {}),
@@ -51,30 +61,46 @@ export function threadRoutes(engine: Engine): Hono {
   app.patch("/threads/:thread", async (context) => {
     const threadId = idOf(context);
     const { metadata, ttl } = check(threadPatch, await readBody(context));
-    refuseUnstorable("metadata", metadata);
+    const asked = { thread_id: threadId, metadata };
+    const { filter, value } = await authorize(context, "threads", "update", asked);
+    refuseUnstorable("metadata", value.metadata);
+    await requireThread(engine, threadId, filter);
     await changeThread(engine, threadId, {
-      metadata: metadata ?? undefined,
+      metadata: metadataOf(value.metadata),
       ttl: ttlOf(ttl, 0) ?? undefined,
     });
     if (context.req.header("prefer")?.includes("return=minimal")) return context.body(null, 204);
     return context.json(toThread(await getWholeThread(engine, threadId)));
   });
 
-  app.post("/threads/:thread/copy", async (context) =>
-    context.json(toThread(await copyThread(engine, idOf(context)))),
-  );
+  app.post("/threads/:thread/copy", async (context) => {
+    const threadId = idOf(context);
+    const copyId = uuidv7();
+    const { filter } = await authorize(context, "threads", "read", { thread_id: threadId });
+    // Whose the copy is, the handler says with its metadata.
+    const stamp = async (metadata: Fields): Promise<Fields> => {
+      const asked = { thread_id: copyId, metadata: { ...metadata, thread_id: copyId } };
+      const { value } = await authorize(context, "threads", "create", asked);
+      refuseUnstorable("metadata", value.metadata);
+      return metadataOf(value.metadata);
+    };
+    const by = callerOf(context) ? { filter, stamp } : undefined;
+    return context.json(toThread(await copyThread(engine, threadId, { copyId, by })));
+  });
 
   app.delete("/threads/:thread", async (context) => {
-    await deleteThread(engine, idOf(context));
+    const threadId = idOf(context);
+    await guardThread({ engine, context }, "delete", threadId);
+    await deleteThread(engine, threadId);
     return context.body(null, 204);
   });
 
   app.get("/threads/:thread/state", async (context) => {
     const { subgraphs, select } = check(selectedState, queryOf(context));
-    if (subgraphs) {
-      return context.json(selectState(await getState(engine, idOf(context), { subgraphs }), select));
-    }
-    const text = await getStateText(engine, idOf(context));
+    const threadId = idOf(context);
+    await guardThread({ engine, context }, "read", threadId);
+    if (subgraphs) return context.json(selectState(await getState(engine, threadId, { subgraphs }), select));
+    const text = await getStateText(engine, threadId);
     if (!select) return context.body(text, 200, { "content-type": "application/json" });
     // Stored in this shape, or made just now.
     return context.json(selectState(JSON.parse(text) as ThreadState, select));
@@ -95,6 +121,7 @@ export function threadRoutes(engine: Engine): Hono {
     const update = check(stateUpdate, await readBody(context));
     const checkpoint = checkpointOf(update.checkpoint, update.checkpoint_id);
     const asNode = update.as_node ?? undefined;
+    await guardThread({ engine, context }, "update", threadId);
     return context.json({
       checkpoint: await updateState(engine, threadId, { values: update.values, asNode, checkpoint }),
     });
@@ -108,7 +135,9 @@ export function threadRoutes(engine: Engine): Hono {
     if (before) checkId("checkpoint", before);
     refuseUnstorable("metadata", metadata);
     const wanted = { limit, before: before ?? undefined, metadata: metadata ?? undefined };
-    const states = await listHistory(engine, idOf(context), {
+    const threadId = idOf(context);
+    await guardThread({ engine, context }, "read", threadId);
+    const states = await listHistory(engine, threadId, {
       ...wanted,
       checkpoint: checkpoint ?? undefined,
     });
@@ -124,7 +153,9 @@ export function threadRoutes(engine: Engine): Hono {
     },
   ): Promise<Response> {
     const { checkpoint, subgraphs, select } = at;
-    const state = await getState(engine, idOf(context), { checkpoint, subgraphs: subgraphs ?? false });
+    const threadId = idOf(context);
+    await guardThread({ engine, context }, "read", threadId);
+    const state = await getState(engine, threadId, { checkpoint, subgraphs: subgraphs ?? false });
     return context.json(selectState(state, select));
   }
 

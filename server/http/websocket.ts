@@ -5,20 +5,24 @@ import { WebSocketServer } from "ws";
 import type { WebSocket } from "ws";
 import { every, sleep } from "../clock.ts";
 import { AppError, messageOf } from "../errors.ts";
+import type { Authority } from "../runs/auth.ts";
 import type { Engine } from "../runs/engine.ts";
+import { admit, guardFollowing } from "./auth.ts";
 import { threadIdOf } from "./protocol.ts";
-import { Subscriptions } from "./subscriptions.ts";
+import { HTTP_STATUS, Subscriptions } from "./subscriptions.ts";
+import type { Watcher } from "./subscriptions.ts";
 
 export interface SocketOptions {
   readonly maxBodyBytes: number;
   readonly corsOrigins: readonly string[];
   readonly heartbeatMs: number;
+  readonly authority: Authority | undefined;
 }
 
 const PATH = /^\/threads\/([^/]+)\/stream(?:\/events)?$/;
-// Close codes: who is to come back elsewhere; and, by agreement with the official client, 4000 and an HTTP status.
+// The close code for who is to come back elsewhere.
 const RESTARTS = 1012;
-const HTTP_STATUS = 4000;
+const MOST_REASON = 100;
 const CLOSING_MS = 1000;
 
 /** Takes upgrades on the server. The returned function sends everybody away and resolves when they are gone. */
@@ -32,7 +36,12 @@ export function serveSockets(server: Server, engine: Engine, options: SocketOpti
       socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
       return;
     }
-    sockets.handleUpgrade(request, socket, head, (open) => serve(open, path[1] ?? "", engine, options));
+    sockets.handleUpgrade(
+      request,
+      socket,
+      head,
+      (open) => void serve(open, { asked: path[1] ?? "", incoming: request }, engine, options),
+    );
   });
   return async () => {
     for (const socket of sockets.clients) socket.close(RESTARTS, "The server stops.");
@@ -49,17 +58,26 @@ function isWelcome({ headers }: IncomingMessage, { corsOrigins }: SocketOptions)
   return new URL(origin).host === headers.host;
 }
 
-function serve(socket: WebSocket, asked: string, engine: Engine, options: SocketOptions): void {
+async function serve(
+  socket: WebSocket,
+  request: { readonly asked: string; readonly incoming: IncomingMessage },
+  engine: Engine,
+  options: SocketOptions,
+): Promise<void> {
   socket.on("error", (error) => engine.log.debug("socket.failed", { reason: messageOf(error) }));
-  let threadId: string;
+  // Whatever the client says before it was let in waits.
+  socket.pause();
+  let watcher: Watcher;
   try {
-    threadId = threadIdOf(decodeURIComponent(asked));
+    watcher = await watcherOf(request, engine, options);
   } catch (error) {
-    const status = error instanceof AppError ? error.status : 400;
-    socket.close(HTTP_STATUS + status, messageOf(error).slice(0, 100));
+    if (!(error instanceof AppError)) engine.log.error("socket.refused", { reason: messageOf(error) });
+    const status = error instanceof AppError ? error.status : 500;
+    socket.resume();
+    socket.close(HTTP_STATUS + status, messageOf(error).slice(0, MOST_REASON));
     return;
   }
-  const subscriptions = new Subscriptions(engine, threadId, socket);
+  const subscriptions = new Subscriptions(engine, watcher, socket);
   const stopBeating = beat(socket, options.heartbeatMs);
   socket.on("message", (data, isBinary) => {
     // Buffers in one piece, as this server is set up.
@@ -69,6 +87,29 @@ function serve(socket: WebSocket, asked: string, engine: Engine, options: Socket
     stopBeating();
     subscriptions.close();
   });
+  socket.resume();
+}
+
+async function watcherOf(
+  { asked, incoming }: { readonly asked: string; readonly incoming: IncomingMessage },
+  engine: Engine,
+  { authority }: SocketOptions,
+): Promise<Watcher> {
+  const threadId = threadIdOf(decoded(asked));
+  const headers = Object.entries(incoming.headers).flatMap(([name, value]): [string, string][] =>
+    [value ?? []].flat().map((one) => [name, one]),
+  );
+  const url = new URL(incoming.url ?? "/", `http://${incoming.headers.host ?? "localhost"}`);
+  const context = await admit(authority, new Request(url, { headers }));
+  return { threadId, context, mayFollow: await guardFollowing({ engine, context }, threadId) };
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // refused as no thread's name
+  }
 }
 
 /** Asks now and then whether the client is there; one that has not said so since the time before is cut off. */

@@ -4,6 +4,7 @@
 // when a run asks for it. Neither is trusted: insertRun looks, in its own statement, whether the row still has the
 // revision that the run was made from, and writes nothing if it was changed or deleted by any instance. The run is
 // then made anew from what the database says. So what is remembered may be old, but a run never is made from it.
+import { isDeepStrictEqual } from "node:util";
 import {
   AssistantChanged,
   AssistantExists,
@@ -12,7 +13,7 @@ import {
   GraphNotFound,
   ThreadBusy,
 } from "../errors.ts";
-import { assistantIdOf, isUuid, uuidv7 } from "../ids.ts";
+import { assistantIdOf, isUuid } from "../ids.ts";
 import {
   deleteAssistant,
   findAssistant,
@@ -21,11 +22,16 @@ import {
   lockAssistant,
   restoreVersion,
   updateAssistant,
+  upsertSystemAssistants,
 } from "../storage/assistants.ts";
 import type { AssistantRow, AssistantVersionRow } from "../storage/assistants.ts";
+import { isAssistantVisible } from "../storage/auth-filter.ts";
+import type { AuthFilter } from "../storage/auth-filter.ts";
+import type { Database } from "../storage/database.ts";
 import { deleteThreads, hasBusyThread, lockPrunable, lockThreadsOf } from "../storage/prune.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
+import { asFields } from "./input.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -56,14 +62,20 @@ export async function getAssistant(engine: Engine, asked: string): Promise<Assis
 
 /**
  * Makes an assistant.
+ * @param given.filter which of those that exist the caller may see
  * @throws GraphNotFound, AssistantExists unless what exists is wanted then
  */
 export async function createAssistant(
   engine: Engine,
-  given: AssistantChange & { graphId: string; assistantId?: string | undefined; takesExisting: boolean },
+  given: AssistantChange & {
+    graphId: string;
+    assistantId: string;
+    takesExisting: boolean;
+    filter: AuthFilter | undefined;
+  },
 ): Promise<AssistantRow> {
+  const { assistantId, takesExisting, filter } = given;
   requireGraph(engine, given.graphId);
-  const assistantId = given.assistantId ?? uuidv7();
   const made = await insertAssistant(engine.database, assistantId, {
     graph_id: given.graphId,
     name: given.name ?? given.graphId,
@@ -72,8 +84,11 @@ export async function createAssistant(
     context: given.context ?? {},
     metadata: given.metadata ?? {},
   });
-  const assistant =
-    made ?? (given.takesExisting ? await findAssistant(engine.database, assistantId) : undefined);
+  const mayTake =
+    !made &&
+    takesExisting &&
+    (filter === undefined || (await isAssistantVisible(engine.database, assistantId, filter)));
+  const assistant = made ?? (mayTake ? await findAssistant(engine.database, assistantId) : undefined);
   if (!assistant) throw new AssistantExists();
   return assistant;
 }
@@ -134,10 +149,15 @@ export async function versionsOf(
  * Deletes an assistant with its versions and crons. Its runs stay, and those that are live go on: each keeps what it
  * needs. Its threads go only if asked, a few at a time and before it, so that a deletion that was cut short is
  * finished by asking again.
+ * @param threads which of them go; undefined: none
  * @returns its id
  * @throws AssistantNotFound, AssistantFixed, ThreadBusy when a run is live on one of the threads
  */
-export async function removeAssistant(engine: Engine, asked: string, takesThreads: boolean): Promise<string> {
+export async function removeAssistant(
+  engine: Engine,
+  asked: string,
+  threads: { readonly filter: AuthFilter | undefined } | undefined,
+): Promise<string> {
   const assistant = await getAssistant(engine, asked);
   const { assistant_id: assistantId, graph_id: graphId } = assistant;
   if (isOwn(assistant) && engine.graphs.has(graphId)) {
@@ -145,16 +165,20 @@ export async function removeAssistant(engine: Engine, asked: string, takesThread
       `Assistant ${assistantId} is graph ${graphId}'s own and cannot be deleted while the graph is served.`,
     );
   }
-  if (takesThreads) await deleteThreadsOf(engine, assistantId);
+  if (threads) await deleteThreadsOf(engine, assistantId, threads.filter);
   if (!(await deleteAssistant(engine.database, assistantId))) throw notFound();
   return assistantId;
 }
 
-async function deleteThreadsOf({ database }: Engine, assistantId: string): Promise<void> {
-  if (await hasBusyThread(database, assistantId)) throw ThreadBusy.forUpdate();
+async function deleteThreadsOf(
+  { database }: Engine,
+  assistantId: string,
+  filter: AuthFilter | undefined,
+): Promise<void> {
+  if (await hasBusyThread(database, assistantId, filter)) throw ThreadBusy.forUpdate();
   for (let found = MOST_THREADS; found === MOST_THREADS;) {
     found = await database.transaction(async (transaction) => {
-      const threadIds = await lockThreadsOf(transaction, assistantId, MOST_THREADS);
+      const threadIds = await lockThreadsOf(transaction, assistantId, MOST_THREADS, filter);
       const { live } = await lockPrunable(transaction, threadIds);
       if (live.length > 0) throw ThreadBusy.forUpdate();
       await deleteThreads(transaction, threadIds);
@@ -223,3 +247,31 @@ export const noAssistantFor = (asked: string): AssistantNotFound =>
   );
 
 const notFound = (): AssistantNotFound => new AssistantNotFound("Assistant not found");
+
+type Seeds = Readonly<Record<string, Fields>>;
+
+/**
+ * Makes the graphs' own assistants that are missing, with what LANGGRAPH_CONFIG says of them.
+ * @param say told of what it says in vain
+ * @returns all of them, as clients left them
+ */
+export async function seedAssistants(
+  database: Database,
+  graphIds: readonly string[],
+  seeds: Seeds,
+  say: (text: string) => void,
+): Promise<AssistantRow[]> {
+  const wanted = graphIds.map((graphId) => {
+    const { context = {}, ...config } = seeds[graphId] ?? {};
+    return { graphId, assistantId: assistantIdOf(graphId), config, context: asFields(context) };
+  });
+  const rows = await upsertSystemAssistants(database, wanted);
+  for (const graphId of Object.keys(seeds)) {
+    const row = rows.find((one) => one.assistant_id === assistantIdOf(graphId));
+    const seed = wanted.find((one) => one.graphId === graphId);
+    if (!row || !seed) say(`LANGGRAPH_CONFIG: ${graphId} is no graph of this server.`);
+    else if (!isDeepStrictEqual([row.config, row.context], [seed.config, seed.context]))
+      say(`LANGGRAPH_CONFIG: the assistant of ${graphId} exists and keeps its own config and context.`);
+  }
+  return rows;
+}

@@ -1,5 +1,7 @@
 // Cancels what a client selects: runs of a thread by id, or all runs in a state.
 import { RunEnded, RunNotFound } from "../errors.ts";
+import { isThreadVisible } from "../storage/auth-filter.ts";
+import type { AuthFilter } from "../storage/auth-filter.ts";
 import { findRun, listRunIds } from "../storage/runs.ts";
 import { cancelRun } from "./cancel.ts";
 import type { CancelAction } from "./cancel.ts";
@@ -18,16 +20,21 @@ export interface CancelSelection {
   readonly status?: "pending" | "running" | "all" | null | undefined;
 }
 
-/** Those that end by themselves meanwhile are no error. @throws RunNotFound for an id that is no run of the thread */
+/**
+ * Those that end by themselves meanwhile are no error.
+ * @param filter threads that the caller may change; runs of others do not exist for him
+ * @throws RunNotFound for an id that is no run of the thread
+ */
 export async function cancelMany(
   engine: Engine,
   selection: CancelSelection,
   action: CancelAction,
+  filter?: AuthFilter,
 ): Promise<void> {
   const { thread_id: threadId, run_ids: runIds, status } = selection;
   const places = runIds
-    ? await Promise.all(runIds.map((runId) => placeOf(engine, runId, threadId ?? undefined)))
-    : await listRunIds(engine.database, STATES[status ?? "all"], threadId ?? undefined);
+    ? await Promise.all(runIds.map((runId) => placeOf(engine, runId, threadId ?? undefined, filter)))
+    : await listRunIds(engine.database, STATES[status ?? "all"], threadId ?? undefined, filter);
   for (const place of places) {
     await cancelRun(engine, place, action, null).catch((error: unknown) => {
       const isOver = error instanceof RunEnded || (error instanceof RunNotFound && action === "rollback");
@@ -40,8 +47,10 @@ async function placeOf(
   engine: Engine,
   runId: string,
   threadId: string | undefined,
+  filter: AuthFilter | undefined,
 ): Promise<{ threadId: string; runId: string }> {
   const run = await findRun(engine.database, runId);
   if (!run || (threadId !== undefined && run.thread_id !== threadId)) throw new RunNotFound();
+  if (filter && !(await isThreadVisible(engine.database, run.thread_id, filter))) throw new RunNotFound();
   return { threadId: run.thread_id, runId };
 }

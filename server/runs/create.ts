@@ -5,6 +5,7 @@ import { AssistantChanged, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } 
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
+import type { AuthFilter } from "../storage/auth-filter.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import { cancelPending, requestCancel } from "../storage/finish.ts";
@@ -17,7 +18,7 @@ import {
   listRuns,
   listUnfinished,
 } from "../storage/runs.ts";
-import type { NewRun, OwnedRunRow, RunRow } from "../storage/runs.ts";
+import type { NewRun, OwnedRunRow, RunAuth, RunRow } from "../storage/runs.ts";
 import { lockThread } from "../storage/threads.ts";
 import { withAssistant } from "./assistants.ts";
 import { stopRuns } from "./cancel.ts";
@@ -66,6 +67,16 @@ export interface CreateOptions {
   readonly idemKey?: string | undefined;
   /** Tell the run's events by protocol v2, although nobody may have followed the thread yet. */
   readonly isWatched?: boolean;
+  /** The id that the run gets; one of its own otherwise. */
+  readonly runId?: string | undefined;
+  /** Who asks for it; undefined if nobody was asked who he is. */
+  readonly by?: RunBy | undefined;
+}
+
+export interface RunBy {
+  readonly auth: RunAuth;
+  /** Which threads the run may be put on. */
+  readonly filter?: AuthFilter | undefined;
 }
 
 /** What a run keeps of its request: enough to execute it, on any instance. */
@@ -158,7 +169,9 @@ async function queue(
   const strategy = request.multitask_strategy;
   const queued = await engine.database.transaction(async (transaction) => {
     // Two requests with one key meet here: the second one finds the run of the first before it decides anything.
-    const isThere = await lockThread(transaction, threadId);
+    const thread = await lockThread(transaction, threadId, run.filter);
+    const isThere = thread !== undefined;
+    if (thread?.is_visible === false) throw new ThreadNotFound(threadId);
     const first = await earlier(transaction, run.idemKey);
     if (first) return { earlier: first };
     // A run that makes its thread found none, and made none: the assistant is another, or the thread just went.
@@ -225,7 +238,7 @@ function newRun(
   },
 ): NewRun {
   const { threadId, assistant, request, options, asked } = given;
-  const runId = uuidv7();
+  const { runId = uuidv7(), by } = options;
   const kept = { graph_id: assistant.graph_id, assistant_id: assistant.assistant_id };
   const isDelayed = (request.after_seconds ?? 0) > 0;
   const state = isDelayed ? "delayed" : hasSlot(engine) ? "running" : "ready";
@@ -242,6 +255,8 @@ function newRun(
     metadata: { ...assistant.metadata, ...request.metadata, ...kept },
     kwargs: kwargsOf(request, assistant, { ...asked, ...kept, run_id: runId, thread_id: threadId }),
     threadMetadata: kept,
+    // A thread that is made for somebody says whose it is, as his handler has it.
+    ...(by ? { auth: by.auth, filter: by.filter, madeMetadata: request.metadata ?? {} } : {}),
     idemKey: options.idemKey,
     isWatched: options.isWatched,
     afterSeconds: request.after_seconds ?? 0,

@@ -6,6 +6,7 @@ import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { advanceCron, claimCrons, deleteCron, insertCron, lockCron, updateCron } from "../storage/crons.ts";
 import type { CronRow, DueCron } from "../storage/crons.ts";
+import type { RunAuth } from "../storage/runs.ts";
 import { noAssistantFor, requireAssistant } from "./assistants.ts";
 import { createRun } from "./create.ts";
 import type { RunRequest } from "./create.ts";
@@ -40,14 +41,21 @@ const LEASE_MS = 10_000;
  */
 export async function createCron(
   engine: Engine,
-  given: CronFields & { assistantId: string; threadId: string | null; schedule: string },
+  given: CronFields & {
+    cronId: string;
+    assistantId: string;
+    threadId: string | null;
+    schedule: string;
+    auth: RunAuth | undefined;
+  },
 ): Promise<CronRow> {
   const assistant = await requireAssistant(engine, given.assistantId);
   const { schedule, timezone = null, endTime = null, isEnabled = true } = given;
   const at = new Date(now());
   checkSchedule({ schedule, timezone }, at, endTime);
   const cron = await insertCron(engine.database, {
-    cron_id: uuidv7(),
+    cron_id: given.cronId,
+    auth: given.auth ?? null,
     assistant_id: assistant.assistant_id,
     thread_id: given.threadId,
     schedule,
@@ -149,6 +157,8 @@ async function fire(engine: Engine, cron: DueCron): Promise<void> {
       const run = await createRun(engine, cron.thread_id ?? uuidv7(), requestOf(cron), {
         isStateless: cron.thread_id === null,
         idemKey: `cron:${cron.cron_id}:${time.toISOString()}`,
+        // Which threads and assistants its maker may use was asked when it was made.
+        by: cron.auth ? { auth: cron.auth } : undefined,
       });
       engine.log.info("cron.fired", { ...facts, run_id: run.run_id, at: time });
     } catch (failure) {

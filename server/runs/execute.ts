@@ -9,6 +9,7 @@ import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { findLastEvent } from "../storage/events.ts";
 import { GraphStore } from "../storage/graph-store.ts";
+import type { RunAuth } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
 import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
 import type { Outcome } from "./end.ts";
@@ -227,7 +228,7 @@ function optionsOf(held: Drive, given: Given): object {
   const { kwargs } = run;
   const merged = mergeConfigs([kwargs.defaults ?? {}, run.thread_config, kwargs.config]);
   const { configurable, metadata, recursion_limit: _limit, max_concurrency: _most, ...rest } = merged;
-  const place = asFields(configurable);
+  const place = withoutAuth(asFields(configurable));
   // From a named checkpoint LangGraph would begin a new branch again.
   if (given.resumes)
     for (const key of ["checkpoint_id", "checkpoint_ns", "checkpoint_map"]) delete place[key];
@@ -239,6 +240,7 @@ function optionsOf(held: Drive, given: Given): object {
     ...breakpointsOf(kwargs),
     configurable: {
       ...place,
+      ...(run.auth ? authFields(run.auth) : {}),
       __pregel_checkpointer: given.checkpointer,
       [SERVICES]: engine.services,
     },
@@ -254,3 +256,15 @@ function optionsOf(held: Drive, given: Given): object {
     control,
   };
 }
+
+// Who asked for the run, under the official names. Nobody but the server may say so.
+const AUTH_FIELDS = new Set(["langgraph_auth_user", "langgraph_auth_user_id", "langgraph_auth_permissions"]);
+
+const withoutAuth = (fields: Record<string, unknown>): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(fields).filter(([key]) => !AUTH_FIELDS.has(key)));
+
+const authFields = ({ user, permissions }: RunAuth): Record<string, unknown> => ({
+  langgraph_auth_user: user,
+  langgraph_auth_user_id: user.identity,
+  langgraph_auth_permissions: permissions,
+});

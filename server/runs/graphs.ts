@@ -2,12 +2,12 @@
 // A graph may be compiled, a builder, a factory, or a promise of one of these.
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
 import type { StreamTransformer } from "@langchain/langgraph/web";
 import { z } from "zod";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
+import { importExport } from "./modules.ts";
 
 /** What the engine needs of a compiled graph: structural, because a project may bring its own LangGraph. */
 export interface Graph {
@@ -49,11 +49,46 @@ export interface GraphsFile {
   readonly graphs: Readonly<Record<string, string>>;
   /** Variables for the graphs, from an env file or given in place. */
   readonly env: Readonly<Record<string, string>>;
+  readonly http: HttpSection;
+  /** Where the handlers are that say who may do what; undefined: everybody may do everything. */
+  readonly authPath: string | undefined;
 }
+
+type HttpSection = z.output<typeof httpSchema>;
+
+const off = z
+  .boolean()
+  .optional()
+  .transform((value) => value ?? false);
+
+const texts = z.array(z.string()).optional();
+
+const corsSchema = z.object({
+  allow_origins: texts,
+  allow_origin_regex: z.string().optional(),
+  allow_methods: texts,
+  allow_headers: texts,
+  allow_credentials: z.boolean().optional(),
+  expose_headers: texts,
+  max_age: z.int().min(0).optional(),
+});
+
+const httpSchema = z.object({
+  /** An app of the user in front of the API, as `./file.ts:export`. */
+  app: z.string().min(1).optional(),
+  disable_assistants: off,
+  disable_threads: off,
+  disable_runs: off,
+  disable_store: off,
+  disable_meta: off,
+  cors: corsSchema.optional(),
+});
 
 const fileSchema = z.object({
   graphs: z.record(z.string().min(1), z.string().regex(/.+:\w+$/, "must look like ./graph.ts:graph")),
   env: z.union([z.string(), z.record(z.string(), z.string())]).optional(),
+  http: httpSchema.prefault({}),
+  auth: z.object({ path: z.string().min(1).optional() }).optional(),
 });
 
 /**
@@ -72,12 +107,14 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     const [issue] = result.error.issues;
     throw new ConfigInvalid(`${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "is wrong"}.`);
   }
-  const { graphs, env } = result.data;
+  const { graphs, env, http, auth } = result.data;
   if (Object.keys(graphs).length === 0) throw new ConfigInvalid(`${path} names no graph.`);
   return {
     path: absolute,
     graphs,
     env: typeof env === "string" ? await readEnv(absolute, env) : (env ?? {}),
+    http,
+    authPath: auth?.path,
   };
 }
 
@@ -96,12 +133,8 @@ export async function loadGraphs(file: GraphsFile): Promise<ReadonlyMap<string, 
 
 async function loadGraph(base: string, id: string, spec: string): Promise<Graph> {
   const [, path = "", name = ""] = /^(.+):(\w+)$/.exec(spec) ?? [];
-  const url = pathToFileURL(resolve(dirname(base), path)).href;
   try {
-    const module: Record<string, unknown> = await import(url);
-    if (!(name in module))
-      throw new Error(`it exports ${Object.keys(module).join(", ") || "nothing"}, not ${name}`);
-    return compile(await module[name]);
+    return compile(await importExport(base, path, name));
   } catch (error) {
     throw new GraphUnloadable(`Graph ${id} (${spec}) cannot be loaded: ${messageOf(error)}.`, {
       cause: error,

@@ -69,7 +69,7 @@ export class Projection {
     if (!this.#asked.has(client)) return undefined;
     const event = [chunk.mode, ...chunk.namespace].join("|");
     if (chunk.mode === "messages") return this.#token(event, chunk.payload) ?? whole(event, chunk.payload);
-    const isInternal = chunk.mode === "debug" || chunk.mode === "checkpoints";
+    const isInternal = ["debug", "checkpoints", "events"].includes(chunk.mode);
     return whole(event, isInternal ? withoutInternals(chunk) : chunk.payload);
   }
 
@@ -130,10 +130,11 @@ export function isHidden({ mode, payload }: Chunk): boolean {
   return Array.isArray(metadata.tags) && metadata.tags.includes("langsmith:hidden");
 }
 
-// Configurables that begin with two underscores are LangGraph's own working parts.
+// Configurables that begin with two underscores are LangGraph's own working parts; who asked for the run is no news to
+// the client, and need not stand in the log.
 function withoutInternals({ mode, payload }: Chunk): unknown {
   const plain = JSON.parse(toWireJson(payload), (key: string, value: unknown) =>
-    key.startsWith("__pregel") ? undefined : value,
+    key.startsWith("__pregel") || key.startsWith("langgraph_auth_") ? undefined : value,
   ) as unknown;
   if (mode !== "checkpoints" || typeof plain !== "object" || plain === null) return plain;
   const { values, metadata, next } = plain as Record<string, unknown>; // just parsed from JSON

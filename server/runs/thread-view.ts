@@ -52,8 +52,8 @@ export async function searchThreads(
   return { threads, hasMore, total };
 }
 
-function totalOf(engine: Engine, { metadata, values, ids, status }: ThreadFilter): Promise<number> {
-  const filter = { metadata, values, ids, status };
+function totalOf(engine: Engine, { metadata, values, ids, status, auth }: ThreadFilter): Promise<number> {
+  const filter = { metadata, values, ids, status, auth };
   return engine.totals.of(JSON.stringify(filter), () => countThreads(engine.database, filter));
 }
 

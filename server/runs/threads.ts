@@ -1,14 +1,15 @@
 // Makes, changes and copies threads. Each is one transaction: a thread with supersteps or copied checkpoints is there
 // with all of them and the state that follows from them, or not at all.
 import { CopySourceMissing, InputInvalid, ThreadExists, ThreadNotFound } from "../errors.ts";
-import { uuidv7 } from "../ids.ts";
+import { isThreadVisible } from "../storage/auth-filter.ts";
+import type { AuthFilter } from "../storage/auth-filter.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import { setThreadTtl } from "../storage/expiry.ts";
 import type { ThreadTtl } from "../storage/expiry.ts";
 import { copyThreadRows } from "../storage/thread-copy.ts";
 import type { CopiedThread } from "../storage/thread-copy.ts";
-import { insertThread, patchThreadMetadata, updateThreadState } from "../storage/threads.ts";
+import { findThread, insertThread, patchThreadMetadata, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph, Superstep } from "./graphs.ts";
@@ -29,12 +30,14 @@ export interface NewThread {
 
 /**
  * @param mayExist answer the thread that has the id already
+ * @param filter if the caller may see it
  * @throws ThreadExists, InputInvalid for supersteps that the graph does not take
  */
 export async function createThread(
   engine: Engine,
   thread: NewThread,
   mayExist: boolean,
+  filter?: AuthFilter,
 ): Promise<ThreadRow & Shown> {
   const { threadId, metadata, ttl, supersteps } = thread;
   const graph = supersteps.length > 0 ? graphOf(engine, metadata) : undefined;
@@ -47,6 +50,8 @@ export async function createThread(
       })
     : await insert(engine.database);
   if (!made && !mayExist) throw new ThreadExists();
+  if (!made && filter && !(await isThreadVisible(engine.database, threadId, filter)))
+    throw new ThreadExists();
   return made && !graph ? { ...made, values: {}, interrupts: {} } : getWholeThread(engine, threadId);
 }
 
@@ -76,16 +81,29 @@ export async function changeThread(
 /**
  * A new thread with all checkpoints of another, and none of its runs. Of a thread on which a run is live it gets what is
  * committed: the copy stands at the run's last checkpoint, from which a new run can go on.
+ * @param by which threads may be copied, and what becomes of the metadata; undefined: all, and nothing
  * @throws CopySourceMissing
  */
-export async function copyThread(engine: Engine, threadId: string): Promise<Shows<WholeThread>> {
-  const copyId = uuidv7();
+export async function copyThread(
+  engine: Engine,
+  threadId: string,
+  { copyId, by }: { copyId: string; by: CopiedBy | undefined },
+): Promise<Shows<WholeThread>> {
+  const source = by && (await findThread(engine.database, threadId));
+  const isHidden = by?.filter && !(await isThreadVisible(engine.database, threadId, by.filter));
+  if (by && (!source || isHidden)) throw new CopySourceMissing(threadId);
+  const metadata = source && (await by?.stamp(source.metadata));
   await engine.database.transaction(async (transaction) => {
-    const copied = await copyThreadRows(transaction, threadId, copyId);
+    const copied = await copyThreadRows(transaction, threadId, copyId, metadata);
     if (!copied) throw new CopySourceMissing(threadId);
     await settle(engine, transaction, copyId, copied);
   });
   return getWholeThread(engine, copyId);
+}
+
+interface CopiedBy {
+  readonly filter: AuthFilter | undefined;
+  readonly stamp: (metadata: Fields) => Promise<Fields>;
 }
 
 /** The copy's state and status: those of the other thread while both are known, else read from the checkpoints. */

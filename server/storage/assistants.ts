@@ -1,6 +1,7 @@
 // Rows of holdfast.assistants and of all their versions. A row and the version that it shows are written in one
 // statement, and each change gives the row a new revision: who remembers a row can ask whether it is still true.
 // Which assistant is a graph's own, and may be changed, is decided above.
+import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 
 export interface AssistantFields {
@@ -29,6 +30,8 @@ export interface AssistantFilter {
   readonly graphId?: string | undefined;
   /** A part of the name, in any case. */
   readonly name?: string | undefined;
+  /** Only assistants that the caller may see, and those of graphs, which everybody may see. */
+  readonly auth?: { readonly filter: AuthFilter; readonly ownIds: readonly string[] } | undefined;
 }
 
 export interface AssistantPage extends AssistantFilter {
@@ -40,9 +43,9 @@ export interface AssistantPage extends AssistantFilter {
 
 const upsertSystemRows = `/* upsertSystemAssistants */
 with a as (
-  insert into holdfast.assistants as a (assistant_id, graph_id, name, metadata)
-  select n.assistant_id, n.graph_id, n.graph_id, '{"created_by": "system"}'
-    from unnest($1::uuid[], $2::text[]) as n (assistant_id, graph_id)
+  insert into holdfast.assistants as a (assistant_id, graph_id, name, metadata, config, context)
+  select n.assistant_id, n.graph_id, n.graph_id, '{"created_by": "system"}', n.config, n.context
+    from unnest($1::uuid[], $2::text[], $3::jsonb[], $4::jsonb[]) as n (assistant_id, graph_id, config, context)
   on conflict (assistant_id) do update set graph_id = a.graph_id
   returning assistant_id, graph_id, name, description, version, config, context, metadata, created_at, updated_at, revision),
 kept as (
@@ -108,28 +111,38 @@ select assistant_id, graph_id, name, description, version, config, context, meta
   from holdfast.assistants
  where ($1::jsonb is null or metadata @> $1) and ($2::text is null or graph_id = $2)
    and ($3::text is null or strpos(lower(name), lower($3)) > 0)
+   and ($4::jsonb is null or metadata @> $4 or assistant_id = any ($5::uuid[]))
  order by
-  case when $5 = 'asc' then case $4 when 'created_at' then created_at when 'updated_at' then updated_at end end,
-  case when $5 = 'desc' then case $4 when 'created_at' then created_at when 'updated_at' then updated_at end end desc,
-  case when $5 = 'asc' then case $4 when 'graph_id' then graph_id when 'name' then name end end,
-  case when $5 = 'desc' then case $4 when 'graph_id' then graph_id when 'name' then name end end desc,
-  case when $5 = 'desc' then assistant_id end desc,
+  case when $7 = 'asc' then case $6 when 'created_at' then created_at when 'updated_at' then updated_at end end,
+  case when $7 = 'desc' then case $6 when 'created_at' then created_at when 'updated_at' then updated_at end end desc,
+  case when $7 = 'asc' then case $6 when 'graph_id' then graph_id when 'name' then name end end,
+  case when $7 = 'desc' then case $6 when 'graph_id' then graph_id when 'name' then name end end desc,
+  case when $7 = 'desc' then assistant_id end desc,
   assistant_id
- limit $6 offset $7`;
+ limit $8 offset $9`;
 
 const countAssistantRows = `/* countAssistants */
 select count(*) as count from holdfast.assistants
  where ($1::jsonb is null or metadata @> $1) and ($2::text is null or graph_id = $2)
-   and ($3::text is null or strpos(lower(name), lower($3)) > 0)`;
+   and ($3::text is null or strpos(lower(name), lower($3)) > 0)
+   and ($4::jsonb is null or metadata @> $4 or assistant_id = any ($5::uuid[]))`;
 
 /** Makes the assistants of graphs that are missing and returns all of them, as clients left them. */
 export const upsertSystemAssistants = (
   on: Queryable,
-  assistants: readonly { assistantId: string; graphId: string }[],
+  assistants: readonly {
+    assistantId: string;
+    graphId: string;
+    /** What it begins with. */
+    config?: object;
+    context?: object;
+  }[],
 ): Promise<AssistantRow[]> =>
   on.query(upsertSystemRows, [
     assistants.map(({ assistantId }) => assistantId),
     assistants.map(({ graphId }) => graphId),
+    assistants.map(({ config }) => JSON.stringify(config ?? {})),
+    assistants.map(({ context }) => JSON.stringify(context ?? {})),
   ]);
 
 /** The new assistant in its first version, or undefined when the id is taken. */
@@ -201,10 +214,12 @@ export async function countAssistants(on: Queryable, filter: AssistantFilter): P
   return row?.count ?? 0;
 }
 
-const filtered = ({ metadata, graphId, name }: AssistantFilter): unknown[] => [
+const filtered = ({ metadata, graphId, name, auth }: AssistantFilter): unknown[] => [
   metadata ? JSON.stringify(metadata) : null,
   graphId ?? null,
   name ?? null,
+  auth?.filter ?? null,
+  auth?.ownIds ?? null,
 ];
 
 const valuesOf = (assistantId: string, fields: AssistantFields): unknown[] => [

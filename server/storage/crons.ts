@@ -1,7 +1,9 @@
 // Rows of holdfast.crons: what is run when. A cron that is due is claimed by one instance for a while; that it is fired
 // once, although that instance may die, is up to the key of its run. Its time moves on only from the one that was fired.
+import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import { codeOf } from "./postgres.ts";
+import type { RunAuth } from "./runs.ts";
 
 export interface CronRow {
   readonly cron_id: string;
@@ -24,7 +26,13 @@ export interface CronRow {
 
 export type NewCron = Omit<CronRow, "error" | "created_at" | "updated_at">;
 
-export interface DueCron extends CronRow {
+/** What of a cron never changes and is not shown. */
+interface CronOwner {
+  /** Who made it, and so asks for its runs; null if nobody was asked who he is. */
+  readonly auth: RunAuth | null;
+}
+
+export interface DueCron extends CronRow, CronOwner {
   readonly next_run_at: Date;
   /** The database's time of the claim: the one clock that all instances share. */
   readonly now: Date;
@@ -35,6 +43,8 @@ export interface CronFilter {
   readonly threadId?: string | undefined;
   readonly isEnabled?: boolean | undefined;
   readonly metadata?: object | undefined;
+  /** Only crons that the caller may see. */
+  readonly auth?: AuthFilter | undefined;
 }
 
 export interface CronPage extends CronFilter {
@@ -48,8 +58,8 @@ const FOREIGN_KEY_VIOLATION = "23503";
 
 const insertCronRow = `/* insertCron */
 insert into holdfast.crons (cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, is_enabled,
-  payload, metadata, next_run_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+  payload, metadata, next_run_at, auth)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 returning cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, is_enabled, payload, metadata,
   next_run_at, error, created_at, updated_at`;
 
@@ -74,22 +84,24 @@ select cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_co
   from holdfast.crons
  where ($1::uuid is null or assistant_id = $1) and ($2::text is null or thread_id = $2)
    and ($3::boolean is null or is_enabled = $3) and ($4::jsonb is null or metadata @> $4)
+   and ($5::jsonb is null or metadata @> $5)
  order by
-  case when $6 = 'asc' then case $5 when 'created_at' then created_at when 'updated_at' then updated_at
+  case when $7 = 'asc' then case $6 when 'created_at' then created_at when 'updated_at' then updated_at
     when 'next_run_date' then next_run_at end end asc nulls last,
-  case when $6 = 'desc' then case $5 when 'created_at' then created_at when 'updated_at' then updated_at
+  case when $7 = 'desc' then case $6 when 'created_at' then created_at when 'updated_at' then updated_at
     when 'next_run_date' then next_run_at end end desc nulls last,
-  case when $6 = 'asc' then case $5 when 'assistant_id' then assistant_id::text when 'thread_id' then thread_id
+  case when $7 = 'asc' then case $6 when 'assistant_id' then assistant_id::text when 'thread_id' then thread_id
     when 'cron_id' then cron_id::text end end asc nulls last,
-  case when $6 = 'desc' then case $5 when 'assistant_id' then assistant_id::text when 'thread_id' then thread_id
+  case when $7 = 'desc' then case $6 when 'assistant_id' then assistant_id::text when 'thread_id' then thread_id
     when 'cron_id' then cron_id::text end end desc nulls last,
   cron_id
- limit $7 offset $8`;
+ limit $8 offset $9`;
 
 const countCronRows = `/* countCrons */
 select count(*) as count from holdfast.crons
  where ($1::uuid is null or assistant_id = $1) and ($2::text is null or thread_id = $2)
-   and ($3::boolean is null or is_enabled = $3) and ($4::jsonb is null or metadata @> $4)`;
+   and ($3::boolean is null or is_enabled = $3) and ($4::jsonb is null or metadata @> $4)
+   and ($5::jsonb is null or metadata @> $5)`;
 
 const claimCronRows = `/* claimCrons */
 with due as (
@@ -100,14 +112,14 @@ with due as (
 update holdfast.crons c set claimed_until = now() + $3 * interval '1 ms'
   from due where c.cron_id = due.cron_id
 returning c.cron_id, c.assistant_id, c.thread_id, c.schedule, c.timezone, c.end_time, c.on_run_completed, c.is_enabled,
-  c.payload, c.metadata, c.next_run_at, c.error, c.created_at, c.updated_at, now() as now`;
+  c.payload, c.metadata, c.next_run_at, c.error, c.created_at, c.updated_at, c.auth, now() as now`;
 
 const advanceCronRow = `/* advanceCron */
 update holdfast.crons set next_run_at = $3, claimed_until = null, error = $4
  where cron_id = $1 and next_run_at = $2`;
 
 /** The new cron, or undefined when its thread does not exist. */
-export async function insertCron(on: Queryable, cron: NewCron): Promise<CronRow | undefined> {
+export async function insertCron(on: Queryable, cron: NewCron & CronOwner): Promise<CronRow | undefined> {
   try {
     const [row] = await on.query<CronRow>(insertCronRow, [
       cron.cron_id,
@@ -121,6 +133,7 @@ export async function insertCron(on: Queryable, cron: NewCron): Promise<CronRow 
       JSON.stringify(cron.payload),
       cron.metadata,
       cron.next_run_at,
+      cron.auth ? JSON.stringify(cron.auth) : null,
     ]);
     return row;
   } catch (error) {
@@ -178,9 +191,10 @@ export async function advanceCron(
   await on.query(advanceCronRow, [cron.cron_id, cron.next_run_at, next.at ?? null, next.error]);
 }
 
-const filtered = ({ assistantId, threadId, isEnabled, metadata }: CronFilter): unknown[] => [
+const filtered = ({ assistantId, threadId, isEnabled, metadata, auth }: CronFilter): unknown[] => [
   assistantId ?? null,
   threadId ?? null,
   isEnabled ?? null,
   metadata ? JSON.stringify(metadata) : null,
+  auth ?? null,
 ];

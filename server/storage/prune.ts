@@ -1,5 +1,6 @@
 // Takes from a thread what its newest state does not need. What is read from the newest checkpoint, and what a run that
 // goes on from it finds, is the same before and after.
+import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
 
@@ -102,12 +103,14 @@ select count(*) as gone from gone`;
 // Asked again of each row once it is locked: a thread that another assistant has run meanwhile is left alone.
 export const lockThreadsOfRows = `/* lockThreadsOf */
 select thread_id from holdfast.threads
- where not is_temporary and metadata @> jsonb_build_object('assistant_id', $1::text) order by thread_id limit $2 for update`;
+ where not is_temporary and metadata @> jsonb_build_object('assistant_id', $1::text)
+   and ($3::jsonb is null or metadata @> $3) order by thread_id limit $2 for update`;
 
 const hasBusyThreadRow = `/* hasBusyThread */
 select exists (
   select from holdfast.threads
-   where not is_temporary and metadata @> jsonb_build_object('assistant_id', $1::text) and status = 'busy') as is_busy`;
+   where not is_temporary and metadata @> jsonb_build_object('assistant_id', $1::text) and status = 'busy'
+     and ($2::jsonb is null or metadata @> $2)) as is_busy`;
 
 const deleteThreadRows = `/* deleteThreads */
 with run as (select run_id from holdfast.runs where thread_id = any ($1::text[])),
@@ -135,19 +138,25 @@ export async function lockPrunable(
   return { found: found.map((row) => row.thread_id), live: live.map((row) => row.thread_id) };
 }
 
-/** Threads that an assistant ran last, as their metadata say, locked. */
+/** Threads that an assistant ran last, as their metadata say, and that the caller may delete, locked. */
 export async function lockThreadsOf(
   transaction: Queryable,
   assistantId: string,
   limit: number,
+  auth: AuthFilter | undefined,
 ): Promise<string[]> {
-  const rows = await transaction.query<{ thread_id: string }>(lockThreadsOfRows, [assistantId, limit]);
+  const values = [assistantId, limit, auth ?? null];
+  const rows = await transaction.query<{ thread_id: string }>(lockThreadsOfRows, values);
   return rows.map((row) => row.thread_id);
 }
 
 /** Whether a run is live, or waits, on a thread that the assistant ran last. */
-export async function hasBusyThread(on: Queryable, assistantId: string): Promise<boolean> {
-  const [row] = await on.query<{ is_busy: boolean }>(hasBusyThreadRow, [assistantId]);
+export async function hasBusyThread(
+  on: Queryable,
+  assistantId: string,
+  auth: AuthFilter | undefined,
+): Promise<boolean> {
+  const [row] = await on.query<{ is_busy: boolean }>(hasBusyThreadRow, [assistantId, auth ?? null]);
   return row?.is_busy ?? false;
 }
 

@@ -17,7 +17,7 @@ r as (
          is_watched = u.is_watched or exists (select from holdfast.watched_threads w where w.thread_id = u.thread_id)
     from next where u.run_id = next.run_id
   returning u.*, next.boot is distinct from u.boot as is_boot_new)
-select ${RUN_COLUMNS}, r.is_boot_new, t.config as thread_config,
+select ${RUN_COLUMNS}, r.auth, r.is_boot_new, t.config as thread_config,
        exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join holdfast.threads t using (thread_id)`;
 

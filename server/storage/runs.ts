@@ -1,5 +1,6 @@
 // Rows of holdfast.runs: accepting, finding and listing them. How they move on is in queue.ts and finish.ts.
 import type { RunState } from "../runs/run.ts";
+import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import { codeOf, UNIQUE_VIOLATION } from "./postgres.ts";
 
@@ -33,11 +34,19 @@ export interface RunRow {
 
 /** A run that this process owns now, with what of its thread it needs. */
 export interface OwnedRunRow extends RunRow {
+  readonly auth: RunAuth | null;
   readonly thread_config: Record<string, unknown>;
   /** False for a thread that was never written to: nothing has to be loaded. */
   readonly has_checkpoints: boolean;
   /** The life of the database server in which the attempt before began, if it was another one. */
   readonly is_boot_new: boolean;
+}
+
+/** Who asked for a run. */
+export interface RunAuth {
+  /** What authenticate() said, as JSON keeps it. */
+  readonly user: { readonly identity: string; readonly [key: string]: unknown };
+  readonly permissions: readonly string[];
 }
 
 /** Why a run failed: the class of the error and its message. */
@@ -74,6 +83,11 @@ export interface NewRun {
   readonly isWatched?: boolean | undefined;
   /** The first event, as a line of the log, if the run begins at once. */
   readonly firstLine?: string | undefined;
+  /** The thread must be one that the caller may use. */
+  readonly filter?: AuthFilter | undefined;
+  /** Metadata of the thread if it is made. */
+  readonly madeMetadata?: object | undefined;
+  readonly auth?: RunAuth | undefined;
   /** The caller holds the thread's lock and has decided that this run may wait there or begin. */
   readonly isDecided?: boolean | undefined;
 }
@@ -90,8 +104,8 @@ const insertRunRow = `/* insertRun */
 with assistant as (select from holdfast.assistants where assistant_id = $3 and revision = $18),
 made as (
   insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun)
-  select $2, 'busy', $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'), nullif($17::float8, 0), 'delete',
-         ($5 in ('running', 'ready'))::int
+  select $2, 'busy', coalesce($20::jsonb, '{}') || $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'),
+         nullif($17::float8, 0), 'delete', ($5 in ('running', 'ready'))::int
    where $14 <> 'no' and ($18::uuid is null or exists (select from assistant))
   on conflict (thread_id) do nothing returning thread_id, config, begun, false as was_written),
 taken as (
@@ -99,22 +113,23 @@ taken as (
      set status = 'busy', error = null, expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
    where thread_id = $2 and (status <> 'busy' or $15::boolean) and ($18::uuid is null or exists (select from assistant))
+     and ($19::jsonb is null or metadata @> $19)
   returning thread_id, config, begun, state_updated_at > created_at as was_written),
 thread as (select * from made union all select * from taken),
 r as (
   insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, attempt, multitask, metadata, kwargs, idem_key,
-    run_at, deadline, boot, started_at, webhook, ordinal, is_watched)
+    run_at, deadline, boot, started_at, webhook, auth, ordinal, is_watched)
   select $1, thread_id, $3, $4, $5, case when $5 = 'running' then 1 else 0 end, $6, $7, $9, $10,
     now() + $11 * interval '1 s', case when $5 = 'running' then now() + $12 * interval '1 ms' end,
-    case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13,
+    case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13, $21::json,
     case when $5 in ('running', 'ready') then begun end,
-    $19 or exists (select from holdfast.watched_threads w where w.thread_id = $2)
+    $22 or exists (select from holdfast.watched_threads w where w.thread_id = $2)
     from thread
   returning *),
 event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, 0, 0, attempt, $16 from r where $16::text is not null and state = 'running')
-select ${RUN_COLUMNS}, thread.config as thread_config, false as is_boot_new,
+select ${RUN_COLUMNS}, r.auth, thread.config as thread_config, false as is_boot_new,
        thread.was_written or exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join thread using (thread_id)`;
 
@@ -138,13 +153,16 @@ select count(*) filter (where state in ('delayed', 'blocked', 'ready'))::int as 
   from holdfast.runs where thread_id = $1 and state in ('delayed', 'blocked', 'ready', 'running')`;
 
 const listRunIdRows = `/* listRunIds */
-select run_id as "runId", thread_id as "threadId" from holdfast.runs
+select run_id as "runId", thread_id as "threadId" from holdfast.runs r
  where state = any ($1::text[]) and state in ('delayed', 'blocked', 'ready', 'running')
    and ($2::text is null or thread_id = $2)
+   and ($3::jsonb is null or exists (
+     select from holdfast.threads t where t.thread_id = r.thread_id and t.metadata @> $3))
  order by state = 'running', ord limit 10000`;
 
 /**
- * Accepts a run. Undefined: nothing was written, because the thread is missing or busy, or the assistant has changed.
+ * Accepts a run. Undefined: nothing was written, because the thread is missing, busy or not for the caller, or because the
+ * assistant has changed.
  * "taken": its idempotency key was used before, or another run of the thread came first.
  */
 export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow | "taken" | undefined> {
@@ -168,6 +186,9 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       run.firstLine ?? null,
       run.threadTtlMinutes ?? 0,
       run.assistantRevision ?? null,
+      run.filter ?? null,
+      run.madeMetadata ?? null,
+      run.auth ? JSON.stringify(run.auth) : null,
       run.isWatched ?? false,
     ]);
     return row;
@@ -214,12 +235,14 @@ export const listUnfinished = (
 ): Promise<{ run_id: string; state: RunState; worker_id: string | null }[]> =>
   transaction.query(listUnfinishedRows, [threadId]);
 
-/** Runs in these states, of one thread or of all; running ones last, as the end of one lets the next begin. */
+/** Runs in these states, of one thread or of all that the caller may see; running ones last, as the end of one lets the next begin. */
 export const listRunIds = (
   on: Queryable,
   states: readonly RunState[],
   threadId: string | undefined,
-): Promise<{ runId: string; threadId: string }[]> => on.query(listRunIdRows, [states, threadId ?? null]);
+  auth: AuthFilter | undefined,
+): Promise<{ runId: string; threadId: string }[]> =>
+  on.query(listRunIdRows, [states, threadId ?? null, auth ?? null]);
 
 /** What waits and runs on a thread. Lock the thread first. */
 export async function countUnfinished(

@@ -1,5 +1,6 @@
 // What a search of the store asks of an item's value: a field and what it is compared with, as data for one statement.
 import { InputInvalid } from "../errors.ts";
+import type { AuthFilter } from "./auth-filter.ts";
 
 const OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"] as const;
 
@@ -8,9 +9,16 @@ type Operator = (typeof OPERATORS)[number];
 export interface Condition {
   /** A field at the top of the value. */
   readonly field: string;
-  readonly operator: Operator;
+  readonly operator: Operator | "$holds";
   readonly operand: unknown;
 }
+
+/** The item, its namespace and its key taken as one object, holds all that a handler of authorisation asked for. */
+export const holding = (filter: AuthFilter): Condition => ({
+  field: "",
+  operator: "$holds",
+  operand: JSON.parse(filter),
+});
 
 /**
  * The conditions of a filter: `{kind: "note", size: {$gte: 2, $lt: 9}}` is three.

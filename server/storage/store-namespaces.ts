@@ -1,5 +1,6 @@
 // The namespaces that hold items. Each step of the statement jumps over all items of a namespace to the next one, so that
 // it costs one look into the index per namespace, however many items there are.
+import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import { checkLabels, rangeUnder } from "./store-names.ts";
 
@@ -17,6 +18,8 @@ export interface NamespacePage {
   readonly maxDepth: number | null;
   readonly limit: number;
   readonly offset: number;
+  /** Only namespaces that the caller may see. */
+  readonly auth?: AuthFilter | undefined;
 }
 
 // Rows come in the order of their paths, as the walk makes them; a sort would have to walk to the end for each page.
@@ -36,8 +39,9 @@ with recursive walk (shown, next) as (
             order by path limit 1) as i,
          lateral (
            select not exists (
-             select 1 from json_to_recordset($3::json) as c (at text, labels text[])
-              where cardinality(c.labels) > cardinality(i.namespace) or exists (
+             select 1 from json_to_recordset($3::json) as c (at text, labels text[], held jsonb)
+              where not jsonb_build_object('namespace', i.namespace) @> c.held
+                 or cardinality(c.labels) > cardinality(i.namespace) or exists (
                 select 1 from unnest(c.labels) with ordinality as l (label, n)
                  where l.label <> '*' and l.label <> i.namespace[
                    l.n + case c.at when 'suffix' then cardinality(i.namespace) - cardinality(c.labels) else 0 end])
@@ -48,7 +52,8 @@ select shown as namespace from walk where shown is not null limit $5 offset $6`;
 export async function listNamespaces(on: Queryable, page: NamespacePage): Promise<string[][]> {
   for (const { labels } of page.matches) checkLabels(labels);
   const { from, to } = rangeUnder(literalPrefixOf(page.matches));
-  const matches = JSON.stringify(page.matches);
+  const held = page.auth ? [{ held: JSON.parse(page.auth) as object }] : [];
+  const matches = JSON.stringify([...page.matches, ...held]);
   const values = [from, to, matches, page.maxDepth, page.limit, page.offset];
   const rows = await on.query<{ namespace: string[] }>(listNamespacesSql, values);
   return rows.map(({ namespace }) => namespace);

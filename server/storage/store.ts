@@ -91,6 +91,7 @@ with found as (
          when '$gte' then o.order_of >= 0
          when '$lt' then o.order_of < 0
          when '$lte' then o.order_of <= 0
+         when '$holds' then i.value || jsonb_build_object('namespace', i.namespace, 'key', i.key) @> f.asked
        end, false))
    order by i.path, i.key limit $4 offset $5),
 held as (

@@ -19,7 +19,8 @@ with source as (
   select * from holdfast.threads where thread_id = $1 and (not is_temporary or status = 'busy')),
 made as (
   insert into holdfast.threads (thread_id, metadata, config, ttl_minutes, ttl_strategy, expires_at)
-  select $2, case when metadata ? 'thread_id' then metadata || jsonb_build_object('thread_id', $2::text) else metadata end,
+  select $2, coalesce($3::jsonb,
+           case when metadata ? 'thread_id' then metadata || jsonb_build_object('thread_id', $2::text) else metadata end),
          config, ttl_minutes, ttl_strategy, now() + ttl_minutes * interval '1 min'
     from source
   returning thread_id, metadata),
@@ -42,12 +43,16 @@ select source.status, made.metadata, exists (select from point) as has_checkpoin
        case when source.status <> 'busy' then source.state::text end as state
   from made cross join source`;
 
-/** Makes thread `copyId` of `threadId`, idle and without a state. Undefined: there is no such thread. */
+/**
+ * Makes thread `copyId` of `threadId`, idle and without a state. Undefined: there is no such thread.
+ * @param metadata of the copy, instead of those of the other thread
+ */
 export async function copyThreadRows(
   transaction: Queryable,
   threadId: string,
   copyId: string,
+  metadata?: object,
 ): Promise<CopiedThread | undefined> {
-  const [row] = await transaction.query<CopiedThread>(COPY_THREAD, [threadId, copyId]);
+  const [row] = await transaction.query<CopiedThread>(COPY_THREAD, [threadId, copyId, metadata ?? null]);
   return row;
 }

@@ -6,6 +6,7 @@
 // column to order by, which is that of an index. A prepared statement would in time get one plan for all values, and that
 // one reads and sorts the whole table. For metadata it also has to know the value: threads of one user come from the
 // index of metadata, while those of the one graph there is are met soon enough in the order asked for.
+import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import type { StatefulThread, ThreadRow } from "./threads.ts";
 
@@ -16,6 +17,8 @@ export interface ThreadFilter {
   readonly values?: object | undefined;
   readonly ids?: readonly string[] | undefined;
   readonly status?: ThreadRow["status"] | undefined;
+  /** Only threads that the caller may see. */
+  readonly auth?: AuthFilter | undefined;
 }
 
 export interface ThreadPage extends ThreadFilter {
@@ -38,26 +41,28 @@ const VALUES = `((case when state::text ~ '\\\\u(0000|d[89a-f])'
 // The rows keep their order: nothing is joined to them. State and checkpoints are looked at only for the page itself.
 export const LIST_THREADS = `/* listThreads: planned for its values */
 select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at,
-       case when $9::boolean then state::text end as state,
+       case when $10::boolean then state::text end as state,
        exists (select from public.checkpoints c where c.thread_id = page.thread_id) as has_checkpoints
   from (
     select * from holdfast.threads
      where not is_temporary and ($1::jsonb is null or metadata @> $1) and ($2::text[] is null or thread_id = any ($2))
-       and ($3::text is null or status = $3) and ($4::jsonb is null or ${VALUES} @> $4)
+       and ($3::text is null or status = $3) and ($5::jsonb is null or metadata @> $5)
+       and ($4::jsonb is null or ${VALUES} @> $4)
      order by
-      case when $6 = 'asc' and $5 = 'status' then status end asc,
-      case when $6 = 'desc' and $5 = 'status' then status end desc,
-      case when $6 = 'asc' then case $5 when 'created_at' then created_at when 'updated_at' then updated_at
+      case when $7 = 'asc' and $6 = 'status' then status end asc,
+      case when $7 = 'desc' and $6 = 'status' then status end desc,
+      case when $7 = 'asc' then case $6 when 'created_at' then created_at when 'updated_at' then updated_at
         when 'state_updated_at' then state_updated_at when 'status' then created_at end end asc,
-      case when $6 = 'desc' then case $5 when 'created_at' then created_at when 'updated_at' then updated_at
+      case when $7 = 'desc' then case $6 when 'created_at' then created_at when 'updated_at' then updated_at
         when 'state_updated_at' then state_updated_at when 'status' then created_at end end desc,
-      case when $6 = 'asc' then thread_id end asc, case when $6 = 'desc' then thread_id end desc
-     limit $7 offset $8) as page`;
+      case when $7 = 'asc' then thread_id end asc, case when $7 = 'desc' then thread_id end desc
+     limit $8 offset $9) as page`;
 
 export const COUNT_THREADS = `/* countThreads: planned for its values */
 select count(*) as count from holdfast.threads
  where not is_temporary and ($1::jsonb is null or metadata @> $1) and ($2::text[] is null or thread_id = any ($2))
-   and ($3::text is null or status = $3) and ($4::jsonb is null or ${VALUES} @> $4)`;
+   and ($3::text is null or status = $3) and ($5::jsonb is null or metadata @> $5)
+   and ($4::jsonb is null or ${VALUES} @> $4)`;
 
 export const listThreads = (on: Queryable, page: ThreadPage): Promise<StatefulThread[]> =>
   on.query(LIST_THREADS, pageValues(page));
@@ -79,11 +84,12 @@ export const pageValues = (page: ThreadPage): unknown[] => [
 ];
 
 /** The parameters of COUNT_THREADS. Everything holds an empty object, which is no filter then. */
-export const filterValues = ({ metadata, values, ids, status }: ThreadFilter): unknown[] => [
+export const filterValues = ({ metadata, values, ids, status, auth }: ThreadFilter): unknown[] => [
   jsonOf(metadata),
   ids ?? null,
   status ?? null,
   jsonOf(values),
+  auth ?? null,
 ];
 
 const jsonOf = (value: object | undefined): string | null =>

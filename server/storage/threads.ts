@@ -1,4 +1,5 @@
 // Rows of holdfast.threads. What a thread holds lives in its checkpoints; here is what is true of it as a whole.
+import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import type { ThreadTtl } from "./expiry.ts";
 
@@ -28,6 +29,12 @@ export interface WholeThread extends StatefulThread {
   readonly expires_at: Date | null;
 }
 
+interface LockedThread {
+  readonly metadata: Record<string, unknown>;
+  readonly is_busy: boolean;
+  readonly is_visible: boolean;
+}
+
 const insertThreadRow = `/* insertThread */
 insert into holdfast.threads (thread_id, metadata, ttl_minutes, ttl_strategy, expires_at)
 values ($1, $2, $3, $4, now() + $3 * interval '1 min')
@@ -52,7 +59,8 @@ update holdfast.threads set metadata = metadata || $2::jsonb, updated_at = now()
 
 // The status is read from the row that was locked: a look into runs would be older than a wait for the lock.
 const lockThreadRow = `/* lockThread */
-select metadata, status = 'busy' as is_busy from holdfast.threads where thread_id = $1 for no key update`;
+select metadata, status = 'busy' as is_busy, $2::jsonb is null or metadata @> $2 as is_visible
+  from holdfast.threads where thread_id = $1 for no key update`;
 
 const touchThreadState = `/* touchThreadState */
 update holdfast.threads
@@ -97,14 +105,13 @@ export async function patchThreadMetadata(
   return (await on.query(patchMetadataRow, [threadId, metadata])).length > 0;
 }
 
-/** Keeps runs from starting until the transaction ends, and says whether one is live. */
+/** Keeps runs from starting until the transaction ends, and says whether one is live and the caller may see it. */
 export async function lockThread(
   on: Queryable,
   threadId: string,
-): Promise<{ metadata: Record<string, unknown>; is_busy: boolean } | undefined> {
-  const [row] = await on.query<{ metadata: Record<string, unknown>; is_busy: boolean }>(lockThreadRow, [
-    threadId,
-  ]);
+  auth?: AuthFilter,
+): Promise<LockedThread | undefined> {
+  const [row] = await on.query<LockedThread>(lockThreadRow, [threadId, auth ?? null]);
   return row;
 }
 

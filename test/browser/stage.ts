@@ -12,7 +12,7 @@ import type { FakeModel } from "../support/model.ts";
 import { startBrowser, startSite } from "./site.ts";
 import type { Site } from "./site.ts";
 
-export interface Seen {
+interface Seen {
   readonly said: string[];
   readonly isLoading: boolean;
   readonly error: string;

@@ -40,7 +40,7 @@ test("searching, deleting threads and claiming runs read no whole table", async 
 
   for (const sortBy of ["assistant_id", "graph_id", "name", "created_at", "updated_at"]) {
     for (const sortOrder of ["asc", "desc"]) {
-      const plan = await planOf(listAssistantRows, [null, null, null, sortBy, sortOrder, 10, 20]);
+      const plan = await planOf(listAssistantRows, [null, null, null, null, null, sortBy, sortOrder, 10, 20]);
       expect(plan, `${sortBy} ${sortOrder}`).toMatch(/Index.* on assistants/);
       expect(plan, `${sortBy} ${sortOrder}`).not.toMatch(/Seq Scan on|Sort Key/);
     }
@@ -51,11 +51,21 @@ test("searching, deleting threads and claiming runs read no whole table", async 
     [null, null, "name", "assistants_by_creation"],
   ];
   for (const [metadata, graphId, name, index] of filters) {
-    const plan = await planOf(listAssistantRows, [metadata, graphId, name, "created_at", "desc", 10, 0]);
+    const plan = await planOf(listAssistantRows, [
+      metadata,
+      graphId,
+      name,
+      null,
+      null,
+      "created_at",
+      "desc",
+      10,
+      0,
+    ]);
     expect(plan).toContain(index);
     expect(plan).not.toContain("Seq Scan on");
   }
-  expect(await planOf(lockThreadsOfRows, ["a7", 50])).toContain("threads_by_metadata");
+  expect(await planOf(lockThreadsOfRows, ["a7", 50, null])).toContain("threads_by_metadata");
   const claiming = await planOf(claimRows, [randomUUID(), 16, ["g"], 60_000]);
   expect(claiming).toContain("Index Scan using runs_ready");
   expect(claiming).not.toContain("Sort Key");

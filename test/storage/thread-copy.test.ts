@@ -25,6 +25,7 @@ test("no copy reads a whole table", async () => {
   const lines = await scratch.database.query<Record<string, string>>(`explain ${COPY_THREAD}`, [
     "t7",
     "copy",
+    null,
   ]);
   const plan = lines.map((line) => line["QUERY PLAN"]).join("\n");
   expect(plan).toContain("Index");

@@ -8,6 +8,7 @@ import {
   listThreads,
   pageValues,
 } from "../../server/storage/thread-search.ts";
+import { filterOf } from "../../server/storage/auth-filter.ts";
 import { findThread } from "../../server/storage/threads.ts";
 import type { ThreadFilter, ThreadPage } from "../../server/storage/thread-search.ts";
 import { testDatabase } from "../support/database.ts";
@@ -53,6 +54,11 @@ test.each<[string, ThreadFilter]>([
   ["metadata that few threads hold", { metadata: { user: "u77" } }],
   ["a status that few threads have", { status: "busy" }],
   ["ids", { ids: ["a", "b"] }],
+  ["what the caller may see", { auth: filterOf({ user: "u77" }) }],
+  [
+    "the graph of all, and what the caller may see",
+    { metadata: { graph_id: "agent" }, auth: filterOf({ user: "u77" }) },
+  ],
   ["metadata and values", { metadata: { user: "u77" }, values: { n: 77 } }],
 ])("threads found by %s, and their count, come from an index", async (_, filter) => {
   for (const sortBy of SORTS) {

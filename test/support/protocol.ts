@@ -2,7 +2,7 @@
 import { expect } from "vitest";
 import { until } from "./until.ts";
 
-export const CHANNELS = [
+const CHANNELS = [
   "values",
   "updates",
   "messages",

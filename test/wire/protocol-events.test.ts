@@ -296,17 +296,17 @@ test.each([
   [{ id: 1, method: "run.start", params: {} }, "invalid_argument"],
   [{ id: 1, method: "input.respond", params: { responses: [] } }, "invalid_argument"],
   [{ id: 1, method: "state.get", params: { keys: 1 } }, "invalid_argument"],
-  [{ id: 1, method: "state.get", params: {} }, "invalid_argument"],
-  [{ id: 1, method: "state.fork", params: { checkpoint_id: randomUUID() } }, "invalid_argument"],
+  [{ id: 1, method: "state.get", params: {} }, 404],
+  [{ id: 1, method: "state.fork", params: { checkpoint_id: randomUUID() } }, 404],
   [{ id: 1, method: "input.inject", params: {} }, "not_supported"],
   [{ id: 1, method: "agent.getTree", params: { run_id: "x" } }, "invalid_argument"],
 ])("a command that is wrong is refused in the protocol's words: %j", async (body, fault) => {
   const url = `${place.url}/threads/${randomUUID()}/commands`;
   const response = await fetch(url, { method: "POST", body: JSON.stringify(body) });
-  const answer = (await response.json()) as Record<string, unknown>;
-  expect(response.status === 200 ? answer["error"] : response.status).toBe(fault);
-  const text = response.status === 200 ? answer["message"] : JSON.stringify(answer);
-  expect(text).toMatch(/\w{3,}/);
+  const text = await response.text();
+  const answer = response.status === 200 ? (JSON.parse(text) as Record<string, unknown>) : {};
+  expect(answer["error"] ?? response.status).toBe(fault);
+  expect(answer["message"] ?? text).toMatch(/\w{3,}/);
 });
 
 test.each([

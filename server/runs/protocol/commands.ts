@@ -6,7 +6,7 @@ import { findLastEvent } from "../../storage/events.ts";
 import { findRunByKey } from "../../storage/runs.ts";
 import { findNewestWatched } from "../../storage/watched.ts";
 import { createRun } from "../create.ts";
-import type { RunRequest } from "../create.ts";
+import type { CreateOptions, RunRequest } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { asFields } from "../input.ts";
 import { getThread, getStateText } from "../state.ts";
@@ -42,7 +42,15 @@ export interface Origin {
   readonly id: number;
   /** The whole command as it came. */
   readonly text: string;
-  readonly idemKey?: string | undefined;
+  /** Asks whether the caller may start a run; what is returned goes on. */
+  readonly permit: (request: RunRequest) => Promise<Permitted>;
+}
+
+interface Permitted {
+  readonly request: RunRequest;
+  readonly options: Pick<CreateOptions, "runId" | "by">;
+  /** The key under which a repeat of the command is known; undefined if the client gave none. */
+  readonly idemKey: string | undefined;
 }
 
 /** What a command answers: a run, and the number up to which the thread's events are older than it. */
@@ -122,31 +130,33 @@ type Request = Pick<
   | "strict_resume"
 >;
 
-async function begin(engine: Engine, origin: Origin, request: Request): Promise<Begun> {
-  const key = keysOf(origin);
-  for (const earlier of key.earlier) {
-    const run = await findRunByKey(engine.database, earlier);
-    if (run && now() - run.created_at.getTime() < REPEAT_MS)
-      return { runId: run.run_id, appliedThroughSeq: 0 };
-  }
-  const appliedThroughSeq = await newestSeq(engine, origin.threadId);
-  const whole: RunRequest = {
-    ...request,
+async function begin(engine: Engine, origin: Origin, asked: Request): Promise<Begun> {
+  const { threadId, permit } = origin;
+  const { request, options, idemKey } = await permit({
+    ...asked,
     stream_mode: [],
     stream_subgraphs: true,
     if_not_exists: "create",
     durability: "sync",
-  };
-  const run = await createRun(engine, origin.threadId, whole, { idemKey: key.now, isWatched: true });
-  return { runId: run.run_id, appliedThroughSeq };
+  });
+  const { key, earlier } =
+    idemKey === undefined ? keysOf(origin, options) : { key: idemKey, earlier: undefined };
+  const run = earlier && (await findRunByKey(engine.database, earlier));
+  if (run && now() - run.created_at.getTime() < REPEAT_MS) return { runId: run.run_id, appliedThroughSeq: 0 };
+  const appliedThroughSeq = await newestSeq(engine, threadId);
+  const made = await createRun(engine, threadId, request, { ...options, idemKey: key, isWatched: true });
+  return { runId: made.run_id, appliedThroughSeq };
 }
 
-/** The key of a command now, and those under which the same command may have come before. */
-function keysOf({ threadId, id, text, idemKey }: Origin): { now: string; earlier: string[] } {
-  if (idemKey !== undefined) return { now: idemKey, earlier: [] };
-  const hash = createHash("sha256").update(`${threadId}\n${id}\n${text}`).digest("hex");
+/** The key of a command now, and the one under which the same command may have come before. */
+function keysOf(
+  { threadId, id, text }: Origin,
+  { by }: Pick<CreateOptions, "by">,
+): { key: string; earlier: string } {
+  const identity = by?.auth.user.identity ?? "";
+  const hash = createHash("sha256").update(`${threadId}\n${id}\n${text}\n${identity}`).digest("hex");
   const span = Math.floor(now() / REPEAT_MS);
-  return { now: `command ${hash} ${span}`, earlier: [`command ${hash} ${span - 1}`] };
+  return { key: `command ${hash} ${span}`, earlier: `command ${hash} ${span - 1}` };
 }
 
 /** The number of the thread's newest event; 0 when it has none. */

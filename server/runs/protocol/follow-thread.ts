@@ -15,6 +15,14 @@ type Source = Pick<Engine, "database" | "live" | "hints" | "reader" | "ahead">;
 
 const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 
+export interface Following {
+  /** The thread-wide number of the last event that the client has. */
+  readonly since?: number | undefined;
+  /** Looks once more whether the client may, when the first run is there; throws if not. */
+  readonly mayFollow: () => Promise<void>;
+  readonly signal: AbortSignal;
+}
+
 /** From now on the thread's runs are told by protocol v2. Before that a follower may miss some. */
 export const watch = ({ database }: Pick<Engine, "database">, threadId: string): Promise<void> =>
   watchThread(database, threadId);
@@ -22,14 +30,14 @@ export const watch = ({ database }: Pick<Engine, "database">, threadId: string):
 /**
  * The thread's events, in batches, each event once and in order, for ever: until `signal` aborts.
  * Without a cursor they begin with the run that began last, the live one if there is one.
- * @param since the thread-wide number of the last event that the client has
  */
 export async function* followThread(
   source: Source,
   threadId: string,
-  { since, signal }: { since?: number | undefined; signal: AbortSignal },
+  { since, mayFollow, signal }: Following,
 ): AsyncGenerator<Shown[]> {
   let { ordinal, position } = since === undefined ? await newest(source, threadId, signal) : placeOf(since);
+  let isSure = false;
   while (!signal.aborted) {
     const hinted = source.hints.next(threadId, signal);
     const run = await persistently(() => source.ahead.from(threadId, ordinal), { signal });
@@ -37,6 +45,8 @@ export async function* followThread(
       await hinted;
       continue;
     }
+    if (!isSure) await persistently(mayFollow, { signal });
+    isSure = true;
     if (run.ordinal !== ordinal) position = -1;
     yield* eventsOf(source, run, position, signal);
     ordinal = run.ordinal + 1;

@@ -38,7 +38,7 @@ function plainMessage(fields: Fields): Fields {
 }
 
 /** Content as the protocol names it. */
-export function blocksOf(content: unknown): unknown {
+function blocksOf(content: unknown): unknown {
   if (!Array.isArray(content)) return content ?? "";
   return content.map((block: unknown) =>
     typeof block === "object" && block !== null ? blockOf({ ...block }) : block,

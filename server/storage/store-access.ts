@@ -1,0 +1,60 @@
+// Whether a caller may touch one item of the store. What a handler of authorisation asks for is looked for in the item's
+// value, its namespace and its key taken as one object, as the official servers do.
+import type { AuthFilter } from "./auth-filter.ts";
+import type { Database, Queryable } from "./database.ts";
+import { placeOf } from "./store-names.ts";
+import { writeItems } from "./store.ts";
+import type { StoreKey, StoreWrite } from "./store.ts";
+
+const lockItem = `/* lockStorePlace */
+select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'holdfast.store', $1::text, $2::text), 0))`;
+
+const judgeItem = `/* judgeStoreItem */
+select (select i.value || jsonb_build_object('namespace', i.namespace, 'key', i.key) @> $5::jsonb
+          from holdfast.store_items i
+         where i.path = $1 and i.key = $2 and (i.expires_at is null or i.expires_at > now())) as is_visible,
+       coalesce($3::jsonb, '{}') || jsonb_build_object('namespace', $4::text[], 'key', $2::text) @> $5::jsonb as will_be`;
+
+interface Judgement {
+  /** Null: there is no such item. */
+  readonly is_visible: boolean | null;
+  readonly will_be: boolean;
+}
+
+/** True also for an item that is not there. */
+export async function mayRead(on: Queryable, item: StoreKey, filter: AuthFilter): Promise<boolean> {
+  return (await judge(on, { ...item, value: null }, filter)).is_visible ?? true;
+}
+
+/**
+ * Writes or deletes an item if the caller may.
+ * @returns "foreign" when what is there is not the caller's, "outside" when what would be there is not; nothing is then done
+ */
+export function writeIfAllowed(
+  database: Database,
+  write: StoreWrite,
+  filter: AuthFilter,
+): Promise<"written" | "foreign" | "outside"> {
+  return database.transaction(async (transaction) => {
+    const { path, key } = placeOf(write.namespace, write.key);
+    // Two callers that write the same new item come one after the other, and the second sees whose it is.
+    await transaction.query(lockItem, [path, key]);
+    const { is_visible: isVisible, will_be: willBe } = await judge(transaction, write, filter);
+    if (isVisible === false) return "foreign";
+    const isDone = write.value === null ? isVisible === true || willBe : willBe;
+    if (!isDone) return "outside";
+    await writeItems(transaction, [write]);
+    return "written";
+  });
+}
+
+async function judge(
+  on: Queryable,
+  { namespace, key, value }: StoreKey & { value: object | null },
+  filter: AuthFilter,
+): Promise<Judgement> {
+  const place = placeOf(namespace, key);
+  const values = [place.path, place.key, value ? JSON.stringify(value) : null, namespace, filter];
+  const [row] = await on.query<Judgement>(judgeItem, values);
+  return row ?? { is_visible: false, will_be: false };
+}
