@@ -36,6 +36,7 @@ import { LiveRuns } from "./runs/live.ts";
 import { RunsAhead } from "./runs/protocol/runs-ahead.ts";
 import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
+import { readStaticSchemas } from "./runs/static-schemas.ts";
 import { startSweep } from "./runs/sweep.ts";
 import { Totals } from "./runs/totals.ts";
 import { startWebhooks } from "./runs/webhook.ts";
@@ -99,7 +100,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
 
   awaitCallbacks();
   wakeStoreQueues();
-  const graphs = await loadGraphs(options.graphs);
+  const graphs = await loadGraphs(options.graphs, say);
   const graphIds = [...graphs.keys()];
   const own = await seedAssistants(database, graphIds, config.assistantSeeds ?? {}, say);
   const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;
@@ -119,6 +120,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     log,
     workerId,
     graphs,
+    staticSchemas: readStaticSchemas(options.graphs, log),
     assistants: new Map(own.map((assistant) => [assistant.assistant_id, assistant])),
     limits: { ...config, slots: role === "http" ? 0 : config.slots },
     live,

@@ -126,14 +126,15 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
 
   app.get(`${ONE}/schemas`, async (context) => {
     const { graphId, graph } = await graphOf(engine, await readable(context));
-    return context.json({ graph_id: graphId, ...schemasOf(graph) });
+    return context.json({ graph_id: graphId, ...(await schemasOf(engine, graphId, graph)) });
   });
 
   for (const path of [`${ONE}/subgraphs`, `${ONE}/subgraphs/:namespace`]) {
     app.get(path, async (context) => {
       const { recurse = false } = check(subgraphQuery, context.req.query());
-      const { graph } = await graphOf(engine, await readable(context));
-      return context.json(await subgraphSchemasOf(graph, context.req.param("namespace"), recurse));
+      const { graphId, graph } = await graphOf(engine, await readable(context));
+      const namespace = context.req.param("namespace");
+      return context.json(await subgraphSchemasOf(engine, graphId, graph, namespace, recurse));
     });
   }
 

@@ -30,6 +30,7 @@ import type { AuthFilter } from "../storage/auth-filter.ts";
 import type { Database } from "../storage/database.ts";
 import { deleteThreads, hasBusyThread, lockPrunable, lockThreadsOf } from "../storage/prune.ts";
 import type { Engine } from "./engine.ts";
+import { graphOfAssistant } from "./graph-of.ts";
 import type { Graph } from "./graphs.ts";
 import { asFields } from "./input.ts";
 
@@ -189,8 +190,9 @@ async function deleteThreadsOf(
 
 /** The graph of an assistant. @throws AssistantNotFound, GraphNotFound */
 export async function graphOf(engine: Engine, asked: string): Promise<{ graphId: string; graph: Graph }> {
-  const { graph_id: graphId } = await getAssistant(engine, asked);
-  return { graphId, graph: requireGraph(engine, graphId) };
+  const assistant = await getAssistant(engine, asked);
+  const { graph_id: graphId } = assistant;
+  return { graphId, graph: await graphOfAssistant(requireGraph(engine, graphId), assistant) };
 }
 
 /** The assistant that a run, or a cron, is to be made for. @throws AssistantNotFound, GraphNotFound */

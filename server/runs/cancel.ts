@@ -7,6 +7,7 @@ import type { RunRow } from "../storage/runs.ts";
 import type { Queryable } from "../storage/database.ts";
 import { announceReady, RunCancelled } from "./end.ts";
 import type { Engine } from "./engine.ts";
+import { graphOfThread } from "./graph-of.ts";
 import { isPending, isTerminal } from "./run.ts";
 import { storeState } from "./state.ts";
 
@@ -31,8 +32,9 @@ export async function cancelRun(
     }
     await cancelPending(transaction, [runId], action, reason);
     // One that waited for another try has left checkpoints, or has just lost them.
-    const graph = engine.graphs.get(String(run.metadata["graph_id"]));
-    if (run.attempt > 0 && graph) await storeState(transaction, graph, threadId, action === "interrupt");
+    const graphId = run.metadata["graph_id"];
+    const graph = run.attempt > 0 ? await graphOfThread(engine, graphId, threadId, transaction) : undefined;
+    if (graph) await storeState(transaction, graph, threadId, action === "interrupt");
     await promoteRuns(transaction, [threadId]);
     return false;
   });

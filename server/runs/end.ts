@@ -15,6 +15,7 @@ import { findRun } from "../storage/runs.ts";
 import type { RunError } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import { graphOfThread } from "./graph-of.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import type { Owner } from "./run.ts";
@@ -162,7 +163,7 @@ async function rollBack(engine: Engine, { owner, run }: Held): Promise<void> {
         if (!(await deleteOwnRun(transaction, owner))) return false;
         await deleteRunEvents(transaction, [runId]);
         await deleteCheckpointsOfRun(transaction, threadId, runId);
-        const graph = engine.graphs.get(run.graph_id);
+        const graph = await graphOfThread(engine, run.graph_id, threadId, transaction);
         if (graph) await storeState(transaction, graph, threadId);
         await promoteRuns(transaction, [threadId]);
         return true;
@@ -184,7 +185,7 @@ async function handOver(engine: Engine, { owner, recording }: Held): Promise<voi
 /** The thread's state for the call-back: a run that did not go to its end left the one of its last checkpoint. */
 async function stateOf(engine: Engine, run: AcceptedRun, { threadState }: Outcome): Promise<unknown> {
   if (threadState) return JSON.parse(threadState);
-  const graph = engine.graphs.get(run.graph_id);
+  const graph = await graphOfThread(engine, run.graph_id, run.thread_id).catch(() => undefined);
   if (!graph) return undefined;
   try {
     return await persistently(() => newestState(graph, new Checkpoints(engine.database), run.thread_id));

@@ -11,6 +11,7 @@ import type { LiveRuns } from "./live.ts";
 import type { RunsAhead } from "./protocol/runs-ahead.ts";
 import type { EventReader } from "./reader.ts";
 import type { Recorder } from "./record.ts";
+import type { StaticSchemas } from "./static-schemas.ts";
 import type { Totals } from "./totals.ts";
 
 /** What bounds a run and the queue. */
@@ -30,6 +31,8 @@ export interface Engine {
   readonly log: Log;
   readonly workerId: string;
   readonly graphs: ReadonlyMap<string, Graph>;
+  /** What the sources of a graph say of its state, read when somebody asks. */
+  readonly staticSchemas: (graphId: string) => Promise<StaticSchemas>;
   /** The graphs' own assistants by id, as this process last saw them: assistants.ts says what that is good for. */
   readonly assistants: Map<string, AssistantRow>;
   readonly limits: EngineLimits;

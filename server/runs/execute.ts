@@ -14,6 +14,7 @@ import type { AcceptedRun } from "./create.ts";
 import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
 import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
+import { graphOfRun } from "./graph-of.ts";
 import { hasUntracked } from "./graphs.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
@@ -62,7 +63,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
   const onLost = (error: LeaseLost): void => controller.abort(error);
   const recording = engine.recorder.open(owner, first, onLost, isBegun ? [begin] : []);
   if (!isBegun) void recording.append(begin);
-  const told = run.is_watched ? tell(engine, run) : undefined;
+  const told = run.is_watched ? tell(engine.database, run) : undefined;
   const done = drive({ engine, run, owner, controller, control, recording, told });
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;
@@ -105,10 +106,12 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     if (run.attempt - run.handovers > engine.limits.maxAttempts) {
       return outcomeOf(new MaxAttemptsExceeded(`Run ${run.run_id} exceeded max attempts`));
     }
-    const graph = engine.graphs.get(run.graph_id);
-    if (!graph) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
+    const served = engine.graphs.get(run.graph_id);
+    if (!served) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
+    const graph = await graphOfRun(served, run);
     const checkpointer = checkpointerOf(held, graph);
     const told = await held.told?.projection;
+    told?.use(graph.streamTransformers ?? []);
     const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording, told }));
     const source = chunksOf(held, { graph, checkpointer, resumes });
     const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);

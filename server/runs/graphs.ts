@@ -1,5 +1,5 @@
 // The graphs named in langgraph.json: loaded once at start, each ready to run with a checkpointer lent per call.
-// A graph may be compiled, a builder, a factory, or a promise of one of these.
+// A graph may be compiled, a builder, a promise of one of these, or a function that makes one of a configuration.
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { RunnableConfig } from "@langchain/core/runnables";
@@ -7,6 +7,8 @@ import type { StateSnapshot } from "@langchain/langgraph";
 import type { StreamTransformer } from "@langchain/langgraph/web";
 import { z } from "zod";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
+import { requirePeersOf } from "../peers.ts";
+import { GraphFactory, READING } from "./graph-factory.ts";
 import { importExport } from "./modules.ts";
 
 /** What the engine needs of a compiled graph: structural, because a project may bring its own LangGraph. */
@@ -84,9 +86,18 @@ const httpSchema = z.object({
   cors: corsSchema.optional(),
 });
 
+const spec = z.string().regex(/.+:[\w$]+$/, "must look like ./graph.ts:graph");
 const fileSchema = z.object({
-  graphs: z.record(z.string().min(1), z.string().regex(/.+:\w+$/, "must look like ./graph.ts:graph")),
-  env: z.union([z.string(), z.record(z.string(), z.string())]).optional(),
+  graphs: z.record(
+    z.string().min(1),
+    z.union([spec, z.object({ path: spec }).transform(({ path }) => path)], {
+      error: "must look like ./graph.ts:graph",
+    }),
+  ),
+  // A list names variables that a deployment brings along: nothing is to be read.
+  env: z
+    .union([z.string(), z.record(z.string(), z.string()), z.array(z.string()).transform(() => ({}))])
+    .optional(),
   http: httpSchema.prefault({}),
   auth: z.object({ path: z.string().min(1).optional() }).optional(),
 });
@@ -120,36 +131,65 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
 
 /**
  * Loads every graph of the file.
+ * @param warn told of a function that makes no graph without the configuration of a run
  * @throws GraphUnloadable naming the graph, its file and the reason
  */
-export async function loadGraphs(file: GraphsFile): Promise<ReadonlyMap<string, Graph>> {
+export async function loadGraphs(
+  file: GraphsFile,
+  warn: (text: string) => void = () => undefined,
+): Promise<ReadonlyMap<string, Graph>> {
   const entries = await Promise.all(
     Object.entries(file.graphs).map(
-      async ([id, spec]) => [id, await loadGraph(file.path, id, spec)] as const,
+      async ([id, named]) => [id, await loadGraph(file.path, id, named, warn)] as const,
     ),
   );
   return new Map(entries);
 }
 
-async function loadGraph(base: string, id: string, spec: string): Promise<Graph> {
-  const [, path = "", name = ""] = /^(.+):(\w+)$/.exec(spec) ?? [];
+/** The file and the export that a graph is. */
+export function placeOf(base: string, named: string): { file: string; name: string } {
+  const [, path = "", name = ""] = /^(.+):([\w$]+)$/.exec(named) ?? [];
+  return { file: resolve(dirname(base), path), name };
+}
+
+async function loadGraph(
+  base: string,
+  id: string,
+  named: string,
+  warn: (text: string) => void,
+): Promise<Graph> {
+  const { file, name } = placeOf(base, named);
   try {
-    return compile(await importExport(base, path, name));
+    requirePeersOf(file);
+    const value = await importExport(base, file, name);
+    if (typeof value !== "function") return compile(value);
+    const make = async (config: object, runtime?: object): Promise<unknown> => value(config, runtime);
+    const refused = Symbol(id);
+    const made = await make({ configurable: {} }, READING).catch((error: unknown) => {
+      warn(`Graph ${id} (${named}) cannot be made without the configuration of a run: ${messageOf(error)}`);
+      return refused;
+    });
+    if (made !== refused) compile(made);
+    return new GraphFactory(async (config, runtime) => compile(await make(config, runtime)));
   } catch (error) {
-    throw new GraphUnloadable(`Graph ${id} (${spec}) cannot be loaded: ${messageOf(error)}.`, {
+    throw new GraphUnloadable(`Graph ${id} (${named}) cannot be loaded: ${messageOf(error)}.`, {
       cause: error,
     });
   }
 }
 
-async function compile(value: unknown): Promise<Graph> {
-  if (typeof value === "function") return compile(await value({ configurable: {} }));
+function compile(value: unknown): Graph {
   if (typeof value !== "object" || value === null) throw new Error("it is neither a graph nor makes one");
-  if ("compile" in value && typeof value.compile === "function") return compile(await value.compile());
-  if (!("streamEvents" in value && "getState" in value)) throw new Error("it is not a compiled graph");
-  // Its two telling methods were just seen.
-  return value as unknown as Graph;
+  if ("compile" in value && typeof value.compile === "function") return compile(value.compile());
+  // What createAgent of the package langchain gives is a coat around the graph that is to run.
+  if ("graph" in value && isCompiled(value.graph)) return value.graph;
+  if (!isCompiled(value)) throw new Error("it is not a compiled graph");
+  return value;
 }
+
+// Two of its methods tell it.
+const isCompiled = (value: unknown): value is Graph =>
+  typeof value === "object" && value !== null && "streamEvents" in value && "getState" in value;
 
 async function readEnv(base: string, path: string): Promise<Record<string, string>> {
   const { parseEnv } = await import("node:util");

@@ -1,11 +1,17 @@
 // What a client asked for, in the form that LangGraph takes. What is unset must be absent.
-import { Command } from "@langchain/langgraph";
+import { Command, Send } from "@langchain/langgraph";
 import type { RunKwargs } from "./create.ts";
 
 export function commandOf({ resume, update, goto }: Record<string, unknown>): Command {
-  const parts = { resume, update, goto };
+  const parts = { resume, update, goto: Array.isArray(goto) ? goto.map(placeOf) : placeOf(goto) };
   const given = Object.entries(parts).filter(([, value]) => value !== undefined && value !== null);
   return new Command(Object.fromEntries(given));
+}
+
+/** A node's name, or a node with an input of its own. */
+function placeOf(goto: unknown): unknown {
+  const { node, input } = asFields(goto);
+  return typeof node === "string" ? new Send(node, input) : goto;
 }
 
 export function breakpointsOf({ interrupt_before: before, interrupt_after: after }: RunKwargs): object {

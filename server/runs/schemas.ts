@@ -1,11 +1,13 @@
-// JSON schemas of a graph, for Studio and for clients. A graph that declares none answers null.
+// JSON schemas of a graph, for Studio and for clients. A graph that declares none answers what its source says, or null.
 import {
   getConfigTypeSchema,
   getInputTypeSchema,
   getOutputTypeSchema,
   getStateTypeSchema,
 } from "@langchain/langgraph/zod/schema";
+import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
+import type { StaticSchema } from "./static-schemas.ts";
 
 export interface GraphSchemas {
   readonly input_schema: object | null;
@@ -22,7 +24,33 @@ interface StateSchemaLike {
   getInputJsonSchema(): object;
 }
 
-export function schemasOf(graph: Graph): GraphSchemas {
+/** Schemas of the graph that a graph id names. */
+export async function schemasOf(
+  { staticSchemas }: Pick<Engine, "staticSchemas">,
+  graphId: string,
+  graph: Graph,
+): Promise<GraphSchemas> {
+  const declared = declaredBy(graph);
+  return isUndeclared(declared) ? told((await staticSchemas(graphId)).get("")) : declared;
+}
+
+const isUndeclared = ({
+  state_schema: state,
+  input_schema: input,
+  output_schema: output,
+}: GraphSchemas): boolean => state === null && input === null && output === null;
+
+function told({ state, input, output, config }: StaticSchema = {}): GraphSchemas {
+  return {
+    input_schema: input ?? null,
+    output_schema: output ?? null,
+    state_schema: state ?? null,
+    config_schema: config ?? null,
+    context_schema: config ?? null,
+  };
+}
+
+function declaredBy(graph: Graph): GraphSchemas {
   const config = attempt(() => getConfigTypeSchema(graph));
   const declared = stateSchemaOf(graph);
   const state = declared ? attempt(() => declared.getJsonSchema()) : attempt(() => getStateTypeSchema(graph));
@@ -38,13 +66,16 @@ export function schemasOf(graph: Graph): GraphSchemas {
 
 /** Schemas of the graphs inside a graph, or of the one in a namespace such as `parent|child`. */
 export async function subgraphSchemasOf(
+  { staticSchemas }: Pick<Engine, "staticSchemas">,
+  graphId: string,
   graph: Graph,
   namespace: string | undefined,
   recurse: boolean,
 ): Promise<Record<string, SubgraphSchemas>> {
   const found: Record<string, SubgraphSchemas> = {};
   for await (const [name, subgraph] of graph.getSubgraphsAsync(namespace, recurse)) {
-    const schemas = schemasOf(subgraph);
+    const declared = declaredBy(subgraph);
+    const schemas = isUndeclared(declared) ? told((await staticSchemas(graphId)).get(name)) : declared;
     found[name] = {
       state: schemas.state_schema,
       input: schemas.input_schema,

@@ -22,6 +22,7 @@ import { deleteThreads } from "../storage/prune.ts";
 import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
+import { graphOfThread } from "./graph-of.ts";
 import type { Graph } from "./graphs.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
 
@@ -98,7 +99,7 @@ async function readState(
   thread: Pick<ThreadRow, "metadata">,
   at: { checkpoint?: Fields | undefined; subgraphs: boolean },
 ): Promise<ThreadState> {
-  const graph = graphOf(engine, thread);
+  const graph = await graphOf(engine, threadId, thread);
   if (!graph) return EMPTY;
   const config = configOf(new Checkpoints(engine.database), threadId, at.checkpoint);
   const snapshot = await graph.getState(config, { subgraphs: at.subgraphs });
@@ -113,7 +114,7 @@ export async function listHistory(
   threadId: string,
   query: HistoryQuery,
 ): Promise<ThreadState[]> {
-  const graph = graphOf(engine, await getThread(engine, threadId));
+  const graph = await graphOf(engine, threadId, await getThread(engine, threadId));
   if (!graph) return [];
   const states: ThreadState[] = [];
   const history = graph.getStateHistory(
@@ -142,7 +143,7 @@ export async function updateState(
     const locked = await lockThread(transaction, threadId);
     if (!locked) throw new ThreadNotFound(threadId);
     if (locked.is_busy) throw ThreadBusy.forUpdate();
-    const graph = graphOf(engine, locked);
+    const graph = await graphOf(engine, threadId, locked, transaction);
     if (!graph) throw new ThreadWithoutGraph(threadId);
     // All of it on one connection: the change and the thread's status are committed together.
     const checkpointer = new Checkpoints(transaction);
@@ -199,11 +200,16 @@ export async function deleteThread(engine: Engine, threadId: string): Promise<vo
   });
 }
 
-function graphOf(engine: Engine, thread: { metadata: Fields }): Graph | undefined {
+async function graphOf(
+  engine: Engine,
+  threadId: string,
+  thread: { metadata: Fields },
+  on: Queryable = engine.database,
+): Promise<Graph | undefined> {
   const graphId = thread.metadata["graph_id"];
   if (typeof graphId !== "string") return undefined;
-  const graph = engine.graphs.get(graphId);
-  if (graph) return graph;
+  const graph = await graphOfThread(engine, graphId, threadId, on);
+  if (graph || engine.graphs.has(graphId)) return graph;
   throw new GraphUnloadable(`Graph ${graphId} of this thread is not served here; add it to langgraph.json.`);
 }
 

@@ -134,6 +134,10 @@ select ${RUN_COLUMNS}, r.auth, thread.config as thread_config, false as is_boot_
   from r join thread using (thread_id)`;
 
 const findRunRow = `/* findRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1`;
+const findWritersKwargsRow = `/* findWritersKwargs */
+select kwargs from holdfast.runs where run_id = (
+  select (metadata ->> 'run_id')::uuid from public.checkpoints
+   where thread_id = $1 and checkpoint_ns = '' and metadata ? 'run_id' order by checkpoint_id desc limit 1)`;
 const findRunByKeyRow = `/* findRunByKey */ select ${RUN_COLUMNS} from holdfast.runs r where idem_key = $1`;
 
 const listRunRows = `/* listRuns */
@@ -201,6 +205,15 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
 export async function findRun(on: Queryable, runId: string): Promise<RunRow | undefined> {
   const [row] = await on.query<RunRow>(findRunRow, [runId]);
   return row;
+}
+
+/** What the run was asked for that wrote the newest checkpoint of a thread, or of the thread that it is a copy of. */
+export async function findWritersKwargs(
+  on: Queryable,
+  threadId: string,
+): Promise<Record<string, unknown> | undefined> {
+  const [row] = await on.query<Pick<RunRow, "kwargs">>(findWritersKwargsRow, [threadId]);
+  return row?.kwargs;
 }
 
 /** The run that was created with an idempotency key. */

@@ -1,6 +1,6 @@
 // Assistants: those of the graphs, and those that clients make, change, go back with and delete.
 import { randomUUID } from "node:crypto";
-import type { Assistant, AssistantsSearchResponse } from "@langchain/langgraph-sdk";
+import type { Assistant } from "@langchain/langgraph-sdk";
 import { expect, test } from "vitest";
 import { useServer } from "../support/server.ts";
 
@@ -23,44 +23,6 @@ async function tellOf(assistant: string, options: object = {}): Promise<object> 
   const { told } = Object(await held.server.client.runs.wait(threadId, assistant, { input: {}, ...options }));
   return told;
 }
-
-test("a graph id is an assistant id everywhere", async () => {
-  const byGraph = await assistants().get("echo");
-  expect(byGraph).toMatchObject({
-    graph_id: "echo",
-    name: "echo",
-    version: 1,
-    metadata: { created_by: "system" },
-  });
-  const id = byGraph.assistant_id;
-  expect(id).toBe("046b5dc7-2108-582c-9c6c-31d556d138f0");
-  expect(await assistants().get(id)).toEqual(byGraph);
-  expect(await assistants().get(id.toUpperCase())).toEqual(byGraph);
-  for (const name of ["echo", id]) {
-    const said = { input: { messages: [{ type: "human", content: "hi" }] } };
-    const { thread_id: threadId } = await held.server.client.threads.create();
-    const run = await held.server.client.runs.create(threadId, name, said);
-    expect(run.assistant_id).toBe(id);
-    await held.server.client.runs.join(threadId, run.run_id);
-    expect((await held.server.client.threads.get(threadId)).metadata).toMatchObject({ assistant_id: id });
-    expect(await held.server.client.runs.wait(null, name, said)).toMatchObject({ topic: "none" });
-    const [batched] = await held.server.client.runs.createBatch([{ assistantId: name, ...said }]);
-    expect(batched?.assistant_id).toBe(id);
-    const { cron_id: cronId } = await held.server.client.crons.create(name, { schedule: "0 0 1 1 *" });
-    expect((await held.server.client.crons.search({ assistantId: name })).map((one) => one.cron_id)).toEqual([
-      cronId,
-    ]);
-    await held.server.client.crons.delete(cronId);
-    expect((await assistants().getSchemas(name)).graph_id).toBe("echo");
-    expect((await assistants().getGraph(name)).nodes).toHaveLength(4);
-    expect(await assistants().getSubgraphs(name)).toEqual({});
-    expect(idsOf(await assistants().getVersions(name))).toEqual([id]);
-    expect((await assistants().setLatest(name, 1)).assistant_id).toBe(id);
-    await expect(assistants().delete(name)).rejects.toThrow(/HTTP 409.*echo's own/);
-  }
-  const changed = await assistants().update("echo", { name: "Echo" });
-  expect(changed).toMatchObject({ assistant_id: id, name: "Echo", version: 2 });
-});
 
 test("an assistant has what it was made with, or what its graph's own has", async () => {
   const bare = await assistants().create({ graphId: "telling" });
@@ -103,47 +65,6 @@ test("creating an assistant twice is 409 unless do_nothing, and never changes th
   expect(await assistants().getVersions(same.assistantId)).toHaveLength(1);
 });
 
-test("updating an assistant adds a version and latest goes back", async () => {
-  const first = await assistants().create({
-    graphId: "telling",
-    name: "one",
-    config: { configurable: { tone: "first" } },
-    metadata: { team: "a", kept: true },
-  });
-  const id = first.assistant_id;
-  const second = await assistants().update(id, {
-    config: { configurable: { tone: "second" } },
-    metadata: { team: "b" },
-  });
-  expect(second).toMatchObject({ name: "one", version: 2, metadata: { team: "b", kept: true } });
-  expect(second.created_at).toBe(first.created_at);
-  expect(Date.parse(second.updated_at)).toBeGreaterThan(Date.parse(first.updated_at));
-  expect(await tellOf(id)).toMatchObject({ tone: "second", team: "b" });
-
-  const restored = await assistants().setLatest(id, 1);
-  expect(restored).toMatchObject({ version: 1, config: first.config, metadata: first.metadata });
-  expect(await tellOf(id)).toMatchObject({ tone: "first", team: "a" });
-
-  const third = await assistants().update(id, {
-    graphId: "echo",
-    description: "third",
-    context: { mood: "m" },
-  });
-  expect(third).toMatchObject({ version: 3, graph_id: "echo", config: first.config });
-  const versions = await assistants().getVersions(id);
-  expect(versions.map(({ version }) => version)).toEqual([3, 2, 1]);
-  expect(versions.map(({ graph_id: graphId }) => graphId)).toEqual(["echo", "telling", "telling"]);
-  expect(Object.keys(versions[0] ?? {})).not.toContain("updated_at");
-  expect((await assistants().getVersions(id, { limit: 1, offset: 1 })).map((one) => one.version)).toEqual([
-    2,
-  ]);
-  expect((await assistants().getVersions(id, { metadata: { team: "b" } })).map((one) => one.version)).toEqual(
-    [2],
-  );
-  await expect(assistants().setLatest(id, 9)).rejects.toThrow(/HTTP 404.*has no version 9/);
-  expect((await assistants().get(id)).version).toBe(3);
-});
-
 test("updates at the same time each make a version, and none is lost", async () => {
   const { assistant_id: id } = await assistants().create({ graphId: "echo" });
   const keys = Array.from({ length: 10 }, (_, index) => `key${index}`);
@@ -151,39 +72,6 @@ test("updates at the same time each make a version, and none is lost", async () 
   const versions = await assistants().getVersions(id, { limit: 100 });
   expect(versions.map(({ version }) => version)).toEqual([11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
   expect(Object.keys((await assistants().get(id)).metadata ?? {}).toSorted()).toEqual(keys);
-});
-
-test("deleting an assistant returns its id and, if asked, its threads go too", async () => {
-  const { client } = held.server;
-  const made = await Promise.all([0, 1].map(() => assistants().create({ graphId: "telling" })));
-  const [kept = "", gone = ""] = idsOf(made);
-  const threadsOf = async (id: string): Promise<string[]> => {
-    const threads = await Promise.all(Array.from({ length: 55 }, () => client.threads.create()));
-    await Promise.all(threads.map(({ thread_id: one }) => client.runs.wait(one, id, { input: {} })));
-    return threads.map(({ thread_id: one }) => one);
-  };
-  const [keptThreads, goneThreads] = [await threadsOf(kept), await threadsOf(gone)];
-  await client.crons.create(gone, { schedule: "0 0 1 1 *" });
-
-  expect(await assistants().delete(kept)).toEqual([kept]);
-  expect(await assistants().delete(gone, { deleteThreads: true })).toEqual([gone]);
-  await expect(assistants().get(gone)).rejects.toThrow("HTTP 404: Assistant not found");
-  await expect(assistants().getVersions(gone)).rejects.toThrow("HTTP 404: Assistant not found");
-  await expect(assistants().delete(gone)).rejects.toThrow("HTTP 404: Assistant not found");
-  expect(await client.crons.search({ assistantId: gone })).toEqual([]);
-  await expect(client.runs.wait(keptThreads[0] ?? "", kept, { input: {} })).rejects.toThrow(
-    `HTTP 404: No assistant found for "${kept}".`,
-  );
-
-  const statusOf = async (thread: string): Promise<number> =>
-    (await fetch(`${held.server.url}/threads/${thread}`)).status;
-  expect(new Set(await Promise.all(goneThreads.map(statusOf)))).toEqual(new Set([404]));
-  expect(new Set(await Promise.all(keptThreads.map(statusOf)))).toEqual(new Set([200]));
-  const [run] = await client.runs.list(keptThreads[0] ?? "");
-  expect(run).toMatchObject({ assistant_id: kept, status: "success" });
-  expect(await client.threads.getState(keptThreads[0] ?? "")).toMatchObject({
-    values: { told: { assistant: kept } },
-  });
 });
 
 test("threads of an assistant with a live run are not deleted, nor is the assistant", async () => {
@@ -198,48 +86,6 @@ test("threads of an assistant with a live run are not deleted, nor is the assist
   expect((await client.runs.get(threadId, run.run_id)).status).toMatch(/pending|running/);
   await client.runs.cancel(threadId, run.run_id, true);
   expect((await client.runs.get(threadId, run.run_id)).status).toBe("interrupted");
-});
-
-test("search pages visit every assistant exactly once", async () => {
-  const team = randomUUID();
-  const names = ["b", "a", "a", "c", "b", "a", "c"];
-  const made: Assistant[] = [];
-  for (const name of names)
-    made.push(await assistants().create({ graphId: "echo", name, metadata: { team } }));
-  const orders = ["asc", "desc"] as const;
-  for (const sortBy of ["assistant_id", "graph_id", "name", "created_at", "updated_at"] as const) {
-    for (const sortOrder of orders) {
-      const seen: Assistant[] = [];
-      for (let next: string | null = "0"; next !== null;) {
-        const page: AssistantsSearchResponse = await assistants().search({
-          metadata: { team },
-          limit: 3,
-          offset: Number(next),
-          sortBy,
-          sortOrder,
-          includePagination: true,
-        });
-        seen.push(...page.assistants);
-        next = page.next;
-      }
-      expect(idsOf(seen).toSorted()).toEqual(idsOf(made).toSorted());
-      const keys = seen.map((one) => `${one[sortBy]} ${one.assistant_id}`);
-      const sorted = keys.toSorted();
-      expect(keys).toEqual(sortOrder === "asc" ? sorted : sorted.toReversed());
-    }
-  }
-  const newestFirst = await assistants().search({ metadata: { team }, limit: 100 });
-  expect(idsOf(newestFirst)).toEqual(idsOf(made).toReversed());
-  const graphs = await assistants().search({ metadata: { created_by: "system" }, limit: 100 });
-  expect(graphs.map((one) => one.graph_id).toSorted()).toEqual([
-    "annotated",
-    "deep",
-    "echo",
-    "endless",
-    "made",
-    "telling",
-    "topical",
-  ]);
 });
 
 test("search finds by graph, by part of the name and by metadata, and count agrees with it", async () => {
@@ -278,30 +124,6 @@ test("pagination headers give the full count and the next offset only when there
   expect(await pageOf({ limit: 3, offset: 6 })).toEqual(["7", null]);
   expect(await pageOf({ limit: 7 })).toEqual(["7", null]);
   expect(await pageOf({ offset: 50 })).toEqual(["7", null]);
-});
-
-test("each kind of graph answers schemas and xray graph", async () => {
-  const kinds: [string, string, string[] | undefined, string[]][] = [
-    ["zod", "telling", ["told"], ["__end__", "__start__", "tell"]],
-    ["StateSchema", "echo", ["messages", "topic", "log"], ["__end__", "__start__", "answer", "prepare"]],
-    ["a builder", "topical", ["messages", "topic", "log"], ["__end__", "__start__", "answer"]],
-    ["a factory", "made", ["messages", "topic", "log"], ["__end__", "__start__", "answer"]],
-    ["Annotation", "annotated", undefined, ["__end__", "__start__", "one"]],
-    ["nested", "deep", ["depth"], DEEPEST],
-  ];
-  for (const [kind, graph, properties, nodes] of kinds) {
-    const { assistant_id: id } = await assistants().create({ graphId: graph });
-    const schemas = await assistants().getSchemas(id);
-    expect(schemas.graph_id).toBe(graph);
-    for (const schema of [schemas.state_schema, schemas.input_schema, schemas.output_schema])
-      expect([kind, schema === null ? undefined : Object.keys(schema?.properties ?? {})]).toEqual([
-        kind,
-        properties,
-      ]);
-    const drawn = await assistants().getGraph(id, { xray: true });
-    expect([kind, ...drawn.nodes.map((node) => String(node.id)).toSorted()]).toEqual([kind, ...nodes]);
-    expect(drawn.edges.length).toBeGreaterThan(1);
-  }
 });
 
 test("a graph is drawn as deep as xray says", async () => {

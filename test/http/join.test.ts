@@ -1,7 +1,5 @@
 // Watching runs: waiting, joining, coming back, leaving; on another server, after the end, after a restart.
 import { randomUUID } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
-import { Client } from "@langchain/langgraph-sdk";
 import type { Run } from "@langchain/langgraph-sdk";
 import { describe, expect, test } from "vitest";
 import { GRAPHS, logOf, newName, newThread, post, reaches, statusOf, usePair } from "../fixtures/pair.ts";
@@ -33,19 +31,6 @@ async function ended(server: TestServer): Promise<Run> {
   const [run] = (await server.client.runs.list(threadId)) as [Run];
   return run;
 }
-
-test("wait and join answer an object, also for a run that wrote nothing", async () => {
-  const threadId = await newThread(pair.here);
-  expect(await pair.here.client.runs.wait(threadId, "silent", { input: {} })).toEqual({});
-  expect(await pair.here.client.runs.wait(null, "silent", { input: {} })).toEqual({});
-  const body = { assistant_id: "slow", input: inputOf(""), stream_mode: "custom" };
-  pair.gate.open("");
-  const answer = await post(pair.here, `/threads/${threadId}/runs/wait`, body);
-  expect(await answer.json()).toBeTypeOf("object");
-  for (const run of await pair.here.client.runs.list(threadId)) {
-    expect(await pair.there.client.runs.join(threadId, run.run_id)).toBeTypeOf("object");
-  }
-});
 
 test("join answers the values of a live run when it ends, on both servers", async () => {
   const threadId = await newThread(pair.here);
@@ -142,20 +127,6 @@ describe.each(["the server that ran it", "another server"])("the stream of a run
   });
 });
 
-test("a stream filtered by mode keeps the numbers of its events", async () => {
-  const threadId = await newThread(pair.here);
-  const frames = pair.here.client.runs.stream(threadId, "echo", {
-    input: { messages: [] },
-    streamMode: ["values", "updates"],
-  });
-  const all = await collect(frames);
-  const [run] = await pair.here.client.runs.list(threadId);
-  const only = await collect(
-    pair.here.client.runs.joinStream(threadId, run?.run_id ?? "", { streamMode: "updates" }),
-  );
-  expect(only).toEqual(all.filter(({ event }) => event === "metadata" || event === "updates"));
-});
-
 test("a queued run's stream answers with headers at once and begins when the run does", async () => {
   const threadId = await newThread(pair.here);
   const [live, next] = [newName(), newName()];
@@ -199,24 +170,6 @@ async function streaming(
   await frames.next();
   return { leave, next: () => frames.next().catch(() => "closed") };
 }
-
-test("join outlives a restart of the server that was asked, while it has not answered", async () => {
-  const first = await startTestServer(pair.scratch.url, GRAPHS);
-  const threadId = await newThread(first);
-  const name = newName();
-  const run = await start(pair.here, threadId, name);
-  const patient = new Client({ apiUrl: first.url });
-  const joining = patient.runs.join(threadId, run.run_id);
-  await delay(200);
-  await first.stop();
-  const second = await startTestServer(pair.scratch.url, { ...GRAPHS, PORT: new URL(first.url).port });
-  try {
-    pair.gate.open(name);
-    expect(await joining).toMatchObject({ log: whole(name) });
-  } finally {
-    await second.stop();
-  }
-});
 
 describe("leaving", () => {
   test("cancels the run at once when asked, so that the next message is taken", async () => {

@@ -4,16 +4,6 @@ import { useServer } from "../support/server.ts";
 
 const held = useServer();
 
-test("info names only the features that are built", async () => {
-  expect(await (await fetch(`${held.server.url}/ok`)).json()).toEqual({ ok: true });
-  expect(await (await fetch(`${held.server.url}/info`)).json()).toMatchObject({
-    version: expect.stringMatching(/^\d+\.\d+\.\d+/),
-    langgraph_js_version: "1.7.3",
-    context: "js",
-    flags: { assistants: true, crons: true },
-  });
-});
-
 test("a browser on the web may ask a server on this machine", async () => {
   const response = await fetch(`${held.server.url}/info`, {
     method: "OPTIONS",

@@ -17,16 +17,6 @@ async function stream(assistant: string, options: object): Promise<Frame[]> {
   return collect(held.server.client.runs.stream(await newThread(), assistant, options));
 }
 
-test("ids are 0, 1, 2 … without a gap, metadata is first, and no frame is called end", async () => {
-  const frames = await stream("echo", {
-    input,
-    streamMode: ["values", "updates", "messages-tuple", "custom"],
-  });
-  expect(frames.map(({ id }) => id)).toEqual(frames.map((_, index) => String(index)));
-  expect(frames[0]).toMatchObject({ event: "metadata", data: { run_id: expect.any(String), attempt: 1 } });
-  expect(events(frames)).not.toContain("end");
-});
-
 test.each([
   ["values", "values"],
   ["updates", "updates"],
@@ -97,22 +87,6 @@ test("wait and stream take a graph as builder and as factory, by graph id and by
     });
     expect(values).toMatchObject({ topic: "tea+" });
   }
-});
-
-test("an interrupt shows in updates and values, and a resume ends it", async () => {
-  const threadId = await newThread();
-  const frames = await collect(
-    held.server.client.runs.stream(threadId, "asking", { input: {}, streamMode: ["updates", "values"] }),
-  );
-  const asked = [{ id: expect.any(String), value: { question: "go on?" } }];
-  const interrupt = { __interrupt__: asked };
-  expect(dataOf(frames, "updates")).toEqual([interrupt]);
-  expect(dataOf(frames, "values").at(-1)).toEqual(interrupt);
-  const thread = await held.server.client.threads.get(threadId);
-  expect([thread.status, Object.values(thread.interrupts).flat()]).toEqual(["interrupted", asked]);
-  const values = await held.server.client.runs.wait(threadId, "asking", { command: { resume: "yes" } });
-  expect(values).toMatchObject({ value: "yes" });
-  expect((await held.server.client.threads.get(threadId)).status).toBe("idle");
 });
 
 test("a breakpoint stops before its node, and null input goes on", async () => {
@@ -203,20 +177,6 @@ test("a client that asked to cancel when it leaves still does after it came back
   await first.body?.cancel();
 });
 
-test("two who follow a live run see the same frames as the one who started it", async () => {
-  const threadId = await newThread();
-  const first = held.server.client.runs.stream(threadId, "echo", { input, streamMode: "messages-tuple" });
-  const { value: metadata } = await first.next();
-  const runId = (metadata as { data: { run_id: string } }).data.run_id;
-  const [one, two, rest] = await Promise.all([
-    collect(held.server.client.runs.joinStream(threadId, runId)),
-    collect(held.server.client.runs.joinStream(threadId, runId)),
-    collect(first),
-  ]);
-  expect(one).toEqual(two);
-  expect(one.slice(1)).toEqual(rest);
-});
-
 test("a stream says where it can be resumed, and lets no proxy hold it back", async () => {
   const threadId = await newThread();
   const response = await fetch(`${held.server.url}/threads/${threadId}/runs/stream`, {
@@ -262,33 +222,6 @@ test("clients that leave in the middle of whatever is sent hurt nobody", async (
     (await Promise.all(threadIds.map((id) => client.runs.list(id)))).flat().map(({ status }) => status);
   await until(async () => (await states()).every((status) => status === "success"), "all runs to end");
   expect(await client.runs.wait(threadIds[0] ?? "", "echo", { input })).toHaveProperty("messages");
-});
-
-test("heartbeats are single lines between frames, and invisible to the official client", async () => {
-  const beating = await startTestServer(held.scratch.url, { HOLDFAST_HEARTBEAT_MS: "100" });
-  const leave = new AbortController();
-  try {
-    const threadId = await newThread();
-    const raw = await fetch(`${beating.url}/threads/${threadId}/runs/stream`, {
-      method: "POST",
-      body: JSON.stringify({ assistant_id: "endless", input: {}, on_disconnect: "cancel" }),
-      signal: leave.signal,
-    });
-    const runId = raw.headers.get("content-location")?.split("/")[4] ?? "";
-    const joined = beating.client.runs.joinStream(threadId, runId, { signal: leave.signal });
-    const frames = [await joined.next(), await joined.next()].map(({ value }) => (value as Frame).event);
-    const third = joined.next().catch(() => "closed");
-    const reader = raw.body?.getReader();
-    let text = "";
-    while (text.split(": heartbeat\n").length <= 5)
-      text += Buffer.from((await reader?.read())?.value ?? []).toString();
-    leave.abort();
-    expect(text).not.toContain(": heartbeat\n\n");
-    expect([...frames, await third]).toEqual(["metadata", "values", "closed"]);
-  } finally {
-    leave.abort();
-    await beating.stop();
-  }
 });
 
 test("a thread is made on the way when asked, and refused otherwise", async () => {

@@ -12,23 +12,6 @@ const TURN = [
   { updates: [{ values: { ...said("assistant", "hi"), log: ["rebuilt"] }, asNode: "answer" }] },
 ];
 
-test("supersteps rebuild a conversation without a model call", async () => {
-  const { client } = held.server;
-  const again = [
-    { updates: [{ values: said("user", "and now?"), asNode: "__start__" }] },
-    { updates: [{ values: said("assistant", "good bye"), asNode: "answer" }] },
-  ];
-  const made = await client.threads.create({ graphId: "topical", supersteps: [...TURN, ...again] });
-  const messages = ["hello", "hi", "and now?", "good bye"].map((content) => ({ content }));
-  expect(made).toMatchObject({ status: "idle", values: { topic: "tea", log: ["rebuilt"], messages } });
-  expect(await client.runs.list(made.thread_id)).toEqual([]);
-  const history = await client.threads.getHistory<{ messages?: unknown[] }>(made.thread_id);
-  expect(history.map(({ values }) => values.messages?.length)).toEqual([4, 3, 2, 1]);
-  await client.runs.wait(made.thread_id, "topical", { input: said("user", "more") });
-  const { values } = await client.threads.get<{ messages: { content: string }[] }>(made.thread_id);
-  expect(values.messages.map(({ content }) => content).slice(-2)).toEqual(["more", "about tea: more"]);
-});
-
 test("supersteps that end before a node leave the thread waiting for it", async () => {
   const { client } = held.server;
   const made = await client.threads.create({ graphId: "topical", supersteps: TURN.slice(0, 1) });
@@ -101,22 +84,6 @@ test("a patch that says no time to live leaves the one there is, and one without
   await expect(client.threads.update(missing, { metadata: { a: 1 } })).rejects.toThrow(text);
   await expect(client.threads.update(threadId, { ttl: -1 })).rejects.toThrow(/HTTP 400/);
   await expect(client.threads.update(threadId, { metadata: { a: "\0" } })).rejects.toThrow(/HTTP 422/);
-});
-
-test("selecting one state key returns only that key", async () => {
-  const { client } = held.server;
-  const { thread_id: threadId } = await client.threads.create({ graphId: "topical", supersteps: TURN });
-  const whole = await client.threads.getState<{ topic: string }>(threadId);
-  const id = whole.checkpoint.checkpoint_id ?? "";
-  const one = { values: { topic: "tea" } };
-  const select = { select: ["values.topic" as const] };
-  expect(await client.threads.getState(threadId, undefined, select)).toEqual(one);
-  expect(await client.threads.getState(threadId, id, select)).toEqual(one);
-  expect(await client.threads.getState(threadId, whole.checkpoint, select)).toEqual(one);
-  expect(await client.threads.getState(threadId, undefined, { ...select, subgraphs: true })).toEqual(one);
-  expect(await client.threads.getHistory(threadId, { ...select, limit: 1 })).toEqual([one]);
-  const listed = await fetch(`${held.server.url}/threads/${threadId}/history?limit=1&select=values.topic`);
-  expect(await listed.json()).toEqual([one]);
 });
 
 test("a state is answered in the parts that are selected, and whole without a selection", async () => {

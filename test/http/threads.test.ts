@@ -19,55 +19,8 @@ test("a thread is created with its metadata and read back", async () => {
   expect(new Date(read.created_at).getTime()).toBeLessThanOrEqual(Date.now());
 });
 
-test("creating a thread twice is 409 unless do_nothing", async () => {
-  const threadId = randomUUID();
-  await held.server.client.threads.create({ threadId });
-  await expect(held.server.client.threads.create({ threadId })).rejects.toThrow(
-    "HTTP 409: Thread already exists",
-  );
-  const again = await held.server.client.threads.create({ threadId, ifExists: "do_nothing" });
-  expect(again.thread_id).toBe(threadId);
-});
-
-test("a missing thread is 404 with its id in the text", async () => {
-  const threadId = randomUUID();
-  const missing = `HTTP 404: Thread with ID ${threadId} not found`;
-  await expect(held.server.client.threads.get(threadId)).rejects.toThrow(missing);
-  await expect(held.server.client.threads.getState(threadId)).rejects.toThrow(missing);
-  await expect(held.server.client.threads.getHistory(threadId)).rejects.toThrow(missing);
-  await expect(held.server.client.threads.updateState(threadId, { values: {} })).rejects.toThrow(missing);
-  await expect(held.server.client.threads.delete(threadId)).rejects.toThrow(missing);
-  await expect(held.server.client.runs.wait(threadId, "echo", { input: {} })).rejects.toThrow(missing);
-});
-
 test("an id that is no UUID is 400", async () => {
   await expect(held.server.client.threads.get("my-thread")).rejects.toThrow(/HTTP 400: Invalid thread ID/);
-});
-
-test("state of a thread without a graph is empty, not an error", async () => {
-  const { thread_id: threadId } = await held.server.client.threads.create();
-  const state = await held.server.client.threads.getState(threadId);
-  expect(state).toMatchObject({ values: {}, next: [], tasks: [], checkpoint: null, created_at: null });
-  expect(await held.server.client.threads.getHistory(threadId)).toEqual([]);
-  await expect(held.server.client.threads.updateState(threadId, { values: { count: 1 } })).rejects.toThrow(
-    /HTTP 400/,
-  );
-});
-
-test("history is newest first and before accepts an id or a config", async () => {
-  const { thread_id: threadId } = await held.server.client.threads.create();
-  await held.server.client.runs.wait(threadId, "topical", ask("one"));
-  const states = await held.server.client.threads.getHistory(threadId);
-  expect(states.map(({ next }) => next)).toEqual([[], ["answer"], ["__start__"]]);
-  const times = states.map(({ created_at: at }) => Date.parse(at ?? ""));
-  expect(times).toEqual(times.toSorted((a, b) => b - a));
-  const newest = states[0]?.checkpoint.checkpoint_id ?? "";
-  const byConfig = await held.server.client.threads.getHistory(threadId, {
-    before: { configurable: { checkpoint_id: newest } },
-  });
-  expect(byConfig).toEqual(states.slice(1));
-  const response = await fetch(`${held.server.url}/threads/${threadId}/history?limit=1&before=${newest}`);
-  expect(await response.json()).toEqual(states.slice(1, 2));
 });
 
 test("state at a checkpoint is what it was then, and an unknown checkpoint is 404", async () => {
@@ -85,26 +38,6 @@ test("state at a checkpoint is what it was then, and an unknown checkpoint is 40
   await expect(held.server.client.threads.getState(threadId, randomUUID())).rejects.toThrow(
     /HTTP 404: Checkpoint/,
   );
-});
-
-test("updating state at an old checkpoint makes a sibling branch and keeps both", async () => {
-  const { thread_id: threadId } = await held.server.client.threads.create();
-  await held.server.client.runs.wait(threadId, "topical", ask("one"));
-  const [end, editable] = await held.server.client.threads.getHistory<{ topic: string }>(threadId);
-  const { checkpoint } = (await held.server.client.threads.updateState(threadId, {
-    values: { topic: "coffee" },
-    checkpointId: editable?.checkpoint.checkpoint_id ?? "",
-  })) as unknown as { checkpoint: { checkpoint_id: string } };
-  await held.server.client.runs.wait(threadId, "topical", {
-    input: null,
-    checkpointId: checkpoint.checkpoint_id,
-  });
-  const now = await held.server.client.threads.getState<{ topic: string }>(threadId);
-  const before = await held.server.client.threads.getState<{ topic: string }>(
-    threadId,
-    end?.checkpoint.checkpoint_id ?? "",
-  );
-  expect([before.values.topic, now.values.topic]).toEqual(["tea+", "coffee+"]);
 });
 
 test("updating state as a node says what comes next", async () => {

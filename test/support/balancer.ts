@@ -1,5 +1,6 @@
 // One address in front of several servers, as a load balancer has it. It can lose a connection at a place that a test
-// names, in the way a network does: what came before that place has arrived, and then the connection is reset.
+// names, in the way a network does: what came before that place has arrived, and then the connection is reset, or
+// nothing comes any more.
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
@@ -11,7 +12,9 @@ export interface Balancer {
    * Later connections are whole.
    */
   resetBehind(mark: string, nth: number): void;
-  /** How many connections were reset. */
+  /** The same, but the connection stays open and says nothing more. */
+  silenceBehind(mark: string, nth: number): void;
+  /** How many connections were reset or silenced. */
   resets(): number;
   stop(): Promise<void>;
 }
@@ -19,30 +22,44 @@ export interface Balancer {
 interface Trap {
   readonly mark: string;
   readonly nth: number;
+  readonly isSilent: boolean;
 }
 
-/** Passes each connection to the first of these servers that takes one. */
-export async function startBalancer(targets: readonly string[]): Promise<Balancer> {
+/**
+ * Passes each connection to the first of these servers that takes one.
+ * @param inTurn begin with another server for each connection
+ */
+export async function startBalancer(
+  targets: readonly string[],
+  { inTurn = false }: { inTurn?: boolean } = {},
+): Promise<Balancer> {
   const ports = targets.map((target) => Number(new URL(target).port));
   const sockets = new Set<Socket>();
   let trap: Trap | undefined;
-  let resets = 0;
+  let [resets, dealt] = [0, 0];
 
   /** Passes on what `target` sends, until the trap is sprung. */
   const answer = (target: Socket, client: Socket): void => {
     let seen: Buffer = Buffer.alloc(0);
     target.on("data", (chunk: Buffer) => {
       const all = trap ? Buffer.concat([seen, chunk]) : chunk;
-      const end = trap && endOf(all, trap);
-      if (end === undefined) {
+      const sprung = trap;
+      const end = sprung && endOf(all, sprung);
+      if (!sprung || end === undefined) {
         if (trap) seen = all;
         client.write(chunk);
         return;
       }
       trap = undefined;
       resets += 1;
+      const rest = all.subarray(seen.length, end);
+      target.removeAllListeners("data").removeAllListeners("end").removeAllListeners("close").pause();
+      if (sprung.isSilent) {
+        client.write(rest);
+        return;
+      }
       target.destroy();
-      client.write(all.subarray(seen.length, end), () => client.resetAndDestroy());
+      client.write(rest, () => client.resetAndDestroy());
     });
     target.once("end", () => client.end());
   };
@@ -66,7 +83,9 @@ export async function startBalancer(targets: readonly string[]): Promise<Balance
     sockets.add(client);
     client.once("close", () => sockets.delete(client));
     client.on("error", () => undefined); // the client left
-    tryNext(client, ports);
+    const first = inTurn ? dealt % ports.length : 0;
+    dealt += 1;
+    tryNext(client, [...ports.slice(first), ...ports.slice(0, first)]);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -74,7 +93,8 @@ export async function startBalancer(targets: readonly string[]): Promise<Balance
   const { port } = server.address() as AddressInfo;
   return {
     url: `http://127.0.0.1:${port}`,
-    resetBehind: (mark, nth) => (trap = { mark, nth }),
+    resetBehind: (mark, nth) => (trap = { mark, nth, isSilent: false }),
+    silenceBehind: (mark, nth) => (trap = { mark, nth, isSilent: true }),
     resets: () => resets,
     stop: async () => {
       for (const socket of sockets) socket.destroy();

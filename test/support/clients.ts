@@ -37,7 +37,11 @@ export interface OfficialClient {
     wait(threadId: string, assistant: string, asked?: Omit<Asked, "streamMode">): Promise<unknown>;
     stream(threadId: null, assistant: string, asked?: Stateless): AsyncGenerator<Frame>;
     stream(threadId: string, assistant: string, asked?: Asked): AsyncGenerator<Frame>;
-    joinStream(threadId: string, runId: string): AsyncGenerator<Frame>;
+    joinStream(
+      threadId: string | null,
+      runId: string,
+      options?: { lastEventId?: string },
+    ): AsyncGenerator<Frame>;
     join(threadId: string, runId: string): Promise<unknown>;
     list(threadId: string): Promise<Place[]>;
     get(threadId: string, runId: string): Promise<{ status: string }>;

@@ -1,6 +1,7 @@
 // The holdfast command as a user runs it: its own process, its own environment, its output and exit code.
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
+import { join } from "node:path";
 import { until } from "./until.ts";
 
 export interface Finished {
@@ -18,11 +19,21 @@ export interface Running {
   readonly ended: Promise<Finished>;
 }
 
-/** Starts `holdfast <args>` with these settings and no others of ours. */
-export function startHoldfast(args: string[], env: Record<string, string> = {}): Running {
+// Many processes of the same code are started: what one has compiled the others need not.
+const COMPILED = join(process.cwd(), "node_modules/.cache/holdfast-test");
+
+/**
+ * Starts `holdfast <args>` with these settings and no others of ours.
+ * @param cli the file of the command, if not the one of this clone
+ */
+export function startHoldfast(
+  args: string[],
+  env: Record<string, string> = {},
+  cli = "server/cli.ts",
+): Running {
   const { PATH = "", HOME = "" } = process.env;
-  const child = spawn("node", ["server/cli.ts", ...args], {
-    env: { PATH, HOME, HOLDFAST_LOG_LEVEL: "error", ...env },
+  const child = spawn("node", [cli, ...args], {
+    env: { PATH, HOME, HOLDFAST_LOG_LEVEL: "error", NODE_COMPILE_CACHE: COMPILED, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let [out, err, isOver] = ["", "", false];

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { Client } from "@langchain/langgraph-sdk";
 import { StreamController } from "@langchain/langgraph-sdk/stream";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { startBalancer } from "../support/balancer.ts";
 import type { Balancer } from "../support/balancer.ts";
 import { testDatabase } from "../support/database.ts";
@@ -88,14 +88,13 @@ async function replay(
   });
 }
 
-test.each([
+describe.each([
   { how: "killed", signal: "SIGKILL", transport: "sse" },
   { how: "killed", signal: "SIGKILL", transport: "websocket" },
   { how: "stopped", signal: "SIGTERM", transport: "sse" },
   { how: "stopped", signal: "SIGTERM", transport: "websocket" },
-] as const)(
-  "a takeover drops the half message in StreamController ($transport, the owner is $how)",
-  async ({ signal, transport }) => {
+] as const)("$transport, the owner is $how", ({ signal, transport }) => {
+  test("a takeover drops the half message in StreamController", async () => {
     const { url, owner, other } = await startTwo();
     const client = new Client({ apiUrl: url, apiKey: null });
     const threadId = randomUUID();
@@ -126,5 +125,5 @@ test.each([
       events.map(({ seq }) => seq).toSorted((left, right) => left - right),
     );
     expect(events.flatMap(({ root }) => root ?? [])).toEqual(["running", "running", "completed"]);
-  },
-);
+  });
+});

@@ -78,9 +78,8 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     HOLDFAST_HEARTBEAT_MS: "100",
   });
 
-  test.each(SDKS)(
-    "submit on a thread with earlier runs resolves with its own run (SDK $sdk)",
-    async ({ sdk }) => {
+  describe.each(SDKS)("SDK $sdk", ({ sdk }) => {
+    test("submit on a thread with earlier runs resolves with its own run", async () => {
       const threadId = randomUUID();
       const events = await watch(fleet, threadId);
       await startRun(fleet, threadId, "slow", { name: "earlier" });
@@ -101,12 +100,11 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
         () => JSON.stringify(controller.rootStore.getSnapshot().values).includes(`${name}:finish`),
         "its values",
       );
-    },
-  );
+    });
+  });
 
-  test.each(["sse", "websocket"] as const)(
-    "a stream opened before the thread exists sees its first run (%s)",
-    async (transport) => {
+  describe.each(["sse", "websocket"] as const)("%s", (transport) => {
+    test("a stream opened before the thread exists sees its first run", async () => {
       const client = new Client({ apiUrl: fleet.url, apiKey: null, callerOptions: { fetch: fleet.fetch } });
       const threadId = randomUUID();
       const options =
@@ -128,8 +126,8 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
       expect(roots(seen as Event[])).toEqual(["running", "completed"]);
       const deltas = (seen as Event[]).filter(({ params }) => params.data["event"] === "content-block-delta");
       expect(deltas.map(({ params }) => Object(params.data["delta"]).text).join("")).toBe("alpha beta");
-    },
-  );
+    });
+  });
 
   test("a run created over REST is seen by a v2 watcher", async () => {
     const threadId = randomUUID();
@@ -348,7 +346,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     });
     await startRun(fleet, threadId, "echo", hello);
     await ended(shallow);
-    expect(events.length).toBeGreaterThan(5);
+    await until(() => events.some(({ params }) => params.data["event"] === "message-finish"), "its message");
     expect(events.every(({ params }) => params.namespace[0]?.startsWith("answer:"))).toBe(true);
     expect(others).toEqual([]);
     expect(shallow.every(({ params }) => params.namespace.length === 0)).toBe(true);

@@ -24,25 +24,26 @@ export interface Terminal {
 export class ProtocolProjection {
   readonly #graphName: string;
   readonly #now: () => number;
-  readonly #mux: Mux;
+  #mux = new Mux([]);
   readonly #messages: MessageEvents;
-  readonly #hasTransformers: boolean;
+  #hasTransformers = false;
   readonly #asked = new Set<string>();
   /** The newest values of the graph itself. */
   #last: unknown;
   /** A checkpoint by namespace, until the values come that belong to it. */
   readonly #checkpoints = new Map<string, Event>();
 
-  /**
-   * @param now the time of the next event, in milliseconds, never before the last one's
-   * @param transformers what the graph was compiled with
-   */
-  constructor(graphName: string, now: () => number, transformers: readonly (() => StreamTransformer)[]) {
+  /** @param now the time of the next event, in milliseconds, never before the last one's */
+  constructor(graphName: string, now: () => number) {
     this.#graphName = graphName;
     this.#now = now;
+    this.#messages = new MessageEvents(now);
+  }
+
+  /** What the graph was compiled with to add to its stream; before its first chunk. */
+  use(transformers: readonly (() => StreamTransformer)[]): void {
     this.#mux = new Mux(transformers);
     this.#hasTransformers = transformers.length > 0;
-    this.#messages = new MessageEvents(now);
   }
 
   /** An attempt begins. @param answered ids of the questions that the run was started to answer */

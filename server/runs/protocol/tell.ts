@@ -3,7 +3,6 @@ import { persistently } from "../../persist.ts";
 import type { Database } from "../../storage/database.ts";
 import type { AcceptedRun } from "../create.ts";
 import type { Outcome } from "../end.ts";
-import type { Graph } from "../graphs.ts";
 import { asFields } from "../input.ts";
 import type { Entry } from "../lines.ts";
 import { openClock } from "./clock.ts";
@@ -18,16 +17,10 @@ export interface Told {
   end(outcome: Outcome): Promise<Entry[]>;
 }
 
-interface Teller {
-  readonly database: Database;
-  readonly graphs: ReadonlyMap<string, Graph>;
-}
-
-export function tell({ database, graphs }: Teller, run: AcceptedRun): Told {
-  const transformers = graphs.get(run.graph_id)?.streamTransformers ?? [];
+export function tell(database: Database, run: AcceptedRun): Told {
   const opening = async (): Promise<ProtocolProjection> => {
     const clock = await persistently(() => openClock(database, run.thread_id, run.ordinal ?? 0));
-    return new ProtocolProjection(run.graph_id, clock, transformers);
+    return new ProtocolProjection(run.graph_id, clock);
   };
   const projection = opening();
   projection.catch(() => undefined); // whoever needs it is told

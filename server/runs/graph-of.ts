@@ -1,0 +1,56 @@
+// Which graph a run, a thread or an assistant has. It matters for graphs that a function makes: that is called for each
+// run with the run's configuration, and for each look at a thread with the one of the run that wrote its newest state.
+import { GraphUnloadable, messageOf } from "../errors.ts";
+import type { Queryable } from "../storage/database.ts";
+import { findWritersKwargs } from "../storage/runs.ts";
+import type { AcceptedRun, RunKwargs } from "./create.ts";
+import type { Engine } from "./engine.ts";
+import { GraphFactory, READING } from "./graph-factory.ts";
+import type { Graph } from "./graphs.ts";
+import { asFields, mergeConfigs } from "./input.ts";
+
+type Fields = Record<string, unknown>;
+
+/** The graph that a run is driven with. */
+export async function graphOfRun(graph: Graph, run: AcceptedRun): Promise<Graph> {
+  if (!(graph instanceof GraphFactory)) return graph;
+  const { kwargs, thread_config: threadConfig, metadata } = run;
+  const config = mergeConfigs([kwargs.defaults ?? {}, threadConfig, kwargs.config]);
+  return graph.make(
+    { ...config, metadata: { ...asFields(config["metadata"]), ...metadata } },
+    { accessContext: "threads.create_run", executionRuntime: { context: kwargs.context } },
+  );
+}
+
+/**
+ * The graph that a thread is read and changed with; undefined when it is not served here, or can only be made with the
+ * configuration of a run and none has written anything yet.
+ * @throws GraphUnloadable when it cannot be made with the configuration that it was made with before
+ */
+export async function graphOfThread(
+  engine: Pick<Engine, "graphs" | "database">,
+  graphId: unknown,
+  threadId: string,
+  on: Queryable = engine.database,
+): Promise<Graph | undefined> {
+  const graph = engine.graphs.get(String(graphId));
+  if (!(graph instanceof GraphFactory)) return graph;
+  // What this server stored: see kwargsOf in create.ts.
+  const writer = (await findWritersKwargs(on, threadId)) as RunKwargs | undefined;
+  const config = writer ? mergeConfigs([writer.defaults ?? {}, writer.config]) : {};
+  const configurable = { ...asFields(config["configurable"]), thread_id: threadId };
+  return graph.make({ ...config, configurable }, READING).catch((error: unknown) => {
+    if (!writer) return undefined;
+    throw new GraphUnloadable(`Graph ${String(graphId)} of this thread cannot be made: ${messageOf(error)}`);
+  });
+}
+
+/** The graph that an assistant is described with. */
+export async function graphOfAssistant(
+  graph: Graph,
+  { config, context }: { config: Fields; context: Fields },
+): Promise<Graph> {
+  if (!(graph instanceof GraphFactory)) return graph;
+  const merged = mergeConfigs([config]);
+  return graph.make(merged, { accessContext: "assistants.read", executionRuntime: { context } });
+}
