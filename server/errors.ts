@@ -1,14 +1,9 @@
 // Every failure a caller can meet: a stable code, an HTTP status, and whether trying again can help.
 // Messages say what, which and what to do; they never hold user text.
+import { AppError } from "./app-error.ts";
 
-export abstract class AppError extends Error {
-  abstract readonly code: string;
-  abstract readonly status: number;
-  readonly retryable: boolean = false;
-  override get name(): string {
-    return this.constructor.name;
-  }
-}
+export { AppError, messageOf } from "./app-error.ts";
+export * from "./access-errors.ts";
 
 /** A setting is missing, unknown or wrong. The message is one sentence that names it. */
 export class ConfigInvalid extends AppError {
@@ -79,6 +74,29 @@ export class GraphNotFound extends AppError {
 export class GraphUnloadable extends AppError {
   readonly code = "graph_unloadable";
   readonly status = 500;
+}
+
+/** The thread was run with a graph that langgraph.json does not name any more, or names one in its metadata. */
+export class GraphNotServed extends AppError {
+  readonly code = "graph_not_served";
+  readonly status = 409;
+  constructor(graphId: string) {
+    super(
+      `Graph ${graphId} of this thread is not served here: its state cannot be read. Add it to langgraph.json.`,
+    );
+  }
+}
+
+/** The graph's own code, a reducer as a rule, throws when it reads what an earlier run has left. */
+export class StateUnreadable extends AppError {
+  readonly code = "state_unreadable";
+  readonly status = 409;
+  constructor(error: Error) {
+    super(
+      `The graph of this thread fails when it reads this state (${error.name}). Go on from an older checkpoint.`,
+      { cause: error },
+    );
+  }
 }
 
 export class ThreadNotFound extends AppError {
@@ -282,11 +300,6 @@ export class CollectionNotFound extends AppError {
   readonly status = 404;
 }
 
-/** The message of anything thrown, for logs and answers. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
 export class CronNotFound extends AppError {
   readonly code = "cron_not_found";
   readonly status = 404;
@@ -322,76 +335,5 @@ export class StoreSearchUnavailable extends AppError {
   readonly status = 422;
   constructor() {
     super("The store does not search by meaning. Leave out `query` and use `filter` instead.");
-  }
-}
-
-/** Why a command of protocol v2 is refused, in the protocol's words. */
-export type CommandFault =
-  | "invalid_argument"
-  | "unknown_command"
-  | "no_such_subscription"
-  | "no_such_namespace"
-  | "no_such_interrupt"
-  | "no_such_checkpoint"
-  | "no_such_run"
-  | "not_supported";
-
-/** A command of protocol v2 that cannot be done as it was given. */
-export class CommandRefused extends AppError {
-  readonly code = "command_refused";
-  readonly status = 422;
-  readonly fault: CommandFault;
-  constructor(fault: CommandFault, message: string) {
-    super(message);
-    this.fault = fault;
-  }
-}
-
-/** The user's own app (http.app) threw. */
-export class CustomAppFailed extends AppError {
-  readonly code = "custom_app_failed";
-  readonly status = 500;
-  constructor(cause: unknown) {
-    super("The app that langgraph.json names in http.app failed. The server's log says why.", { cause });
-  }
-}
-
-/** A handler of authorisation says no, or none is there for what was asked. */
-export class AccessDenied extends AppError {
-  readonly code = "access_denied";
-  readonly status = 403;
-  constructor() {
-    super("Forbidden");
-  }
-}
-
-/** The user's own auth refuses with a status and words of its own, such as 401 for a wrong token. */
-export class AuthRefused extends AppError {
-  readonly code = "auth_refused";
-  readonly status: number;
-  readonly headers: Headers;
-  constructor(status: number, message: string, headers: Headers) {
-    super(message);
-    this.status = status;
-    this.headers = headers;
-  }
-}
-
-/** The user's own auth answers something that cannot be understood; nobody is let in on it. */
-export class AuthInvalid extends AppError {
-  readonly code = "auth_invalid";
-  readonly status = 500;
-  /** @param what a part of a sentence, without its end */
-  constructor(what: string, event?: string) {
-    super(`Auth of langgraph.json${event ? `, handler of ${event}` : ""}: ${what}.`);
-  }
-}
-
-/** An item of the store that is not the caller's. */
-export class ItemNotFound extends AppError {
-  readonly code = "item_not_found";
-  readonly status = 404;
-  constructor() {
-    super("Item not found");
   }
 }

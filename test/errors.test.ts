@@ -2,7 +2,9 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 
-const source = readFileSync("server/errors.ts", "utf8");
+const source = ["errors", "access-errors"]
+  .map((name) => readFileSync(`server/${name}.ts`, "utf8"))
+  .join("\n");
 const page = readFileSync("docs/errors.md", "utf8");
 const classes = source.split(/^export (?:abstract )?class /m).slice(1);
 const declared = classes.flatMap((text) => {

@@ -19,6 +19,9 @@ export const ACCESS: Readonly<Record<string, "open" | readonly AuthEvent[]>> = {
   "GET /live": "open",
   "GET /ready": "open",
   "GET /info": "open",
+  "GET /openapi.json": "open",
+  "GET /docs": "open",
+  "GET /docs/scalar.js": "open",
 
   "POST /assistants": ["assistants:create"],
   "POST /assistants/search": ["assistants:search"],

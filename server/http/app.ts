@@ -14,6 +14,7 @@ import { corsPolicyOf, crossOrigin } from "./cors.ts";
 import { cronRoutes } from "./crons.ts";
 import { mountCustomApp } from "./custom-app.ts";
 import type { CustomApp } from "./custom-app.ts";
+import { docsRoutes } from "./docs-page.ts";
 import { metaRoutes, probeRoutes } from "./health.ts";
 import { protocolRoutes } from "./protocol.ts";
 import { pruneRoutes } from "./prune.ts";
@@ -49,7 +50,11 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
   app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
   if (options.authority) app.use(authentication(options.authority));
   if (options.custom) mountCustomApp(app, options.custom);
-  for (const part of served(engine, options)) {
+  const parts = served(engine, options);
+  // The user's own app stays out of the description.
+  if (!options.http.disable_meta)
+    parts.push(docsRoutes(() => parts.flatMap(({ routes }) => routes), options));
+  for (const part of parts) {
     checkAccess(part.routes);
     app.route("/", part);
   }

@@ -17,7 +17,7 @@ import { countCrons, listCrons } from "../storage/crons.ts";
 import type { CronFilter, CronRow } from "../storage/crons.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { permitRun } from "./run-access.ts";
-import { check, checkId, runCreate } from "./schemas.ts";
+import { check, checkId, runCreate, uuid } from "./schemas.ts";
 import type { Bindings } from "./sse.ts";
 
 // What of a run's request a cron keeps; its thread, its time and its end are the cron's own.
@@ -44,14 +44,14 @@ const cronFields = {
   enabled: z.boolean().nullish(),
   on_run_completed: z.enum(["delete", "keep"]).nullish(),
 };
-const cronCreate = runCreate.extend({ ...cronFields, schedule: z.string().min(1).max(200) });
-const cronChange = runCreate
+export const cronCreate = runCreate.extend({ ...cronFields, schedule: z.string().min(1).max(200) });
+export const cronChange = runCreate
   .omit({ assistant_id: true })
   .extend({ ...cronFields, schedule: z.string().min(1).max(200).nullish() });
 
-const cronFilter = z.object({
+export const cronFilter = z.object({
   assistant_id: z.string().nullish(),
-  thread_id: z.string().refine(isUuid, "must be a UUID").nullish(),
+  thread_id: uuid.nullish(),
   enabled: z.boolean().nullish(),
   metadata: z.record(z.string(), z.unknown()).nullish(),
 });
@@ -63,7 +63,7 @@ const sortable = [
   "updated_at",
   "next_run_date",
 ] as const;
-const cronSearch = cronFilter.extend({
+export const cronSearch = cronFilter.extend({
   limit: z.coerce.number().int().min(1).max(1000).default(10),
   offset: z.coerce.number().int().min(0).max(1_000_000_000).default(0),
   sort_by: z.enum(sortable).nullish(),

@@ -2,18 +2,17 @@
 import { Hono } from "hono";
 import type { Context } from "hono";
 import { z } from "zod";
-import { isUuid } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
 import { pruneThreads } from "../runs/prune.ts";
 import { listVisibleThreads } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { authorize } from "./auth.ts";
 import { readBody } from "./ingress.ts";
-import { check } from "./schemas.ts";
+import { check, uuid } from "./schemas.ts";
 import type { Bindings } from "./sse.ts";
 
-const pruneBody = z.object({
-  thread_ids: z.array(z.string().refine(isUuid, "must be a UUID")).max(1000),
+export const pruneBody = z.object({
+  thread_ids: z.array(uuid).max(1000),
   strategy: z.enum(["delete", "keep_latest"]).nullish(),
 });
 

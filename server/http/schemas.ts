@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { InputInvalid } from "../errors.ts";
 import { isUuid } from "../ids.ts";
+import { isStorable } from "../privacy/storable.ts";
 
 export const fields = z.record(z.string(), z.unknown());
 const mode = z.union([z.string(), z.array(z.string())]);
@@ -9,6 +10,7 @@ const breakpoints = z.union([z.literal("*"), z.array(z.string())]);
 export const uuid = z
   .string()
   .refine(isUuid, "must be a UUID")
+  .meta({ format: "uuid" })
   .transform((id) => id.toLowerCase());
 export const flag = z
   .union([z.boolean(), z.string()])
@@ -23,14 +25,38 @@ export const whole = (min: number, max: number, otherwise: number) =>
     .nullish()
     .transform((value) => value ?? otherwise);
 
+/** A checkpoint as answers name it; its thread is the one that the path names. */
+const checkpoint = z
+  .looseObject({
+    checkpoint_id: uuid.nullish(),
+    checkpoint_ns: z.string().refine(isStorable, "must hold no NUL character").nullish(),
+    checkpoint_map: fields.nullish(),
+  })
+  .transform((given) => Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)));
+
+/** Every object has such a field: LangGraph takes it for a channel of the graph, and no run could read the thread again. */
+const INHERITED = new Set(Object.getOwnPropertyNames(Object.prototype));
+
+function namesChannels(update: unknown): boolean {
+  const pairs: unknown[] = Array.isArray(update) ? update : Object.entries(Object(update));
+  return !pairs.some((pair) => Array.isArray(pair) && INHERITED.has(String(pair[0])));
+}
+
+export const command = z.object({
+  resume: z.unknown().optional(),
+  update: z
+    .unknown()
+    .optional()
+    .refine(namesChannels, 'must not name a channel like a part of every object, such as "constructor"'),
+  goto: z.unknown().optional(),
+});
+
 export const minutes = z.number().positive().max(100_000_000);
 
 export const runCreate = z.object({
   assistant_id: z.string().min(1),
   input: z.unknown().optional(),
-  command: z
-    .object({ resume: z.unknown().optional(), update: z.unknown().optional(), goto: z.unknown().optional() })
-    .nullish(),
+  command: command.nullish(),
   config: fields.nullish(),
   context: fields.nullish(),
   metadata: fields.nullish(),
@@ -38,7 +64,7 @@ export const runCreate = z.object({
   stream_subgraphs: flag.nullish().transform((value) => value ?? false),
   interrupt_before: breakpoints.nullish(),
   interrupt_after: breakpoints.nullish(),
-  checkpoint: fields.nullish(),
+  checkpoint: checkpoint.nullish(),
   checkpoint_id: uuid.nullish(),
   on_disconnect: z.enum(["cancel", "continue"]).nullish(),
   multitask_strategy: z
@@ -111,7 +137,7 @@ export const runList = z.object({
 export const stateUpdate = z.object({
   values: z.unknown().optional(),
   as_node: z.string().nullish(),
-  checkpoint: fields.nullish(),
+  checkpoint: checkpoint.nullish(),
   checkpoint_id: uuid.nullish(),
 });
 
@@ -123,7 +149,7 @@ export const joinQuery = z.object({
   stream_mode: mode.optional().transform((value) => (value === undefined ? undefined : [value].flat())),
 });
 
-export const stateAtCheckpoint = z.object({ checkpoint: fields, subgraphs: flag.nullish() });
+export const stateAtCheckpoint = z.object({ checkpoint, subgraphs: flag.nullish() });
 
 const before = z.union([uuid, fields]).nullish();
 export const history = z.object({
@@ -132,7 +158,7 @@ export const history = z.object({
     typeof value === "object" && value !== null ? checkpointIdOf(value) : value,
   ),
   metadata: fields.nullish(),
-  checkpoint: fields.nullish(),
+  checkpoint: checkpoint.nullish(),
 });
 
 /** @throws InputInvalid with zod's issues */

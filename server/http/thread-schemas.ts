@@ -1,6 +1,6 @@
 // What the routes of threads take: creating, changing and finding them, and which parts of an answer are wanted.
 import { z } from "zod";
-import { fields, history, minutes, stateAtCheckpoint, stateQuery, uuid, whole } from "./schemas.ts";
+import { command, fields, history, minutes, stateAtCheckpoint, stateQuery, uuid, whole } from "./schemas.ts";
 
 const MOST_PATHS = 10;
 /** What a path of `extract` may begin with. */
@@ -34,7 +34,7 @@ const superstep = z.object({
     .array(
       z.object({
         values: z.unknown().optional(),
-        command: fields.nullish(),
+        command: command.nullish(),
         as_node: z.string().nullish(),
       }),
     )

@@ -26,6 +26,7 @@ import { tell } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import { rewind } from "./rewind.ts";
+import { takeBackUpdate } from "./take-back.ts";
 import type { Owner } from "./run.ts";
 import { newestState, stateTextOf } from "./state.ts";
 
@@ -202,13 +203,18 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
   const input = given.resumes ? null : kwargs.command ? commandOf(kwargs.command) : kwargs.input;
   const options = optionsOf(held, given);
   const decode = (raw: unknown): Chunk => decodeChunk(raw, hasSubgraphs(held.run));
-  if (!kwargs.stream_mode.includes("events")) {
-    for await (const raw of await given.graph.stream(input, options)) yield decode(raw);
-    return;
-  }
-  for await (const event of given.graph.streamEvents(input, { ...options, version: "v2" })) {
-    if (isOwnChunk(event, runId)) yield decode(event.data.chunk);
-    yield { namespace: [], mode: "events", payload: event };
+  try {
+    if (!kwargs.stream_mode.includes("events")) {
+      for await (const raw of await given.graph.stream(input, options)) yield decode(raw);
+      return;
+    }
+    for await (const event of given.graph.streamEvents(input, { ...options, version: "v2" })) {
+      if (isOwnChunk(event, runId)) yield decode(event.data.chunk);
+      yield { namespace: [], mode: "events", payload: event };
+    }
+  } catch (error) {
+    if (!held.controller.signal.aborted && !given.resumes) await takeBackUpdate(held, given);
+    throw error;
   }
 }
 

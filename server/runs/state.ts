@@ -2,11 +2,13 @@
 // A change holds the thread's row, so that no run can start in the middle of it.
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
+import type { CheckpointListOptions } from "@langchain/langgraph-checkpoint";
 import {
   AppError,
   CheckpointNotFound,
-  GraphUnloadable,
+  GraphNotServed,
   InputInvalid,
+  StateUnreadable,
   ThreadBusy,
   ThreadNotFound,
   ThreadWithoutGraph,
@@ -73,7 +75,7 @@ export const isGone = ({
 /**
  * The newest state as JSON text: stored at the end of each run, computed while one is live.
  * @param showsGone also of a temporary thread whose run is over
- * @throws ThreadNotFound
+ * @throws ThreadNotFound, GraphNotServed, StateUnreadable
  */
 export async function getStateText(engine: Engine, threadId: string, showsGone = false): Promise<string> {
   const thread = await findThreadState(engine.database, threadId);
@@ -83,7 +85,7 @@ export async function getStateText(engine: Engine, threadId: string, showsGone =
 
 /**
  * The state at a checkpoint, or the newest; empty while the thread has never been run.
- * @throws ThreadNotFound, CheckpointNotFound
+ * @throws ThreadNotFound, CheckpointNotFound, GraphNotServed, StateUnreadable
  */
 export async function getState(
   engine: Engine,
@@ -102,13 +104,20 @@ async function readState(
   const graph = await graphOf(engine, threadId, thread);
   if (!graph) return EMPTY;
   const config = configOf(new Checkpoints(engine.database), threadId, at.checkpoint);
-  const snapshot = await graph.getState(config, { subgraphs: at.subgraphs });
+  const snapshot = await graph.getState(config, { subgraphs: at.subgraphs }).catch((error: unknown) => {
+    if (isOfGraph(error)) engine.log.warn("state.unreadable", { thread_id: threadId, reason: error.message });
+    return unreadable(error);
+  });
   const asked = at.checkpoint?.["checkpoint_id"];
   if (typeof asked === "string" && snapshot.createdAt === undefined) throw new CheckpointNotFound(asked);
   return stateOf(snapshot);
 }
 
-/** States of a thread, newest first; none while it has never been run. */
+/**
+ * States of a thread, newest first; none while it has never been run. One that its graph cannot read is left out: it
+ * must not hide those from which the thread can go on.
+ * @throws ThreadNotFound, GraphNotServed
+ */
 export async function listHistory(
   engine: Engine,
   threadId: string,
@@ -116,23 +125,37 @@ export async function listHistory(
 ): Promise<ThreadState[]> {
   const graph = await graphOf(engine, threadId, await getThread(engine, threadId));
   if (!graph) return [];
+  const checkpointer = new Checkpoints(engine.database);
+  const config = configOf(checkpointer, threadId, query.checkpoint);
+  const filter = query.metadata ? { filter: query.metadata } : {};
   const states: ThreadState[] = [];
-  const history = graph.getStateHistory(
-    configOf(new Checkpoints(engine.database), threadId, query.checkpoint),
-    {
-      limit: query.limit,
-      ...(query.before ? { before: { configurable: { checkpoint_id: query.before } } } : {}),
-      ...(query.metadata ? { filter: query.metadata } : {}),
-    },
-  );
-  for await (const snapshot of history) states.push(stateOf(snapshot));
-  return states;
+  let before = query.before ? { configurable: { checkpoint_id: query.before } } : undefined;
+  const page = (limit: number): CheckpointListOptions => ({
+    limit,
+    ...filter,
+    ...(before ? { before } : {}),
+  });
+  for (;;) {
+    try {
+      for await (const snapshot of graph.getStateHistory(config, page(query.limit - states.length))) {
+        states.push(stateOf(snapshot));
+        before = { configurable: { checkpoint_id: String(snapshot.config.configurable?.["checkpoint_id"]) } };
+      }
+      return states;
+    } catch (error) {
+      if (!isOfGraph(error)) throw error;
+      engine.log.warn("state.unreadable", { thread_id: threadId, reason: error.message });
+      const [broken] = await Array.fromAsync(checkpointer.list(config, page(1)));
+      if (!broken) return states;
+      before = { configurable: { checkpoint_id: broken.checkpoint.id } };
+    }
+  }
 }
 
 /**
  * Writes values to a thread as if a node had, from its newest checkpoint or from an older one, which forks.
  * @returns the new checkpoint
- * @throws ThreadNotFound, ThreadWithoutGraph, ThreadBusy while a run is live
+ * @throws ThreadNotFound, ThreadWithoutGraph, GraphNotServed, ThreadBusy while a run is live
  */
 export async function updateState(
   engine: Engine,
@@ -173,19 +196,34 @@ export async function storeState(
     await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
   } catch (error) {
     // A state that cannot be read must not keep a run from being cancelled.
-    if (!(error instanceof ValueUnreadable)) throw error;
+    if (!isUnreadable(error)) throw error;
     await updateThreadState(transaction, threadId, "idle", null);
   }
 }
 
-/** The newest state of a thread, read through its graph. */
+/** The newest state of a thread, read through its graph. @throws StateUnreadable, ValueUnreadable */
 export async function newestState(
   graph: Graph,
   checkpointer: Checkpoints,
   threadId: string,
 ): Promise<ThreadState> {
-  return stateOf(await graph.getState(configOf(checkpointer, threadId, undefined)));
+  const config = configOf(checkpointer, threadId, undefined);
+  return stateOf(await graph.getState(config).catch((error: unknown) => unreadable(error)));
 }
+
+/** Whether a state cannot be read: it is damaged, or its graph does not take it. */
+export const isUnreadable = (error: unknown): boolean =>
+  error instanceof ValueUnreadable || error instanceof StateUnreadable;
+
+/** What a graph's own code throws while a state is read is no failure of this server. */
+function unreadable(error: unknown): never {
+  if (!isOfGraph(error)) throw error;
+  throw new StateUnreadable(error);
+}
+
+/** What the database says, and what has a code already, is not the graph's. */
+export const isOfGraph = (error: unknown): error is Error =>
+  error instanceof Error && !(error instanceof AppError) && codeOf(error) === undefined;
 
 /**
  * Deletes a thread with its runs and checkpoints.
@@ -210,7 +248,7 @@ async function graphOf(
   if (typeof graphId !== "string") return undefined;
   const graph = await graphOfThread(engine, graphId, threadId, on);
   if (graph || engine.graphs.has(graphId)) return graph;
-  throw new GraphUnloadable(`Graph ${graphId} of this thread is not served here; add it to langgraph.json.`);
+  throw new GraphNotServed(graphId);
 }
 
 /**
@@ -233,7 +271,7 @@ export async function requireCheckpoint(
  * the client's to mend. What the database says is not: its errors have a code.
  */
 export function refuseUpdate(error: unknown): never {
-  if (!(error instanceof Error) || error instanceof AppError || codeOf(error) !== undefined) throw error;
+  if (!isOfGraph(error)) throw error;
   if (error.name === "InvalidUpdateError") throw new InputInvalid(error.message);
   throw new UpdateRefused(error);
 }

@@ -1,6 +1,6 @@
 // Threads as clients see them: with the values and open questions of their newest state. Those are stored when a run
 // ends well; what is missing is computed through the thread's graph, if this server has it.
-import { ThreadNotFound, ValueUnreadable } from "../errors.ts";
+import { ThreadNotFound } from "../errors.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { countThreads, listThreads } from "../storage/thread-search.ts";
 import type { ThreadFilter, ThreadPage } from "../storage/thread-search.ts";
@@ -8,7 +8,7 @@ import { findWholeThread } from "../storage/threads.ts";
 import type { StatefulThread, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfThread } from "./graph-of.ts";
-import { isGone, newestState } from "./state.ts";
+import { isGone, isUnreadable, newestState } from "./state.ts";
 import type { ThreadState } from "./state.ts";
 
 // Each computed state reads a thread's checkpoints; a page of many must not take all connections.
@@ -80,7 +80,7 @@ async function computed(engine: Engine, thread: StatefulThread): Promise<ThreadS
   try {
     return await newestState(graph, new Checkpoints(engine.database), thread.thread_id);
   } catch (error) {
-    if (error instanceof ValueUnreadable) return undefined; // one damaged state must not hide the other threads
+    if (isUnreadable(error)) return undefined; // one damaged state must not hide the other threads
     throw error;
   }
 }

@@ -73,7 +73,8 @@ select 'write', w.thread_id, w.checkpoint_ns, w.checkpoint_id, null, null, null,
       from public.checkpoint_writes
      where thread_id = f.thread_id and checkpoint_ns = f.checkpoint_ns and checkpoint_id = f.checkpoint_id offset 0) w`;
 
-const listCheckpoints = `/* listCheckpoints */
+// A plan for any values cannot use the index, and PostgreSQL chooses it while the table is small, then keeps it.
+const listCheckpoints = `/* listCheckpoints: planned for its values */
 with page as (
   select thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata
     from public.checkpoints

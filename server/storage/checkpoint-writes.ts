@@ -64,6 +64,20 @@ export async function withdrawAnswer(
   return (await on.query(withdrawAnswerRows, [run.run_id, run.workerId, run.attempt])).length > 0;
 }
 
+// What a command writes belongs to no task.
+const withdrawUpdateRows = `/* withdrawUpdate */
+with held as (
+  select run_id, thread_id from holdfast.runs
+   where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' for share)
+delete from public.checkpoint_writes w using held
+ where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel <> '__resume__'
+   and w.task_id = '00000000-0000-0000-0000-000000000000'`;
+
+/** Takes away what the run's command has written to the state; nothing if the run is not this owner's any more. */
+export async function withdrawUpdate(on: Queryable, owner: Owner): Promise<void> {
+  await on.query(withdrawUpdateRows, [owner.runId, owner.workerId, owner.attempt]);
+}
+
 /** Names an attempt of a run in the answer of putForOwners(). */
 export const keyOf = (owner: { runId: string; attempt: number }): string => `${owner.runId}:${owner.attempt}`;
 

@@ -20,9 +20,10 @@ import type {
   PendingWrite,
 } from "@langchain/langgraph-checkpoint";
 import type { RunnableConfig } from "@langchain/core/runnables";
-import { InputInvalid, LeaseLost } from "../errors.ts";
+import { InputInvalid, InputPoisoned, LeaseLost } from "../errors.ts";
 import { persistently } from "../persist.ts";
 import { dump, load } from "../privacy/serde.ts";
+import { isStorable } from "../privacy/storable.ts";
 import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./checkpoint-rows.ts";
 import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
 import { putForThread } from "./checkpoint-writes.ts";
@@ -170,14 +171,20 @@ export class Checkpoints extends BaseCheckpointSaver {
   ): Promise<void> {
     const { threadId, namespace, checkpointId } = keyOf(config);
     if (checkpointId === undefined) throw new InputInvalid("putWrites needs configurable.checkpoint_id.");
+    // A command leads where its text says: refused by the database, the write would take the end of its run along.
+    if (!isStorable(taskPath) || !writes.every(([channel]) => isStorable(channel))) {
+      throw new InputPoisoned(
+        "The name of a channel or node holds a NUL character or half a surrogate pair.",
+      );
+    }
     const key = { threadId, namespace, checkpointId };
     const task = {
       taskId,
       taskPath,
       // Errors, interrupts and resumes may change; a task's results never do.
-      mayReplace: writes.every(([channel]) => channel in WRITES_IDX_MAP),
+      mayReplace: writes.every(([channel]) => placeOf(channel) !== undefined),
       writes: writes.map(([channel, value], index) =>
-        valueOf(channel, value, { idx: WRITES_IDX_MAP[channel] ?? index }),
+        valueOf(channel, value, { idx: placeOf(channel) ?? index }),
       ),
     };
     if (!(await this.#put({ ...key, ...task }, "soon"))) this.#lose(threadId);
@@ -277,6 +284,10 @@ export class Checkpoints extends BaseCheckpointSaver {
     }
   }
 }
+
+/** Where errors, interrupts and resumes stand. A client may name a channel "constructor". */
+const placeOf = (channel: string): number | undefined =>
+  Object.hasOwn(WRITES_IDX_MAP, channel) ? WRITES_IDX_MAP[channel] : undefined;
 
 function tupleOf(
   row: CheckpointRow,

@@ -121,6 +121,44 @@ test("an object that names a constructor is data: accepted, read back, and the t
   });
 });
 
+test("a command that names a channel like a part of every object is refused, and the thread goes on", async () => {
+  const thread = (await held.server.client.threads.create()).thread_id;
+  const updates = [
+    { value: 2, constructor: 1 },
+    [
+      ["value", 2],
+      ["toString", 1],
+    ],
+  ];
+  for (const update of updates) {
+    const refused = await wait({ assistant_id: "keeping", command: { update } }, thread);
+    expect(refused.status).toBe(400);
+    expect(await refused.json()).toMatchObject({ error: { issues: [{ path: ["command", "update"] }] } });
+    const supersteps = [{ updates: [{ command: { update }, as_node: "keep" }] }];
+    const past = await post("/threads", JSON.stringify({ metadata: { graph_id: "keeping" }, supersteps }));
+    expect(past.status).toBe(400);
+  }
+  expect(await held.server.client.runs.list(thread)).toEqual([]);
+  const command = { update: { value: 3 } };
+  expect(await (await wait({ assistant_id: "keeping", command }, thread)).json()).toMatchObject({ value: 3 });
+});
+
+test.each(["\ud800", "a\0"])(
+  "a command that goes where no text can name (%j) fails its run at once",
+  async (goto) => {
+    const thread = (await held.server.client.threads.create()).thread_id;
+    const failed = await wait({ assistant_id: "keeping", command: { goto, update: { value: 1 } } }, thread);
+    expect(await failed.json()).toMatchObject({ __error__: { error: "InputPoisoned" } });
+    const [row] = await held.scratch.database.query(
+      "select attempt, state from holdfast.runs where thread_id = $1",
+      [thread],
+    );
+    expect(row).toEqual({ attempt: 1, state: "error" });
+    const next = await wait({ assistant_id: "keeping", input: { value: 4 } }, thread);
+    expect(await next.json()).toMatchObject({ value: 4 });
+  },
+);
+
 test("a run id of another thread, of nobody, or of no form is not found", async () => {
   const other = await held.server.client.threads.create();
   const { run_id: runId } = await lastRun();

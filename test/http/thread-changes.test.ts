@@ -103,3 +103,94 @@ test("a state is answered in the parts that are selected, and whole without a se
     whole,
   );
 });
+
+test("a checkpoint of a wrong form is refused and named, and nothing is written under it", async () => {
+  const threadId = await newThread(held.server);
+  await held.server.client.runs.wait(threadId, "keeping", { input: { value: 1 } });
+  const before = await held.server.client.threads.getState(threadId);
+  const wrong = [
+    { checkpoint_ns: 7 },
+    { checkpoint_ns: "a\0" },
+    { checkpoint_id: 5 },
+    { checkpoint_map: [] },
+  ];
+  for (const checkpoint of wrong) {
+    const [field = ""] = Object.keys(checkpoint);
+    for (const path of ["state", "state/checkpoint", "history", "runs/wait"]) {
+      const body = { checkpoint, values: { value: 2 }, assistant_id: "keeping" };
+      const answer = await post(held.server, `/threads/${threadId}/${path}`, body);
+      expect([path, answer.status]).toEqual([path, 400]);
+      expect(await answer.json()).toMatchObject({ error: { issues: [{ path: ["checkpoint", field] }] } });
+    }
+  }
+  expect(await held.server.client.threads.getState(threadId)).toEqual(before);
+  const unset = { checkpoint: { ...before.checkpoint, checkpoint_map: null } };
+  const found = await post(held.server, `/threads/${threadId}/state/checkpoint`, unset);
+  expect(await found.json()).toEqual(before);
+});
+
+test("the state of a thread whose graph is not served is 409, which names the graph; the thread can be read", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create({ graphId: "gone" });
+  const at = `/threads/${threadId}`;
+  const answers = [
+    await fetch(`${held.server.url}${at}/state`),
+    await fetch(`${held.server.url}${at}/history`),
+    await post(held.server, `${at}/state`, { values: { value: 1 } }),
+  ];
+  for (const answer of answers) {
+    expect([answer.status, answer.headers.get("x-holdfast-code")]).toEqual([409, "graph_not_served"]);
+    expect(await answer.text()).toMatch(/^Graph gone of this thread is not served here/);
+  }
+  expect(await client.threads.get(threadId)).toMatchObject({ status: "idle", values: {} });
+  await client.runs.wait(threadId, "keeping", { input: { value: 1 } });
+  expect(await client.threads.getState(threadId)).toMatchObject({ values: { value: 1 } });
+});
+
+// No message: the reducer throws, in the run and whenever the state is read.
+const NO_MESSAGE = [["nobody", "says"]];
+
+test("a command whose update the graph refuses leaves the thread as it was, at its end and in the middle", async () => {
+  const { client } = held.server;
+  const threadId = await newThread(held.server);
+  await client.runs.wait(threadId, "topical", { input: { ...said("user", "hello"), topic: "tea" } });
+  const before = await client.threads.getState(threadId);
+  const [, older] = await client.threads.getHistory(threadId);
+  const middle = older?.checkpoint.checkpoint_id ?? "";
+  for (const from of [{}, { checkpointId: middle }]) {
+    const command = { update: { messages: NO_MESSAGE, topic: "red" } };
+    const options = { command, ...from, raiseError: false };
+    expect(await client.runs.wait(threadId, "topical", options)).toHaveProperty("__error__");
+    expect(await client.threads.getState(threadId)).toEqual(before);
+    expect(await client.threads.getState(threadId, middle)).toEqual(older);
+  }
+  expect(await client.runs.wait(threadId, "topical", { input: said("user", "more") })).toMatchObject({
+    topic: "tea++",
+  });
+});
+
+test("what a graph cannot read hides nothing else, and the thread goes on from an older checkpoint", async () => {
+  const { client } = held.server;
+  const threadId = await newThread(held.server);
+  await client.runs.wait(threadId, "topical", { input: { ...said("user", "hello"), topic: "tea" } });
+  const [newest, ...rest] = await client.threads.getHistory(threadId);
+  // As an older version of the graph may have left it.
+  const { database } = held.scratch;
+  await database.query(
+    `insert into public.checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, type, blob)
+     values ($1, $2, '00000000-0000-0000-0000-000000000000', 0, 'messages', 'json', $3)`,
+    [threadId, newest?.checkpoint.checkpoint_id, Buffer.from(JSON.stringify(NO_MESSAGE))],
+  );
+  await database.query("update holdfast.threads set state = null where thread_id = $1", [threadId]);
+  const state = await fetch(`${held.server.url}/threads/${threadId}/state`);
+  expect([state.status, state.headers.get("x-holdfast-code")]).toEqual([409, "state_unreadable"]);
+  expect(await client.threads.get(threadId)).toMatchObject({ values: {}, metadata: { graph_id: "topical" } });
+  expect(await client.threads.search({ ids: [threadId] })).toMatchObject([
+    { thread_id: threadId, values: {} },
+  ]);
+  expect(await client.threads.getHistory(threadId)).toEqual(rest);
+  expect(await client.threads.getHistory(threadId, { limit: 1 })).toEqual(rest.slice(0, 1));
+  const checkpointId = rest[0]?.checkpoint.checkpoint_id ?? "";
+  await client.runs.wait(threadId, "topical", { input: null, checkpointId });
+  expect(await client.threads.getState(threadId)).toMatchObject({ next: [], values: { topic: "tea+" } });
+});

@@ -1,0 +1,73 @@
+// Failures of those who come in: what the user's own app and auth say, and commands that cannot be done.
+import { AppError } from "./app-error.ts";
+
+/** Why a command of protocol v2 is refused, in the protocol's words. */
+export type CommandFault =
+  | "invalid_argument"
+  | "unknown_command"
+  | "no_such_subscription"
+  | "no_such_namespace"
+  | "no_such_interrupt"
+  | "no_such_checkpoint"
+  | "no_such_run"
+  | "not_supported";
+
+/** A command of protocol v2 that cannot be done as it was given. */
+export class CommandRefused extends AppError {
+  readonly code = "command_refused";
+  readonly status = 422;
+  readonly fault: CommandFault;
+  constructor(fault: CommandFault, message: string) {
+    super(message);
+    this.fault = fault;
+  }
+}
+
+/** The user's own app (http.app) threw. */
+export class CustomAppFailed extends AppError {
+  readonly code = "custom_app_failed";
+  readonly status = 500;
+  constructor(cause: unknown) {
+    super("The app that langgraph.json names in http.app failed. The server's log says why.", { cause });
+  }
+}
+
+/** A handler of authorisation says no, or none is there for what was asked. */
+export class AccessDenied extends AppError {
+  readonly code = "access_denied";
+  readonly status = 403;
+  constructor() {
+    super("Forbidden");
+  }
+}
+
+/** The user's own auth refuses with a status and words of its own, such as 401 for a wrong token. */
+export class AuthRefused extends AppError {
+  readonly code = "auth_refused";
+  readonly status: number;
+  readonly headers: Headers;
+  constructor(status: number, message: string, headers: Headers) {
+    super(message);
+    this.status = status;
+    this.headers = headers;
+  }
+}
+
+/** The user's own auth answers something that cannot be understood; nobody is let in on it. */
+export class AuthInvalid extends AppError {
+  readonly code = "auth_invalid";
+  readonly status = 500;
+  /** @param what a part of a sentence, without its end */
+  constructor(what: string, event?: string) {
+    super(`Auth of langgraph.json${event ? `, handler of ${event}` : ""}: ${what}.`);
+  }
+}
+
+/** An item of the store that is not the caller's. */
+export class ItemNotFound extends AppError {
+  readonly code = "item_not_found";
+  readonly status = 404;
+  constructor() {
+    super("Item not found");
+  }
+}

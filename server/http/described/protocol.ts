@@ -1,0 +1,35 @@
+// The operations of protocol v2 over HTTP. Its WebSocket is no operation that OpenAPI can describe.
+import { CommandAnswer, ThreadEvents } from "../answers.ts";
+import { command, eventStream } from "../protocol-schemas.ts";
+import { json } from "./describe.ts";
+import type { Described, Noun } from "./describe.ts";
+
+const following = (id: string): Described => ({
+  id,
+  summary: "Follow a thread over all its runs",
+  about:
+    "It stays open, and may be opened before the thread exists. Without a cursor it begins with the newest run.",
+  headers: ["Last-Event-ID"],
+  body: eventStream,
+  answers: { 200: { about: "The events of the thread.", type: "text/event-stream", schema: ThreadEvents } },
+  errors: { 404: ["thread_not_found"], 503: ["server_stopping"] },
+});
+
+export const protocol: Noun = {
+  tag: "Protocol v2",
+  about: "Commands to a thread, and its events over all its runs.",
+  operations: {
+    "POST /threads/:thread/commands": {
+      id: "sendCommand",
+      summary: "Send a command to a thread",
+      about:
+        "run.start, input.respond, state.get, state.listCheckpoints, state.fork, agent.getTree. What is wrong with a command is an answer with `type` error.",
+      headers: ["Idempotency-Key"],
+      body: command,
+      answers: json(CommandAnswer, "What the command came to."),
+      errors: { 404: ["thread_not_found"], 409: ["graph_not_served", "state_unreadable"] },
+    },
+    "POST /threads/:thread/stream": following("followThread"),
+    "POST /threads/:thread/stream/events": following("followThreadEvents"),
+  },
+};

@@ -1,0 +1,31 @@
+// A command that updates the state is written down before the graph takes it. If a reducer then refuses it, the update
+// would hang on the thread's checkpoint for ever, and neither a client nor the next run could read the thread.
+import { messageOf } from "../errors.ts";
+import type { Checkpoints } from "../storage/checkpoints.ts";
+import { withdrawUpdate } from "../storage/checkpoint-writes.ts";
+import type { AcceptedRun } from "./create.ts";
+import type { Engine } from "./engine.ts";
+import type { Graph } from "./graphs.ts";
+import { asFields } from "./input.ts";
+import type { Owner } from "./run.ts";
+import { configOf, isOfGraph } from "./state.ts";
+
+/**
+ * For a run that failed before it made a checkpoint: takes its update back if the state cannot be read with it.
+ * One that can be read stays, so that the run, or the next one, can go on with it.
+ */
+export async function takeBackUpdate(
+  { engine, run, owner }: { engine: Engine; run: AcceptedRun; owner: Owner },
+  { graph, checkpointer }: { graph: Graph; checkpointer: Checkpoints },
+): Promise<void> {
+  if (checkpointer.lastPut || (run.kwargs.command?.["update"] ?? null) === null) return;
+  const { checkpoint_id: from } = asFields(run.kwargs.config["configurable"]);
+  const place = typeof from === "string" ? { checkpoint_id: from } : undefined;
+  try {
+    await graph.getState(configOf(checkpointer, run.thread_id, place)).catch(async (error: unknown) => {
+      if (isOfGraph(error)) await withdrawUpdate(engine.database, owner);
+    });
+  } catch (error) {
+    engine.log.warn("update.left", { run_id: run.run_id, reason: messageOf(error) });
+  }
+}
