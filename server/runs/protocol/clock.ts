@@ -22,7 +22,7 @@ export async function openClock(on: Queryable, threadId: string, ordinal: number
 }
 
 /** A clock that shows `floor` or later, and never less than it has shown. */
-function clockFrom(floor: number): () => number {
+export function clockFrom(floor: number): () => number {
   let last = floor;
   return () => {
     last = Math.max(last, now());

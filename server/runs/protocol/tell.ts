@@ -5,7 +5,7 @@ import type { AcceptedRun } from "../create.ts";
 import type { Outcome } from "../end.ts";
 import { asFields } from "../input.ts";
 import type { Entry } from "../lines.ts";
-import { openClock } from "./clock.ts";
+import { clockFrom, openClock } from "./clock.ts";
 import { ProtocolProjection } from "./project.ts";
 import type { Terminal } from "./project.ts";
 
@@ -19,7 +19,10 @@ export interface Told {
 
 export function tell(database: Database, run: AcceptedRun): Told {
   const opening = async (): Promise<ProtocolProjection> => {
-    const clock = await persistently(() => openClock(database, run.thread_id, run.ordinal ?? 0));
+    // A thread's first run has nothing to be later than.
+    const isFirst = run.ordinal === 1 && run.attempt === 1 && !run.has_checkpoints;
+    const open = (): Promise<() => number> => openClock(database, run.thread_id, run.ordinal ?? 0);
+    const clock = isFirst ? clockFrom(0) : await persistently(open);
     return new ProtocolProjection(run.graph_id, clock);
   };
   const projection = opening();
