@@ -64,7 +64,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
   const onLost = (error: LeaseLost): void => controller.abort(error);
   const recording = engine.recorder.open(owner, first, onLost, isBegun ? [begin] : []);
   if (!isBegun) void recording.append(begin);
-  const told = run.is_watched ? tell(engine.database, run) : undefined;
+  const told = run.is_watched ? tell(engine, run) : undefined;
   const done = drive({ engine, run, owner, controller, control, recording, told });
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;

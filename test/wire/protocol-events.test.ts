@@ -171,6 +171,13 @@ test("a run that fails says so once, in plain words", async () => {
   expect(roots(events)).toEqual(["running", "failed"]);
 });
 
+test("a transformer that fails at the very end does not fail its run", async () => {
+  const { threadId, events } = await eventsOf("failingLate");
+  expect(roots(events)).toEqual(["running", "completed"]);
+  const [run] = await held.server.client.runs.list(threadId);
+  expect(run?.status).toBe("success");
+});
+
 test("a stale answer with strict resume fails with its reason, and the question stays open", async () => {
   const { threadId, events } = await eventsOf("asking", { value: 1 });
   const question = events.find(({ method }) => method === "input.requested");

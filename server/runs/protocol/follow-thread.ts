@@ -83,8 +83,10 @@ async function* eventsOf(
     if (!(error instanceof RunNotFound)) throw error;
   }
   // Rolled back or deleted while somebody watched: its clients wait for an end.
-  const isOpen = last !== undefined && !isTerminal(last);
-  if (!signal.aborted && isOpen) yield [shownOf(run, { seq: after + 1, entry: interrupted() })];
+  if (signal.aborted || !last || isTerminal(last)) return;
+  const at = Math.max(now(), last.entry.at ?? 0);
+  const entry = entryOf({ name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' }, at);
+  yield [shownOf(run, { seq: after + 1, entry })];
 }
 
 function isTerminal({ entry }: Numbered): boolean {
@@ -93,6 +95,3 @@ function isTerminal({ entry }: Numbered): boolean {
   const { data } = JSON.parse(entry.data) as { data: { event: string } }; // written by entryOf
   return TERMINAL.has(data.event);
 }
-
-const interrupted = (): Numbered["entry"] =>
-  entryOf({ name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' }, now());

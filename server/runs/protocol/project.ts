@@ -83,15 +83,21 @@ export class ProtocolProjection {
     return [...entries, ...questions];
   }
 
-  /** The run has ended. */
-  async end({ event, about = {}, error }: Terminal): Promise<Entry[]> {
-    const open =
-      event === "completed"
-        ? this.#seen(this.#messages.finish())
-        : this.#withdrawal(this.#last, this.#messages.openIds());
-    const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
-    const terminal = this.#root({ event, graph_name: this.#graphName, ...about });
-    return [...open, ...last.map((made) => this.#entryOf(made)), terminal];
+  /**
+   * The run has ended.
+   * @param onFailure told when a transformer fails at the very end: that changes nothing any more
+   */
+  async end({ event, about = {}, error }: Terminal, onFailure: (error: unknown) => void): Promise<Entry[]> {
+    const open = event === "completed" ? this.#messages.finish() : [];
+    const entries = event === "completed" ? [] : this.#withdrawal(this.#last, this.#messages.openIds());
+    try {
+      entries.push(...this.#seen(open));
+      const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
+      entries.push(...last.map((made) => this.#entryOf(made)));
+    } catch (failure) {
+      onFailure(failure);
+    }
+    return [...entries, this.#root({ event, graph_name: this.#graphName, ...about })];
   }
 
   /** Lets transformers see messages. LangGraph's own wants to know where they begin, and nothing more. */

@@ -1,8 +1,9 @@
 // What a run tells followers of its thread by protocol v2, from its begin to its end.
+import { messageOf } from "../../errors.ts";
 import { persistently } from "../../persist.ts";
-import type { Database } from "../../storage/database.ts";
 import type { AcceptedRun } from "../create.ts";
 import type { Outcome } from "../end.ts";
+import type { Engine } from "../engine.ts";
 import { asFields } from "../input.ts";
 import type { Entry } from "../lines.ts";
 import { clockFrom, openClock } from "./clock.ts";
@@ -17,7 +18,7 @@ export interface Told {
   end(outcome: Outcome): Promise<Entry[]>;
 }
 
-export function tell(database: Database, run: AcceptedRun): Told {
+export function tell({ database, log }: Pick<Engine, "database" | "log">, run: AcceptedRun): Told {
   const opening = async (): Promise<ProtocolProjection> => {
     // A thread's first run has nothing to be later than.
     const isFirst = run.ordinal === 1 && run.attempt === 1 && !run.has_checkpoints;
@@ -33,7 +34,10 @@ export function tell(database: Database, run: AcceptedRun): Told {
     end: async (outcome) => {
       const terminal = terminalOf(outcome);
       const open = await projection.catch(() => undefined);
-      return terminal && open ? open.end(terminal) : [];
+      if (!terminal || !open) return [];
+      return open.end(terminal, (failure) =>
+        log.warn("transformer.failed", { run_id: run.run_id, reason: messageOf(failure) }),
+      );
     },
   };
 }
