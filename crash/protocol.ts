@@ -2,7 +2,8 @@
 // number of the last event it saw as the cursor wherever it comes back.
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Asked, Asker, Asking, Question } from "../server/commands/chaos/ask.ts";
+import { asking } from "../server/commands/chaos/ask.ts";
+import type { Asked, Asker, Question } from "../server/commands/chaos/ask.ts";
 import { Sight } from "../server/commands/chaos/sight.ts";
 import type { Message } from "../server/commands/chaos/sight.ts";
 import { answerOf, framesOf } from "../server/commands/chaos/stream.ts";
@@ -33,11 +34,7 @@ interface Event {
   };
 }
 
-export function askOverProtocol(asker: Asker, question: Question, threadId: string = randomUUID()): Asking {
-  const accepted = Promise.withResolvers<void>();
-  const done = converse(asker, { ...question, threadId }, accepted.resolve).finally(accepted.resolve);
-  return { threadId, accepted: accepted.promise, done };
-}
+export const askOverProtocol = asking(converse);
 
 async function converse(
   asker: Asker,

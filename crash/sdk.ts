@@ -4,18 +4,15 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "@langchain/langgraph-sdk";
 import type { StreamMode } from "@langchain/langgraph-sdk";
-import type { Asked, Asker, Asking, Question } from "../server/commands/chaos/ask.ts";
+import { asking } from "../server/commands/chaos/ask.ts";
+import type { Asked, Asker, Question } from "../server/commands/chaos/ask.ts";
 import { Sight } from "../server/commands/chaos/sight.ts";
 import { messageOf } from "../server/errors.ts";
 
 const PATIENCE_MS = 90_000;
 const PAUSE_MS = 300;
 
-export function askWithSdk(asker: Asker, question: Question, threadId: string = randomUUID()): Asking {
-  const accepted = Promise.withResolvers<void>();
-  const done = converse(asker, { ...question, threadId }, accepted.resolve).finally(accepted.resolve);
-  return { threadId, accepted: accepted.promise, done };
-}
+export const askWithSdk = asking(converse);
 
 async function converse(
   asker: Asker,

@@ -33,7 +33,6 @@ import type { GraphsFile } from "./runs/graphs.ts";
 import { Hints } from "./runs/hints.ts";
 import { startInstance } from "./runs/instance.ts";
 import { LiveRuns } from "./runs/live.ts";
-import { RunsAhead } from "./runs/protocol/runs-ahead.ts";
 import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
 import { readStaticSchemas } from "./runs/static-schemas.ts";
@@ -127,7 +126,6 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     hints,
     recorder,
     reader: new EventReader(database),
-    ahead: new RunsAhead(database),
     checkpoints: new CheckpointBatch(database, workerId, recorder),
     totals: new Totals(),
     services: {

@@ -8,7 +8,6 @@ import type { Log } from "../telemetry/log.ts";
 import type { Graph } from "./graphs.ts";
 import type { Hints } from "./hints.ts";
 import type { LiveRuns } from "./live.ts";
-import type { RunsAhead } from "./protocol/runs-ahead.ts";
 import type { EventReader } from "./reader.ts";
 import type { Recorder } from "./record.ts";
 import type { StaticSchemas } from "./static-schemas.ts";
@@ -40,8 +39,6 @@ export interface Engine {
   readonly hints: Hints;
   readonly recorder: Recorder;
   readonly reader: EventReader;
-  /** Finds the next run of a thread that is followed. */
-  readonly ahead: RunsAhead;
   readonly checkpoints: CheckpointBatch;
   /** How many threads searches find. */
   readonly totals: Totals;

@@ -51,11 +51,22 @@ export interface Asking {
 const ACCEPT_MS = 60_000;
 const PAUSE_MS = 300;
 
-export function ask(asker: Asker, question: Question, threadId: string = uuidv7()): Asking {
-  const accepted = Promise.withResolvers<void>();
-  const done = converse(asker, { ...question, threadId }, accepted.resolve).finally(accepted.resolve);
-  return { threadId, accepted: accepted.promise, done };
-}
+type Converse = (
+  asker: Asker,
+  question: Question & { threadId: string },
+  onAccepted: () => void,
+) => Promise<Asked>;
+
+/** A way to ask: what it does, from the request to the end of the run. */
+export const asking =
+  (speak: Converse) =>
+  (asker: Asker, question: Question, threadId: string = uuidv7()): Asking => {
+    const accepted = Promise.withResolvers<void>();
+    const done = speak(asker, { ...question, threadId }, accepted.resolve).finally(accepted.resolve);
+    return { threadId, accepted: accepted.promise, done };
+  };
+
+export const ask = asking(converse);
 
 async function converse(
   asker: Asker,

@@ -11,7 +11,7 @@ import type { Numbered } from "../lines.ts";
 import { addressOf, entryOf, placeOf, shownOf } from "./entries.ts";
 import type { Shown } from "./entries.ts";
 
-type Source = Pick<Engine, "database" | "live" | "hints" | "reader" | "ahead">;
+type Source = Pick<Engine, "database" | "live" | "hints" | "reader">;
 
 const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 
@@ -40,7 +40,7 @@ export async function* followThread(
   let isSure = false;
   while (!signal.aborted) {
     const hinted = source.hints.next(threadId, signal);
-    const run = await persistently(() => source.ahead.from(threadId, ordinal), { signal });
+    const run = await persistently(() => source.reader.nextRun(threadId, ordinal), { signal });
     if (!run) {
       await hinted;
       continue;

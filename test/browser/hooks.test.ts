@@ -1,4 +1,4 @@
-// The hooks of @langchain/react, unchanged, in a browser, over both transports of protocol v2.
+// The official React hooks, unchanged, in a browser: what a person sees while servers die and pages are loaded again.
 import { describe, expect, test } from "vitest";
 import { useStage } from "./stage.ts";
 
@@ -6,8 +6,14 @@ const TOKENS = 100;
 const SLOW = `fake-slow-${TOKENS}tok-30ms`;
 const WHOLE = Array.from({ length: TOKENS }, (_, index) => `tok${index}`).join(" ");
 
-describe.each(["sse", "websocket"])("%s", (transport) => {
-  const stage = useStage("protocol.html", { transport });
+const HOOKS = [
+  { hook: "useStream of the SDK", page: "", query: {} },
+  { hook: "@langchain/react over server-sent events", page: "protocol.html", query: { transport: "sse" } },
+  { hook: "@langchain/react over WebSocket", page: "protocol.html", query: { transport: "websocket" } },
+];
+
+describe.each(HOOKS)("$hook", ({ page, query }) => {
+  const stage = useStage(page, query);
   const { open, ask, write, click, seen, shows, shown } = stage;
 
   test("an answer appears token by token, and a second question goes on from it", async () => {
@@ -77,5 +83,26 @@ describe.each(["sse", "websocket"])("%s", (transport) => {
     await expect.poll(async () => (await seen()).isLoading).toBe(false);
     await ask("next");
     await expect.poll(async () => (await seen()).said.at(-1), { timeout: 20_000 }).toBe(`ai: ${WHOLE}`);
+  });
+});
+
+describe("branches", () => {
+  const stage = useStage("");
+  const { open, ask, write, click, shows } = stage;
+
+  test("an edited question and an answer asked for again are branches, and the page shows the newest", async () => {
+    await open("talk", "fake-echo");
+    await ask("tea");
+    await shows(["human: tea", "ai: tea"]);
+    await write("coffee");
+    await click("edit");
+    await shows(["human: coffee", "ai: coffee"]);
+    await click("again");
+    await shows(["human: coffee", "ai: coffee"]);
+    const branches = stage.page.locator('li[data-type="ai"]');
+    await expect.poll(() => branches.getAttribute("data-branches")).toBe("2");
+    await expect
+      .poll(() => stage.page.locator('li[data-type="human"]').getAttribute("data-branches"))
+      .toBe("2");
   });
 });
