@@ -71,3 +71,12 @@ export class ItemNotFound extends AppError {
     super("Item not found");
   }
 }
+
+/** A path that takes WebSockets was asked for something else. */
+export class UpgradeRequired extends AppError {
+  readonly code = "upgrade_required";
+  readonly status = 426;
+  constructor() {
+    super("This path takes WebSockets. Upgrade the connection, or POST here for server-sent events.");
+  }
+}

@@ -12,6 +12,7 @@ import { ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import type { Fetch } from "./http/app.ts";
+import { corsPolicyOf } from "./http/cors.ts";
 import { tendConnections } from "./http/connections.ts";
 import { loadCustomApp } from "./http/custom-app.ts";
 import type { Certificate } from "./http/certificate.ts";
@@ -180,10 +181,11 @@ async function serveHttp(
   if (authority && !authority.hasHandlers)
     say(`Auth: ${authPath} has no handlers (on), so whoever it lets in may do everything.`);
   const certificate = await certificateOf(config, maySelfSign);
-  const fetch = buildApp(engine, { ...config, ...versions(), http, custom, authority });
+  const cors = corsPolicyOf(config.corsOrigins, http.cors);
+  const fetch = buildApp(engine, { ...config, ...versions(), http, cors, custom, authority });
   const outside = await listen(config, fetch, certificate);
   const takeSockets = (server: Server): (() => Promise<void>) =>
-    http.disable_runs ? async () => {} : serveSockets(server, engine, { ...config, authority });
+    http.disable_runs ? async () => {} : serveSockets(server, fetch, engine, { ...config, cors });
   const sendAway = takeSockets(outside.server);
   const { url: outsideUrl } = outside;
   if (!certificate) return { servers: [outside.server], url: outsideUrl, loopbackUrl: outsideUrl, sendAway };

@@ -50,6 +50,7 @@ export const ACCESS: Readonly<Record<string, "open" | readonly AuthEvent[]>> = {
   [`POST ${THREAD}/state`]: change,
   [`GET ${THREAD}/history`]: read,
   [`POST ${THREAD}/history`]: read,
+  [`GET ${THREAD}/stream/events`]: read,
   [`POST ${THREAD}/stream`]: read,
   [`POST ${THREAD}/stream/events`]: read,
   [`POST ${THREAD}/commands`]: perItem,

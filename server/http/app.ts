@@ -10,7 +10,8 @@ import type { GraphsFile } from "../runs/graphs.ts";
 import { checkAccess } from "./access.ts";
 import { assistantRoutes } from "./assistants.ts";
 import { authentication } from "./auth.ts";
-import { corsPolicyOf, crossOrigin } from "./cors.ts";
+import { crossOrigin } from "./cors.ts";
+import type { Policy } from "./cors.ts";
 import { cronRoutes } from "./crons.ts";
 import { mountCustomApp } from "./custom-app.ts";
 import type { CustomApp } from "./custom-app.ts";
@@ -27,7 +28,7 @@ import { threadRoutes } from "./threads.ts";
 
 export interface AppOptions {
   readonly maxBodyBytes: number;
-  readonly corsOrigins: readonly string[];
+  readonly cors: Policy;
   readonly heartbeatMs: number;
   readonly version: string;
   readonly langgraphVersion: string;
@@ -43,7 +44,7 @@ export type Fetch = (request: Request, bindings: Bindings["Bindings"]) => Promis
 
 export function buildApp(engine: Engine, options: AppOptions): Fetch {
   const app = new Hono<Bindings>();
-  app.use(crossOrigin(corsPolicyOf(options.corsOrigins, options.http.cors)));
+  app.use(crossOrigin(options.cors));
   const onError = (): never => {
     throw new BodyTooLarge(options.maxBodyBytes);
   };

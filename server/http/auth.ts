@@ -49,13 +49,6 @@ export interface Asker {
   get(key: string): unknown;
 }
 
-/** A caller over a socket, let in once for all that comes over it. @throws what authenticate() throws */
-export async function admit(authority: Authority | undefined, request: Request): Promise<Asker> {
-  if (!authority) return { get: () => undefined };
-  const access: Access = { authority, caller: await authority.authenticate(request), asked: new Set() };
-  return { get: (key) => (key === KEY ? access : undefined) };
-}
-
 const accessOf = (context: Asker): Access | undefined => context.get(KEY) as Access | undefined;
 
 /** Who is calling; undefined without auth. */

@@ -16,7 +16,7 @@ const EXPOSED = [
 ];
 
 /** Which pages may, and what they may see. */
-interface Policy {
+export interface Policy {
   /** Undefined: any origin. */
   readonly isAllowed: ((origin: string) => boolean) | undefined;
   readonly hasCredentials: boolean;

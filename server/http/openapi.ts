@@ -60,6 +60,7 @@ const ERRORS: Readonly<Record<string, string>> = {
   409: "Not possible as things are now.",
   413: "The body is larger than HOLDFAST_MAX_BODY_BYTES.",
   422: "Understood and refused.",
+  426: "Only for a WebSocket.",
   429: "Too many already.",
   500: "A failure of this server, or a stored value that it cannot read.",
   503: "The database or this server does not take requests now: send it again.",

@@ -1,7 +1,7 @@
 // Routes of protocol v2 over HTTP: commands, and a thread's events as a stream that stays open over all its runs.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import { InputInvalid, ServerStopping, messageOf } from "../errors.ts";
+import { InputInvalid, ServerStopping, UpgradeRequired, messageOf } from "../errors.ts";
 import { isUuid } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
 import { cursorOf } from "../runs/protocol/entries.ts";
@@ -29,6 +29,16 @@ export function protocolRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: n
     const asked = readCommand(await readBody(context));
     const idemKey = context.req.header("idempotency-key");
     return context.json(await run(engine, asked, { threadId, text, context, idemKey }));
+  });
+
+  // Whoever gets past all middleware, the user's own too, may open a WebSocket.
+  app.get("/threads/:thread/stream/events", async (context) => {
+    const threadId = threadIdOf(context.req.param("thread"));
+    const mayFollow = await guardFollowing({ engine, context }, threadId);
+    const { welcome } = context.env;
+    if (!welcome) throw new UpgradeRequired();
+    welcome({ threadId, context, mayFollow });
+    return context.body(null, 204);
   });
 
   // The specification names the shorter path, the official client calls the longer one.

@@ -15,11 +15,22 @@ export const HEARTBEAT = ": heartbeat\n";
 const STALLED_MS = 60_000;
 const SENT_HERE = "x-hono-already-sent";
 
+/** Who may follow a thread, over a connection that lasts. */
+export interface Watcher {
+  readonly threadId: string;
+  /** Where the caller is known by. */
+  readonly context: { get(key: string): unknown };
+  /** Looks once more, for a thread that was not there yet. */
+  readonly mayFollow: () => Promise<void>;
+}
+
 /** What the Node server gives with a request, and what a route leaves to be sent when its headers are known. */
 export interface Bindings {
   readonly Bindings: {
     readonly incoming: IncomingMessage;
     readonly outgoing: ServerResponse;
+    /** Takes who may open a WebSocket here: the request is for one. */
+    welcome?: (watcher: Watcher) => void;
     /** Middleware of the user may want to see bodies: streams then have one. */
     mayBeRewritten?: boolean;
     send?: (answer: Answer | undefined) => void;

@@ -9,13 +9,13 @@ import type { Shown } from "../runs/protocol/entries.ts";
 import { isWanted } from "../runs/protocol/filter.ts";
 import type { Filter } from "../runs/protocol/filter.ts";
 import { followThread, watch } from "../runs/protocol/follow-thread.ts";
-import type { Asker } from "./auth.ts";
 import { readCommand, run } from "./commands.ts";
 import type { Command } from "./commands.ts";
 import { parseBody } from "./ingress.ts";
 import { refuseUnknown } from "./protocol.ts";
 import { subscribe, unsubscribe } from "./protocol-schemas.ts";
 import { check } from "./schemas.ts";
+import type { Watcher } from "./sse.ts";
 
 const MOST = 1000;
 const FULL_BYTES = 1024 * 1024;
@@ -24,13 +24,6 @@ const STALLED_MS = 60_000;
 const FAILED = 1011;
 /** By agreement with the official client: this and an HTTP status; most of those are final. */
 export const HTTP_STATUS = 4000;
-
-/** Who holds a socket, and the thread that it is for. */
-export interface Watcher {
-  readonly threadId: string;
-  readonly context: Asker;
-  readonly mayFollow: () => Promise<void>;
-}
 
 type Fields = Record<string, unknown>;
 

@@ -1,82 +1,106 @@
-// Protocol v2 over WebSockets: commands in, answers and events out, on one socket for one thread.
+// Protocol v2 over WebSockets: commands in, answers and events out, on one socket for one thread. Whether a client may open
+// one is for the app to say, as for any request: with its middleware, the user's own included.
+import { ServerResponse } from "node:http";
 import type { IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocketServer } from "ws";
 import type { WebSocket } from "ws";
 import { every, sleep } from "../clock.ts";
-import { AppError, messageOf } from "../errors.ts";
-import type { Authority } from "../runs/auth.ts";
+import { messageOf } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
-import { admit, guardFollowing } from "./auth.ts";
-import { threadIdOf } from "./protocol.ts";
+import type { Fetch } from "./app.ts";
+import type { Policy } from "./cors.ts";
+import type { Watcher } from "./sse.ts";
 import { HTTP_STATUS, Subscriptions } from "./subscriptions.ts";
-import type { Watcher } from "./subscriptions.ts";
 
 export interface SocketOptions {
   readonly maxBodyBytes: number;
-  readonly corsOrigins: readonly string[];
   readonly heartbeatMs: number;
-  readonly authority: Authority | undefined;
+  readonly cors: Policy;
 }
 
-const PATH = /^\/threads\/([^/]+)\/stream(?:\/events)?$/;
+// The specification names the shorter path, the official client calls the longer one.
+const PATH = /^(\/threads\/[^/]+\/stream)(?:\/events)?$/;
 // The close code for who is to come back elsewhere.
 const RESTARTS = 1012;
-const MOST_REASON = 100;
+const MOST_REASON = 120;
 const CLOSING_MS = 1000;
+const POLL_MS = 50;
 
 /** Takes upgrades on the server. The returned function sends everybody away and resolves when they are gone. */
-export function serveSockets(server: Server, engine: Engine, options: SocketOptions): () => Promise<void> {
+export function serveSockets(
+  server: Server,
+  app: Fetch,
+  engine: Engine,
+  options: SocketOptions,
+): () => Promise<void> {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: options.maxBodyBytes });
-  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    socket.on("error", () => undefined); // a client that goes in the middle of it
-    const path = PATH.exec(new URL(request.url ?? "/", "http://localhost").pathname);
-    if (!path || !isWelcome(request, options)) {
+  server.on("upgrade", (incoming: IncomingMessage, connection: Duplex, head: Buffer) => {
+    connection.on("error", () => undefined); // a client that goes in the middle of it
+    const url = urlOf(incoming);
+    const path = url && PATH.exec(url.pathname)?.[1];
+    if (!path || !isWelcome(incoming, options.cors)) {
       const status = path ? "403 Forbidden" : "404 Not Found";
-      socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      connection.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
       return;
     }
-    sockets.handleUpgrade(
-      request,
-      socket,
-      head,
-      (open) => void serve(open, { asked: path[1] ?? "", incoming: request }, engine, options),
-    );
+    url.pathname = `${path}/events`;
+    // A refusal is told on an open socket: browsers show scripts nothing of one before.
+    sockets.handleUpgrade(incoming, connection, head, (socket) => {
+      socket.on("error", (error) => engine.log.debug("socket.failed", { reason: messageOf(error) }));
+      // Whatever the client says before it was let in waits.
+      socket.pause();
+      void admitted(app, url, incoming)
+        .then((answer) =>
+          answer instanceof Response ? refuse(socket, answer) : serve(socket, answer, engine, options),
+        )
+        .catch((error: unknown) => {
+          engine.log.error("socket.refused", { reason: messageOf(error) });
+          socket.terminate();
+        });
+    });
   });
   return async () => {
     for (const socket of sockets.clients) socket.close(RESTARTS, "The server stops.");
-    for (let waited = 0; sockets.clients.size > 0 && waited < CLOSING_MS; waited += 50) await sleep(50);
+    for (let waited = 0; sockets.clients.size > 0 && waited < CLOSING_MS; waited += POLL_MS)
+      await sleep(POLL_MS);
     for (const socket of sockets.clients) socket.terminate();
     sockets.close();
   };
 }
 
-/** A page of another origin may open a socket without asking first, so it is looked at here. */
-function isWelcome({ headers }: IncomingMessage, { corsOrigins }: SocketOptions): boolean {
-  const { origin } = headers;
-  if (origin === undefined || corsOrigins.includes("*") || corsOrigins.includes(origin)) return true;
-  return new URL(origin).host === headers.host;
+function urlOf({ url = "/", headers }: IncomingMessage): URL | undefined {
+  return URL.parse(url, `http://${headers.host ?? "localhost"}`) ?? undefined;
 }
 
-async function serve(
-  socket: WebSocket,
-  request: { readonly asked: string; readonly incoming: IncomingMessage },
-  engine: Engine,
-  options: SocketOptions,
-): Promise<void> {
-  socket.on("error", (error) => engine.log.debug("socket.failed", { reason: messageOf(error) }));
-  // Whatever the client says before it was let in waits.
-  socket.pause();
-  let watcher: Watcher;
-  try {
-    watcher = await watcherOf(request, engine, options);
-  } catch (error) {
-    if (!(error instanceof AppError)) engine.log.error("socket.refused", { reason: messageOf(error) });
-    const status = error instanceof AppError ? error.status : 500;
-    socket.resume();
-    socket.close(HTTP_STATUS + status, messageOf(error).slice(0, MOST_REASON));
-    return;
-  }
+/** A page of another origin may open a socket without asking first, so it is looked at here. */
+function isWelcome({ headers }: IncomingMessage, { isAllowed }: Policy): boolean {
+  const { origin, host } = headers;
+  if (origin === undefined || !isAllowed || isAllowed(origin)) return true;
+  return URL.parse(origin)?.host === host;
+}
+
+/** Who is let in, or what the app answers instead. */
+async function admitted(app: Fetch, url: URL, incoming: IncomingMessage): Promise<Watcher | Response> {
+  const headers = Object.entries(incoming.headers).flatMap(([name, value]): [string, string][] =>
+    [value ?? []].flat().map((one) => [name, one]),
+  );
+  let watcher: Watcher | undefined;
+  const welcome = (given: Watcher): void => void (watcher = given);
+  const outgoing = new ServerResponse(incoming); // takes headers, and is never sent
+  const answer = await app(new Request(url, { headers }), { incoming, outgoing, welcome });
+  return answer.ok && watcher ? watcher : answer;
+}
+
+async function refuse(socket: WebSocket, answer: Response): Promise<void> {
+  const text = (await answer.text()).replaceAll(/[^\x20-\x7e]/g, " ").slice(0, MOST_REASON);
+  socket.resume();
+  // What is answered instead of a welcome is no success either.
+  socket.close(HTTP_STATUS + (answer.ok ? 403 : answer.status), text);
+}
+
+function serve(socket: WebSocket, watcher: Watcher, engine: Engine, options: SocketOptions): void {
+  if (socket.readyState !== socket.OPEN) return; // gone meanwhile
   const subscriptions = new Subscriptions(engine, watcher, socket);
   const stopBeating = beat(socket, options.heartbeatMs);
   socket.on("message", (data, isBinary) => {
@@ -88,28 +112,6 @@ async function serve(
     subscriptions.close();
   });
   socket.resume();
-}
-
-async function watcherOf(
-  { asked, incoming }: { readonly asked: string; readonly incoming: IncomingMessage },
-  engine: Engine,
-  { authority }: SocketOptions,
-): Promise<Watcher> {
-  const threadId = threadIdOf(decoded(asked));
-  const headers = Object.entries(incoming.headers).flatMap(([name, value]): [string, string][] =>
-    [value ?? []].flat().map((one) => [name, one]),
-  );
-  const url = new URL(incoming.url ?? "/", `http://${incoming.headers.host ?? "localhost"}`);
-  const context = await admit(authority, new Request(url, { headers }));
-  return { threadId, context, mayFollow: await guardFollowing({ engine, context }, threadId) };
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text; // refused as no thread's name
-  }
 }
 
 /** Asks now and then whether the client is there; one that has not said so since the time before is cut off. */

@@ -73,7 +73,7 @@ async function ask(user: string, route: string, place: Place): Promise<{ status:
 
 // A thread need not exist to be followed, and a command says itself what it does.
 const isProtocol = (route: string): boolean =>
-  /^POST .*\/(stream\/events|commands|:thread\/stream)$/.test(route);
+  /^(GET|POST) .*\/(stream\/events|commands|:thread\/stream)$/.test(route);
 const onThreads = Object.keys(ACCESS).filter(
   (route) => (route.includes(":thread") || route.includes("/:run")) && !isProtocol(route),
 );

@@ -29,6 +29,13 @@ export const protocol: Noun = {
       answers: json(CommandAnswer, "What the command came to."),
       errors: { 404: ["thread_not_found"], 409: ["graph_not_served", "state_unreadable"] },
     },
+    "GET /threads/:thread/stream/events": {
+      id: "openSocket",
+      summary: "Open a WebSocket for a thread",
+      about: "The same commands and events on one connection, and subscription.subscribe and unsubscribe.",
+      answers: { 204: { about: "Never seen: what may be opened is answered with 101." } },
+      errors: { 404: ["thread_not_found"], 426: ["upgrade_required"] },
+    },
     "POST /threads/:thread/stream": following("followThread"),
     "POST /threads/:thread/stream/events": following("followThreadEvents"),
   },
