@@ -7,5 +7,7 @@ export default defineConfig({
     globalSetup: "test/support/setup.ts",
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    // A page on a busy machine takes its time.
+    expect: { poll: { timeout: 15_000 } },
   },
 });

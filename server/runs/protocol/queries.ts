@@ -1,6 +1,7 @@
 // The commands of protocol v2 that only look: a thread's state, its checkpoints, and the graphs at work in it.
 import { CommandRefused } from "../../errors.ts";
 import { findNewestWatched } from "../../storage/watched.ts";
+import { getRun } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { readLog } from "../follow.ts";
 import { getState, listHistory } from "../state.ts";
@@ -64,10 +65,10 @@ interface TreeNode {
   readonly children: TreeNode[];
 }
 
-/** The graphs at work, as the newest run of the thread, or the one named, has told of them. */
+/** The graphs at work, as the newest run of the thread, or the one named, has told of them. @throws RunNotFound */
 export async function treeOf(engine: Engine, threadId: string, runId?: string): Promise<Fields> {
-  const newest = await findNewestWatched(engine.database, threadId);
-  const wanted = runId ?? newest?.run_id;
+  const named = runId === undefined ? undefined : await getRun(engine, threadId, runId);
+  const wanted = named?.run_id ?? (await findNewestWatched(engine.database, threadId))?.run_id;
   const root: TreeNode = { namespace: [], status: "completed", graph_name: "", children: [] };
   if (wanted === undefined) return { tree: root };
   for await (const events of readLog(engine.reader, wanted)) {
