@@ -106,7 +106,7 @@ select assistant_id, graph_id, name, description, version, config, context, meta
  order by version desc limit $3 offset $4`;
 
 // Planned with its values, all of the order but one column and the tie-break are constants, and an index gives it.
-export const listAssistantRows = `/* listAssistants */
+export const listAssistantRows = `/* listAssistants: planned for its values */
 select assistant_id, graph_id, name, description, version, config, context, metadata, created_at, updated_at, revision
   from holdfast.assistants
  where ($1::jsonb is null or metadata @> $1) and ($2::text is null or graph_id = $2)
@@ -121,7 +121,7 @@ select assistant_id, graph_id, name, description, version, config, context, meta
   assistant_id
  limit $8 offset $9`;
 
-const countAssistantRows = `/* countAssistants */
+const countAssistantRows = `/* countAssistants: planned for its values */
 select count(*) as count from holdfast.assistants
  where ($1::jsonb is null or metadata @> $1) and ($2::text is null or graph_id = $2)
    and ($3::text is null or strpos(lower(name), lower($3)) > 0)

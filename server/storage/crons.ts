@@ -78,7 +78,7 @@ returning cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run
 
 const deleteCronRow = `/* deleteCron */ delete from holdfast.crons where cron_id = $1 returning cron_id`;
 
-const listCronRows = `/* listCrons */
+const listCronRows = `/* listCrons: planned for its values */
 select cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, is_enabled, payload, metadata,
        next_run_at, error, created_at, updated_at
   from holdfast.crons
@@ -97,7 +97,7 @@ select cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_co
   cron_id
  limit $8 offset $9`;
 
-const countCronRows = `/* countCrons */
+const countCronRows = `/* countCrons: planned for its values */
 select count(*) as count from holdfast.crons
  where ($1::uuid is null or assistant_id = $1) and ($2::text is null or thread_id = $2)
    and ($3::boolean is null or is_enabled = $3) and ($4::jsonb is null or metadata @> $4)
