@@ -18,7 +18,7 @@ import { graphOfRun } from "./graph-of.ts";
 import { hasUntracked } from "./graphs.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
-import { graphModes, isHidden, isInterrupt, Projection } from "./modes.ts";
+import { graphModes, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import { metadataOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
@@ -101,6 +101,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   const { engine, run, controller, recording } = held;
   const { signal } = controller;
   if (run.deadline) void stopAt(run.deadline, controller);
+  const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);
   try {
     await tellBegin(held);
     if (run.cancel) throw new RunCancelled(run.cancel);
@@ -115,7 +116,6 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     told?.use(graph.streamTransformers ?? []);
     const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording, told }));
     const source = chunksOf(held, { graph, checkpointer, resumes });
-    const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);
     let isInterrupted = false;
     let values: unknown;
     for await (const chunk of source) {
@@ -127,6 +127,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       if (told) await record(recording, told.entriesOf(chunk));
     }
     if (signal.aborted) throw signal.reason;
+    await record(recording, await projection.end({ status: isInterrupted ? "interrupted" : "completed" }));
     // Values as the stream has them show what is never to be stored.
     const threadState =
       isInterrupted || hasUntracked(graph)
@@ -141,7 +142,11 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : error;
     if (reason instanceof LeaseLost) throw reason;
-    return outcomeOf(held.control.drainRequested && isDrained(reason) ? new HandOver() : reason);
+    const outcome = outcomeOf(held.control.drainRequested && isDrained(reason) ? new HandOver() : reason);
+    const status = outcome.error ? "failed" : "interrupted";
+    if (outcome.state !== "handed over")
+      await record(recording, await projection.end({ status, error: outcome.error }));
+    return outcome;
   }
 }
 
@@ -218,7 +223,8 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
   }
 }
 
-const hasSubgraphs = (run: AcceptedRun): boolean => run.is_watched || run.kwargs.stream_subgraphs;
+const hasSubgraphs = ({ is_watched: isWatched, kwargs }: AcceptedRun): boolean =>
+  isWatched || kwargs.stream_subgraphs || tellsOfGraphs(kwargs.stream_mode);
 
 const isOwnChunk = (event: StreamedEvent, runId: string): boolean =>
   event.event === "on_chain_stream" && event.run_id === runId && Array.isArray(event.data.chunk);

@@ -2,6 +2,8 @@
 // "messages-tuple" is LangGraph's mode "messages" and is sent as event "messages"; what clients call mode "messages" is
 // made of it and of the values.
 import { isMessage } from "../privacy/envelopes.ts";
+import { Lifecycle } from "./lifecycle.ts";
+import type { End } from "./lifecycle.ts";
 import type { Entry, Template } from "./lines.ts";
 import { Partials } from "./partials.ts";
 import { partsOf, toWireJson } from "./wire-json.ts";
@@ -17,6 +19,7 @@ const GRAPH_MODES = {
   tasks: "tasks",
   checkpoints: "checkpoints",
   debug: "debug",
+  lifecycle: "tasks",
 } as const;
 
 type GraphMode = (typeof GRAPH_MODES)[keyof typeof GRAPH_MODES];
@@ -31,6 +34,9 @@ export interface Chunk {
 // Modes that clients of protocol v2 may subscribe to.
 const WATCHED_MODES: readonly GraphMode[] = ["values", "updates", "messages", "tools", "custom", "tasks"];
 
+/** Whether a client wants to know of graphs in the graph, whatever else it asked for. */
+export const tellsOfGraphs = (asked: readonly string[]): boolean => asked.includes("lifecycle");
+
 /** LangGraph's modes for what clients asked. `updates` and `values` are always read: they tell how the run ends. */
 export function graphModes(asked: readonly string[], isWatched: boolean): GraphMode[] {
   const modes = Object.entries(GRAPH_MODES).filter(
@@ -44,6 +50,7 @@ export class Projection {
   readonly #asked: ReadonlySet<string>;
   readonly #hasSubgraphs: boolean;
   readonly #partials: Partials | undefined;
+  readonly #lifecycle: Lifecycle | undefined;
   /** Metadata of a message comes as the same object with each of its tokens. */
   readonly #metadata = new WeakMap<object, string>();
   readonly #templates = new Map<string, { rest: string; metadata: string; template: Template }>();
@@ -53,15 +60,23 @@ export class Projection {
     this.#asked = new Set(asked);
     this.#hasSubgraphs = hasSubgraphs;
     this.#partials = this.#asked.has("messages") ? new Partials() : undefined;
+    this.#lifecycle = this.#asked.has("lifecycle") ? new Lifecycle() : undefined;
   }
 
   /** A chunk as entries of the log: none when nobody asked for it. */
   entriesOf(given: Chunk): readonly Entry[] {
+    const graphs = this.#lifecycle?.entriesOf(given) ?? [];
     const chunk = this.#hasSubgraphs ? given : rooted(given);
-    if (!chunk || isEnvelope(chunk)) return [];
+    if (!chunk || isEnvelope(chunk)) return graphs;
     const entry = this.#entryOf(chunk);
     const partials = this.#partials ? partialsOf(this.#partials, chunk) : [];
-    return entry ? [entry, ...partials] : partials;
+    const own = entry ? [entry, ...partials] : partials;
+    return graphs.length > 0 ? [...graphs, ...own] : own;
+  }
+
+  /** What is told when the graph has ended. */
+  async end(end: End): Promise<readonly Entry[]> {
+    return this.#lifecycle ? this.#lifecycle.end(end) : [];
   }
 
   #entryOf(chunk: Chunk): Entry | undefined {

@@ -84,3 +84,36 @@ test("mode tools tells when a tool begins and what it gave", async () => {
     expect.objectContaining({ event: "on_tool_end", name: "double", toolCallId: "call-1" }),
   ]);
 });
+
+test("mode lifecycle tells when each graph in the graph starts and ends, and nothing else of it", async () => {
+  const { frames, threadId, runId } = await run("nested", ["lifecycle", "updates"]);
+  const told = frames.filter(({ event }) => event.startsWith("lifecycle"));
+  const [first] = told as [Frame];
+  const [, inner = ""] = first.event.split("|");
+  expect(inner).toMatch(/^inner:/);
+  expect(told.map(({ event, data }) => [event, data])).toEqual([
+    [`lifecycle|${inner}`, { event: "started", namespace: [inner] }],
+    [`lifecycle|${inner}`, { event: "completed", namespace: [inner] }],
+  ]);
+  // Without stream_subgraphs, what else is told is of the graph itself.
+  const others = frames.filter((frame) => !told.includes(frame)).map(({ event }) => event);
+  expect(new Set(others)).toEqual(new Set(["metadata", "updates"]));
+  expect(frames.map(({ id }) => id)).toEqual(frames.map((_, index) => String(index)));
+  const only = held.server.client.runs.joinStream(threadId, runId, {
+    lastEventId: "-1",
+    streamMode: "lifecycle",
+  });
+  expect(await collect(only)).toEqual([frames[0], ...told]);
+});
+
+test("a graph in the graph that fails says so with the error of the run", async () => {
+  const { frames } = await run("breaking", ["lifecycle"]);
+  expect(frames.slice(1).map(({ event, data }) => [event.split("|")[0], data])).toEqual([
+    ["lifecycle", expect.objectContaining({ event: "started" })],
+    [
+      "lifecycle",
+      expect.objectContaining({ event: "failed", error: { error: "RangeError", message: "broken inside" } }),
+    ],
+    ["error", { error: "RangeError", message: "broken inside" }],
+  ]);
+});

@@ -279,10 +279,10 @@ test("the graphs at work are a tree, and checkpoints are listed and branched fro
     },
   });
   const [run] = await held.server.client.runs.list(threadId);
-  const named = { run_id: run?.run_id };
-  expect(await command(place, threadId, "agent.getTree", named)).toMatchObject({ type: "success" });
+  const itsRun = { run_id: run?.run_id };
+  expect(await command(place, threadId, "agent.getTree", itsRun)).toMatchObject({ type: "success" });
   const { threadId: other } = await eventsOf("echo");
-  expect(await command(place, other, "agent.getTree", named)).toMatchObject({ error: "no_such_run" });
+  expect(await command(place, other, "agent.getTree", itsRun)).toMatchObject({ error: "no_such_run" });
   const { result } = await command(place, threadId, "state.listCheckpoints", { limit: 2 });
   const [newest, before] = Object(result).checkpoints as { id: string; step: number }[];
   const told = events.filter(({ method }) => method === "checkpoints").map(({ params }) => params.data);
