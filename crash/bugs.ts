@@ -6,7 +6,7 @@ import type { Fault } from "../server/commands/chaos/faults.ts";
 import { afterAll, calm, databaseCrash, kill9, zombie } from "../server/commands/chaos/faults.ts";
 import { messageOf } from "../server/errors.ts";
 import type { Violation } from "./report.ts";
-import { askOverProtocol } from "./protocol.ts";
+import { askOverProtocol, askWhereFollowed } from "./protocol.ts";
 import { race } from "./races.ts";
 import { rolling } from "./rolling.ts";
 import { copySources } from "./sources.ts";
@@ -67,6 +67,11 @@ const SCENES = {
   // Half of the time somewhere else, and nothing but hints to live on: the poll that makes up for lost ones is gone.
   hints: playing(calm, { cutChance: 0.1, patienceMs: 10_000, speakers: [ask] }),
   "followers of threads": playing(calm, { cutChance: 0.1, speakers: [askOverProtocol], rounds: 2 }),
+  "legacy clients on followed threads": playing(calm, {
+    cutChance: 0.1,
+    speakers: [askWhereFollowed],
+    rounds: 1,
+  }),
   "followers of threads under kill -9": playing(kill9(afterAll(1200)), {
     speakers: [askOverProtocol],
     rounds: 4,
@@ -218,6 +223,17 @@ const BUGS: readonly Bug[] = [
       },
     ],
     scenes: ["followers of threads"],
+  },
+  {
+    name: "legacy events are numbered with those that only followers of threads see",
+    replacements: [
+      {
+        file: "runs/follow.ts",
+        from: "shown.push({ seq: event.seq - hidden, entry: event.entry });",
+        to: "shown.push({ seq: event.seq, entry: event.entry });",
+      },
+    ],
+    scenes: ["legacy clients on followed threads"],
   },
   {
     name: "a takeover tells followers of threads of no new attempt",

@@ -2,7 +2,7 @@
 // number of the last event it saw as the cursor wherever it comes back.
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { asking } from "../server/commands/chaos/ask.ts";
+import { asking, converse as askLegacy } from "../server/commands/chaos/ask.ts";
 import type { Asked, Asker, Question } from "../server/commands/chaos/ask.ts";
 import { Sight } from "../server/commands/chaos/sight.ts";
 import type { Message } from "../server/commands/chaos/sight.ts";
@@ -74,6 +74,22 @@ async function converse(
   }
   return { threadId, runId, sight, troubles: [...troubles, `Nothing came for ${patienceMs / 1000} s.`] };
 }
+
+/** A legacy client on a thread that somebody else follows: its run is told both ways. */
+export const askWhereFollowed = asking(async (asker, question, onAccepted) => {
+  for (let tries = 0; tries < 100; tries += 1) {
+    try {
+      const path = `${asker.address()}/threads/${question.threadId}/stream/events`;
+      const body = JSON.stringify({ channels: CHANNELS });
+      const response = await answerOf(path, { method: "POST", body });
+      await response.body?.cancel();
+      if (response.ok) break;
+    } catch {
+      await delay(PAUSE_MS); // the line is what is broken here
+    }
+  }
+  return { ...(await askLegacy(asker, question, onAccepted)), isFollowed: true };
+});
 
 class Refused extends Error {}
 

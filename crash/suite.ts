@@ -17,7 +17,7 @@ import { crashLaws } from "./laws.ts";
 import { promptOf } from "./model.ts";
 import type { CountingModel } from "./model.ts";
 import type { Outcome, Violation } from "./report.ts";
-import { askOverProtocol } from "./protocol.ts";
+import { askOverProtocol, askWhereFollowed } from "./protocol.ts";
 import { askWithSdk } from "./sdk.ts";
 
 export interface Suite {
@@ -172,7 +172,9 @@ async function rounds({ say }: Suite, stage: Stage, options: Play): Promise<Foun
 function asking(options: Omit<Play, "goal" | "next">, cluster: Cluster): Stage["ask"] {
   const { answer, mayJump = false, runsPerThread = 1 } = options;
   // Legacy events are numbered without those of protocol v2, which a thread of several clients may have too.
-  const { speakers = runsPerThread > 1 ? [askWithSdk, ask] : [askWithSdk, ask, askOverProtocol] } = options;
+  const {
+    speakers = runsPerThread > 1 ? [askWithSdk, ask] : [askWithSdk, ask, askOverProtocol, askWhereFollowed],
+  } = options;
   const { cutChance = CUT_CHANCE, patienceMs } = options;
   let count = 0;
   let last = { threadId: "", left: 0 };

@@ -38,6 +38,8 @@ export interface Asked {
   readonly sight: Sight;
   /** What the client met that no fault excuses. */
   readonly troubles: readonly string[];
+  /** The run's log holds events for followers of its thread too, which this client does not see. */
+  readonly isFollowed?: boolean;
 }
 
 export interface Asking {
@@ -68,7 +70,7 @@ export const asking =
 
 export const ask = asking(converse);
 
-async function converse(
+export async function converse(
   asker: Asker,
   question: Question & { threadId: string },
   onAccepted: () => void,

@@ -187,10 +187,10 @@ function unfounded({ told, checkpoints }: Facts): string[] {
 function misled({ told, segments }: Facts): string[] {
   const last = new Map<string, number>();
   for (const row of segments) last.set(row.run_id, Math.max(row.last, last.get(row.run_id) ?? -1));
-  return told.flatMap(({ threadId, runId, sight, troubles }) => {
+  return told.flatMap(({ threadId, runId, sight, troubles, isFollowed = false }) => {
     const found = [...troubles, ...sight.troubles].map((text) => `thread ${threadId}: ${text}`);
     const end = last.get(runId ?? "") ?? -1;
-    if (found.length === 0 && sight.lastId !== end)
+    if (found.length === 0 && !isFollowed && sight.lastId !== end)
       found.push(`thread ${threadId}: the client saw events up to ${sight.lastId}, there are ${end}`);
     return found.map((text) => `${text} (${sight.trail.join("; ")})`);
   });
