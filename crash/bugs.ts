@@ -240,8 +240,8 @@ const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "runs/execute.ts",
-        from: "  if (!told) return;\n",
-        to: "  if (!told || run.attempt > 1) return;\n",
+        from: "await record(recording, await told.begin());",
+        to: "if (run.attempt === 1) await record(recording, await told.begin());",
       },
     ],
     scenes: ["followers of threads under kill -9"],

@@ -18,6 +18,7 @@ import { loadCustomApp } from "./http/custom-app.ts";
 import type { Certificate } from "./http/certificate.ts";
 import { announceLoopback } from "./http/loopback.ts";
 import { certificateOf } from "./http/tls.ts";
+import { buildUi } from "./http/ui-build.ts";
 import { serveSockets } from "./http/websocket.ts";
 import { uuidv7 } from "./ids.ts";
 import { releaseMemory } from "./memory.ts";
@@ -174,15 +175,17 @@ interface Served {
 
 async function serveHttp(
   engine: Engine,
-  { config, say, maySelfSign = false, graphs: { path, http, authPath } }: ServerOptions,
+  { config, say, maySelfSign = false, graphs }: ServerOptions,
 ): Promise<Served> {
+  const { path, http, authPath } = graphs;
   const custom = http.app === undefined ? undefined : await loadCustomApp(path, http.app);
   const authority = authPath === undefined ? undefined : await loadAuthority(path, authPath);
   if (authority && !authority.hasHandlers)
     say(`Auth: ${authPath} has no handlers (on), so whoever it lets in may do everything.`);
+  const ui = await buildUi(graphs, say);
   const certificate = await certificateOf(config, maySelfSign);
   const cors = corsPolicyOf(config.corsOrigins, http.cors);
-  const fetch = buildApp(engine, { ...config, ...versions(), http, cors, custom, authority });
+  const fetch = buildApp(engine, { ...config, ...versions(), http, cors, custom, authority, ui });
   const outside = await listen(config, fetch, certificate);
   const takeSockets = (server: Server): (() => Promise<void>) =>
     http.disable_runs ? async () => {} : serveSockets(server, fetch, engine, { ...config, cors });

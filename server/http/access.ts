@@ -23,6 +23,10 @@ export const ACCESS: Readonly<Record<string, "open" | readonly AuthEvent[]>> = {
   "GET /docs": "open",
   "GET /docs/scalar.js": "open",
 
+  // Who names an assistant by its id asks to read it. Files that are there are open to everybody: see ui.ts.
+  "POST /ui/:key": perItem,
+  "GET /ui/:key/:file": perItem,
+
   "POST /assistants": ["assistants:create"],
   "POST /assistants/search": ["assistants:search"],
   "POST /assistants/count": ["assistants:search"],
@@ -51,6 +55,7 @@ export const ACCESS: Readonly<Record<string, "open" | readonly AuthEvent[]>> = {
   [`GET ${THREAD}/history`]: read,
   [`POST ${THREAD}/history`]: read,
   [`GET ${THREAD}/stream/events`]: read,
+  [`GET ${THREAD}/stream`]: read,
   [`POST ${THREAD}/stream`]: read,
   [`POST ${THREAD}/stream/events`]: read,
   [`POST ${THREAD}/commands`]: perItem,

@@ -126,6 +126,12 @@ export const Events = z.string().meta({
     "otherwise come back with Last-Event-ID.",
 });
 
+export const RunsEvents = z.string().meta({
+  description:
+    "The frames of one run after the other, with the ids `<ordinal of the run in its thread>-<place in the run>`. " +
+    "The stream ends only when the thread is deleted.",
+});
+
 export const ThreadEvents = z.string().meta({
   description:
     "Frames of three lines, `event`, `data` (one JSON document: `event_id`, `seq`, `method`, `params`) and `id` (time and " +

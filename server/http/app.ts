@@ -24,7 +24,10 @@ import { deliver } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
 import { storeRoutes } from "./store.ts";
 import { threadSearchRoutes } from "./thread-search.ts";
+import { threadStreamRoutes } from "./thread-stream.ts";
 import { threadRoutes } from "./threads.ts";
+import { isUiFile, uiRoutes } from "./ui.ts";
+import type { UiBundles } from "./ui-build.ts";
 
 export interface AppOptions {
   readonly maxBodyBytes: number;
@@ -35,6 +38,8 @@ export interface AppOptions {
   readonly http: GraphsFile["http"];
   /** The user's own app, in front of the API. */
   readonly custom?: CustomApp | undefined;
+  /** Components of graphs for web pages. */
+  readonly ui?: UiBundles | undefined;
   /** Who may do what; undefined: everybody everything. */
   readonly authority?: Authority | undefined;
 }
@@ -49,7 +54,8 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
     throw new BodyTooLarge(options.maxBodyBytes);
   };
   app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
-  if (options.authority) app.use(authentication(options.authority));
+  const { authority, ui } = options;
+  if (authority) app.use(authentication(authority, (path) => ui !== undefined && isUiFile(ui, path)));
   if (options.custom) mountCustomApp(app, options.custom);
   const parts = served(engine, options);
   // The user's own app stays out of the description.
@@ -74,8 +80,14 @@ function served(engine: Engine, options: AppOptions): Hono<Bindings>[] {
     ...(http.disable_threads ? [] : [threadRoutes(engine), threadSearchRoutes(engine), pruneRoutes(engine)]),
     ...(http.disable_runs
       ? []
-      : [cronRoutes(engine, engine.egress), protocolRoutes(engine, options), runRoutes(engine, options)]),
+      : [
+          cronRoutes(engine, engine.egress),
+          protocolRoutes(engine, options),
+          threadStreamRoutes(engine, options),
+          runRoutes(engine, options),
+        ]),
     ...(http.disable_store ? [] : [storeRoutes(engine)]),
+    ...(options.ui ? [uiRoutes(engine, options.ui)] : []),
   ];
 }
 

@@ -25,11 +25,18 @@ interface Access {
 const FOR_APPS = "auth";
 const KEY = "holdfast.access";
 
-/** Lets in whom the user's authenticate() lets in, and keeps back an answer that nobody asked for. */
-export function authentication(authority: Authority): MiddlewareHandler<Bindings> {
+/**
+ * Lets in whom the user's authenticate() lets in, and keeps back an answer that nobody asked for.
+ * @param isOpen which paths besides those of access.ts everybody may read
+ */
+export function authentication(
+  authority: Authority,
+  isOpen: (path: string) => boolean,
+): MiddlewareHandler<Bindings> {
   return async (context, next) => {
-    const isReading = context.req.method === "GET" || context.req.method === "HEAD";
-    if (isReading && ACCESS[`GET ${context.req.path}`] === "open") return next();
+    const { method, path } = context.req;
+    const isReading = method === "GET" || method === "HEAD";
+    if (isReading && (ACCESS[`GET ${path}`] === "open" || isOpen(path))) return next();
     const caller = await authority.authenticate(context.req.raw);
     const access: Access = { authority, caller, asked: new Set() };
     context.set(KEY as never, access as never);

@@ -4,6 +4,7 @@
 import { z } from "zod";
 import * as forms from "./answers.ts";
 import { assistants } from "./described/assistants.ts";
+import { components } from "./described/components.ts";
 import { crons } from "./described/crons.ts";
 import type { Answer, AnswerHeader, Described, Noun, RequestHeader } from "./described/describe.ts";
 import { protocol } from "./described/protocol.ts";
@@ -15,7 +16,7 @@ import { threads } from "./described/threads.ts";
 type Json = Record<string, unknown>;
 
 /** What is described, whether the app has a route for it or not. */
-export const nouns: readonly Noun[] = [server, assistants, threads, runs, protocol, crons, store];
+export const nouns: readonly Noun[] = [server, assistants, threads, runs, protocol, crons, store, components];
 
 const UUID = { type: "string", format: "uuid" };
 const TEXT = { type: "string" };
@@ -85,9 +86,12 @@ const ABOUT = [
  * @param routes those of the app; middleware among them is passed over
  */
 export function documentOf(routes: readonly { method: string; path: string }[], version: string): Json {
+  const served = new Set(routes.map(({ method, path }) => `${method} ${path}`));
   const described = new Map(
     nouns.flatMap(({ tag, operations }) =>
-      Object.entries(operations).map(([route, operation]) => [route, { tag, operation }] as const),
+      Object.entries(operations)
+        .filter(([route]) => served.has(route))
+        .map(([route, operation]) => [route, { tag, operation }] as const),
     ),
   );
   const schemas = schemasOf([...described.values()].map(({ operation }) => operation));
@@ -111,7 +115,9 @@ export function documentOf(routes: readonly { method: string; path: string }[], 
     },
     servers: [{ url: "/", description: "This server." }],
     security: [],
-    tags: nouns.map(({ tag, about }) => ({ name: tag, description: about })),
+    tags: nouns
+      .filter((noun) => [...described.values()].some(({ tag }) => tag === noun.tag))
+      .map(({ tag, about }) => ({ name: tag, description: about })),
     paths,
     components: { schemas: schemas.components },
   };

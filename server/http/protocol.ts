@@ -78,7 +78,7 @@ export function protocolRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: n
 }
 
 /** Any text names a thread here; one that looks like a UUID is the one that the other routes know. */
-function threadIdOf(text: string): string {
+export function threadIdOf(text: string): string {
   if (isUuid(text)) return text.toLowerCase();
   // It is written to the database, and told to other instances between commas and blanks.
   if (text.length <= MAX_THREAD_ID && /^[\w.:~@-]+$/.test(text)) return text;

@@ -143,6 +143,13 @@ export const stateUpdate = z.object({
 
 export const stateQuery = z.object({ subgraphs: flag.optional() });
 
+const threadModes = z.array(z.enum(["run_modes", "lifecycle", "state_update"]));
+/** What to show of a thread's runs. The official documentation calls it stream_modes, the official clients send the other. */
+export const threadStreamQuery = z.object({ stream_mode: threadModes, stream_modes: threadModes }).partial();
+
+/** What a page asks to draw. */
+export const componentAsked = z.object({ name: z.string().min(1).max(255) });
+
 export const joinQuery = z.object({
   cancel_on_disconnect: flag.optional(),
   /** Only events of these modes; all if none is named. */

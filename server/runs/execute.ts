@@ -152,9 +152,12 @@ async function runToEnd(held: Drive): Promise<Outcome> {
 
 /** An attempt's first events. */
 async function tellBegin({ engine, run, recording, told }: Drive): Promise<void> {
-  if (!told) return;
-  await record(recording, await told.begin());
   // Who follows the thread waits for its next run.
+  if (!told) {
+    engine.hints.begins(run.thread_id);
+    return;
+  }
+  await record(recording, await told.begin());
   engine.hints.events([run.run_id, run.thread_id]);
 }
 

@@ -54,6 +54,13 @@ export interface GraphsFile {
   readonly http: HttpSection;
   /** Where the handlers are that say who may do what; undefined: everybody may do everything. */
   readonly authPath: string | undefined;
+  /** Components for web pages: files by name, and packages that pages bring themselves. */
+  readonly ui: UiSection | undefined;
+}
+
+export interface UiSection {
+  readonly defs: Readonly<Record<string, string>>;
+  readonly config: { readonly shared: readonly string[] };
 }
 
 type HttpSection = z.output<typeof httpSchema>;
@@ -100,6 +107,13 @@ const fileSchema = z.object({
     .optional(),
   http: httpSchema.prefault({}),
   auth: z.object({ path: z.string().min(1).optional() }).optional(),
+  ui: z
+    .record(
+      z.string().regex(/^\w[\w.-]*$/, "must be named with letters, digits, _ - and ."),
+      z.string().min(1),
+    )
+    .optional(),
+  ui_config: z.object({ shared: z.array(z.string()).default([]) }).prefault({}),
 });
 
 /**
@@ -118,7 +132,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     const [issue] = result.error.issues;
     throw new ConfigInvalid(`${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "is wrong"}.`);
   }
-  const { graphs, env, http, auth } = result.data;
+  const { graphs, env, http, auth, ui, ui_config: uiConfig } = result.data;
   if (Object.keys(graphs).length === 0) throw new ConfigInvalid(`${path} names no graph.`);
   return {
     path: absolute,
@@ -126,6 +140,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     env: typeof env === "string" ? await readEnv(absolute, env) : (env ?? {}),
     http,
     authPath: auth?.path,
+    ui: ui && Object.keys(ui).length > 0 ? { defs: ui, config: uiConfig } : undefined,
   };
 }
 

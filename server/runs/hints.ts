@@ -49,6 +49,12 @@ export class Hints {
     if (!this.#isSending) void this.#send();
   }
 
+  /** The same for followers of a thread: a run begins there. Others hear of it with the run's first events. */
+  begins(threadId: string): void {
+    this.wake([threadId]);
+    if (this.hasOthers) this.#dirty.add(threadId);
+  }
+
   /** Something other instances should look at now. */
   raise(notification: Notification): void {
     if (!this.hasOthers) return;

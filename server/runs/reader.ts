@@ -2,6 +2,8 @@
 import type { Queryable } from "../storage/database.ts";
 import { findSegment, listSegments } from "../storage/events.ts";
 import type { SegmentRow } from "../storage/events.ts";
+import { listBegun } from "../storage/begun.ts";
+import type { BegunRow } from "../storage/begun.ts";
 import { listNextWatched } from "../storage/watched.ts";
 import type { WatchedRun } from "../storage/watched.ts";
 import { Gather } from "./gather.ts";
@@ -12,10 +14,17 @@ export const PAGE = 32;
 const MOST_READS = 32;
 const MOST_LOOKS = 500;
 
+/** Runs of a thread from this ordinal on. */
+interface Ahead {
+  readonly threadId: string;
+  readonly ordinal: number;
+}
+
 export class EventReader {
   readonly #database: Queryable;
   readonly #segments: Gather<{ runId: string; after: number }, SegmentRow[]>;
-  readonly #runs: Gather<{ threadId: string; ordinal: number }, WatchedRun | undefined>;
+  readonly #watched: Gather<Ahead, WatchedRun | undefined>;
+  readonly #begun: Gather<Ahead, BegunRow[]>;
 
   constructor(database: Queryable) {
     this.#database = database;
@@ -23,13 +32,14 @@ export class EventReader {
       const rows = Map.groupBy(await listSegments(database, questions, PAGE), ({ n }) => n);
       return questions.map((_, index) => rows.get(index + 1) ?? []);
     });
-    this.#runs = new Gather<{ threadId: string; ordinal: number }, WatchedRun | undefined>(
-      MOST_LOOKS,
-      async (questions) => {
-        const rows = new Map((await listNextWatched(database, questions)).map((row) => [row.n, row]));
-        return questions.map((_, index) => rows.get(index + 1));
-      },
-    );
+    this.#watched = new Gather<Ahead, WatchedRun | undefined>(MOST_LOOKS, async (questions) => {
+      const rows = new Map((await listNextWatched(database, questions)).map((row) => [row.n, row]));
+      return questions.map((_, index) => rows.get(index + 1));
+    });
+    this.#begun = new Gather(MOST_LOOKS, async (questions) => {
+      const rows = Map.groupBy(await listBegun(database, questions), ({ n }) => n);
+      return questions.map((_, index) => rows.get(index + 1) ?? []);
+    });
   }
 
   /** Up to `PAGE` segments with events after number `after`; one row without a segment when there is none. */
@@ -42,8 +52,13 @@ export class EventReader {
     return findSegment(this.#database, runId, seq);
   }
 
+  /** The thread's runs with this ordinal or a later one, some of them; none when there is no such thread. */
+  begunRuns(threadId: string, ordinal: number): Promise<BegunRow[]> {
+    return this.#begun.ask(`${ordinal} ${threadId}`, { threadId, ordinal });
+  }
+
   /** The thread's first watched run with this ordinal or a later one; undefined when none has begun yet. */
   nextRun(threadId: string, ordinal: number): Promise<WatchedRun | undefined> {
-    return this.#runs.ask(`${ordinal} ${threadId}`, { threadId, ordinal });
+    return this.#watched.ask(`${ordinal} ${threadId}`, { threadId, ordinal });
   }
 }

@@ -116,6 +116,11 @@ select checkpoint_id from public.checkpoints
  where thread_id = $1 and checkpoint_ns = '' and metadata ->> 'run_id' = $2 and not metadata ? 'replay_only'
  order by checkpoint_id limit 2`;
 
+const findLast = `/* findLastOfRun */
+select checkpoint_id from public.checkpoints
+ where thread_id = $1 and checkpoint_ns = '' and metadata ->> 'run_id' = $2 and not metadata ? 'replay_only'
+ order by checkpoint_id desc limit 1`;
+
 const findNewestOwner = `/* findNewestOwner */
 select metadata ->> 'run_id' = $2 as is_own from public.checkpoints
  where thread_id = $1 and checkpoint_ns = '' order by checkpoint_id desc limit 1`;
@@ -158,4 +163,14 @@ export async function isNewestOfRun(on: Queryable, threadId: string, runId: stri
 export async function listFirstOfRun(on: Queryable, threadId: string, runId: string): Promise<string[]> {
   const rows = await on.query<{ checkpoint_id: string }>(listFirst, [threadId, runId]);
   return rows.map((row) => row.checkpoint_id);
+}
+
+/** The newest checkpoint of the thread's own graph that this run made. */
+export async function findLastOfRun(
+  on: Queryable,
+  threadId: string,
+  runId: string,
+): Promise<string | undefined> {
+  const [row] = await on.query<{ checkpoint_id: string }>(findLast, [threadId, runId]);
+  return row?.checkpoint_id;
 }

@@ -8,6 +8,11 @@ export interface WatchedRun {
   readonly told_from: number;
 }
 
+/** The next run of a thread, as the answer to the question at place `n`, from 1. */
+export interface NextWatched extends WatchedRun {
+  readonly n: number;
+}
+
 const watchRow = `/* watchThread */
 insert into holdfast.watched_threads (thread_id) values ($1) on conflict do nothing`;
 
@@ -52,11 +57,11 @@ export async function findNewestWatched(on: Queryable, threadId: string): Promis
   return row;
 }
 
-/** For each question the first run with this ordinal or a later one; `n` is the question's place, from 1. */
+/** For each question the first run with this ordinal or a later one, if it has begun. */
 export const listNextWatched = (
   on: Queryable,
   questions: readonly { threadId: string; ordinal: number }[],
-): Promise<(WatchedRun & { n: number })[]> =>
+): Promise<NextWatched[]> =>
   on.query(listNextRows, [
     questions.map(({ threadId }) => threadId),
     questions.map(({ ordinal }) => ordinal),

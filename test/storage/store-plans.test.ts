@@ -1,10 +1,10 @@
 // The statements of the store read what they answer and little more, on a table of hundreds of thousands of items.
-import { escapeLiteral } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { listNamespacesSql } from "../../server/storage/store-namespaces.ts";
 import { deleteExpiredSql, findItemsSql, searchItemsSql, writeItemsSql } from "../../server/storage/store.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
+import { explain } from "../support/explain.ts";
 
 let scratch: TestDatabase;
 beforeAll(async () => {
@@ -19,47 +19,6 @@ beforeAll(async () => {
   await scratch.database.query("vacuum analyze holdfast.store_items");
 });
 afterAll(() => scratch.close());
-
-interface Plan {
-  readonly "Node Type": string;
-  readonly "Relation Name"?: string;
-  readonly "Index Cond"?: string;
-  readonly "Shared Hit Blocks": number;
-  readonly "Shared Read Blocks": number;
-  readonly Plans?: readonly Plan[];
-}
-
-/** Executes the statement, takes its changes back, and says what it did. */
-async function explain(
-  statement: string,
-  values: readonly Parameter[],
-  mode: "force_custom_plan" | "force_generic_plan" = "force_custom_plan",
-): Promise<{ nodes: Plan[]; blocks: number }> {
-  const undo = new Error("taken back");
-  const plans: Plan[] = [];
-  const doing = scratch.database.transaction(async (transaction) => {
-    await transaction.query(`set local plan_cache_mode = ${mode}`);
-    await transaction.query(`prepare explained as ${statement}`);
-    const text = `explain (analyze, buffers, costs off, format json) execute explained (${values.map(literal).join(", ")})`;
-    const [row] = await transaction.query<{ "QUERY PLAN": [{ Plan: Plan }] }>(text);
-    await transaction.query("deallocate explained");
-    plans.push(...(row?.["QUERY PLAN"].map(({ Plan: plan }) => plan) ?? []));
-    throw undo;
-  });
-  await expect(doing).rejects.toBe(undo);
-  const nodes = plans.flatMap(flat);
-  const blocks = plans[0] ? plans[0]["Shared Hit Blocks"] + plans[0]["Shared Read Blocks"] : Infinity;
-  return { nodes, blocks };
-}
-
-type Parameter = string | number | boolean | null | readonly string[];
-
-function literal(value: Parameter): string {
-  if (value === null) return "null";
-  return escapeLiteral(typeof value === "object" ? `{${value.join(",")}}` : String(value));
-}
-
-const flat = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(flat)];
 
 const item = { path: ".users.u7.notes.", key: "new", value: {}, ttl: 1 };
 const NONE = [null, null, null];
@@ -94,7 +53,7 @@ test.each([
 ] as const)("%s looks into an index and at few blocks", async (_, statement, values, most) => {
   // PostgreSQL may plan for these values, or once for all.
   for (const mode of ["force_custom_plan", "force_generic_plan"] as const) {
-    const { nodes, blocks } = await explain(statement, values, mode);
+    const { nodes, blocks } = await explain(scratch.database, statement, values, mode);
     const whole = nodes.filter(
       (node) => node["Relation Name"] === "store_items" && node["Node Type"] === "Seq Scan",
     );
@@ -104,7 +63,14 @@ test.each([
 });
 
 test("a prefix is both ends of a range in the index", async () => {
-  const { nodes } = await explain(searchItemsSql, [".users.u7.", ".users.u7/", "[]", 10, 0, false]);
+  const { nodes } = await explain(scratch.database, searchItemsSql, [
+    ".users.u7.",
+    ".users.u7/",
+    "[]",
+    10,
+    0,
+    false,
+  ]);
   const conditions = nodes.flatMap((node) => node["Index Cond"] ?? []);
   expect(conditions).toContainEqual(expect.stringMatching(/path >= .* AND .*path < /));
 });

@@ -112,14 +112,18 @@ const linked = (schema: JsonSchema): JsonSchema =>
 
 /** A stream is frames of three lines, numbered upwards, and heartbeats. */
 function faultOfStream(text: string): string | undefined {
-  let last = -1;
+  let last = [-1, -1];
   const frames = text.replaceAll(/^:.*\n/gm, "").split("\n\n");
   for (const frame of frames.slice(0, -1)) {
-    const [, data = "", id = ""] = /^event: \S+\ndata: (.+)\nid: (?:\d+-)?(\d+)$/.exec(frame) ?? [];
+    const [, data = "", id = ""] = /^event: \S+\ndata: (.+)\nid: (\d+(?:-\d+)?)$/.exec(frame) ?? [];
     if (data === "") return `not a frame: ${frame.slice(0, 200)}`;
     JSON.parse(data);
-    if (Number(id) <= last) return `frame ${id} after ${last}`;
-    last = Number(id);
+    const place = id.split("-").map(Number);
+    if (!isBehind(last, place)) return `frame ${id} after ${last.join("-")}`;
+    last = place;
   }
   return undefined;
 }
+
+const isBehind = ([first = 0, second = 0]: number[], [major = 0, minor = 0]: number[]): boolean =>
+  major > first || (major === first && minor > second);

@@ -1,7 +1,7 @@
 // The operations of runs, on a thread and without one.
 import { z } from "zod";
-import { Events, Run, Values } from "../answers.ts";
-import { cancelManyBody, cancelQuery, joinQuery, runCreate, runList } from "../schemas.ts";
+import { Events, Run, RunsEvents, Values } from "../answers.ts";
+import { cancelManyBody, cancelQuery, joinQuery, runCreate, runList, threadStreamQuery } from "../schemas.ts";
 import { json, nothing } from "./describe.ts";
 import type { Answer, AnswerHeader, Described, Noun, RequestHeader } from "./describe.ts";
 
@@ -93,6 +93,23 @@ export const runs: Noun = {
     ...creating("/runs", "without a thread"),
     ...seeing(`${ALL}/:run`, "Run"),
     ...seeing("/runs/:run", "RunById"),
+    "GET /threads/:thread/stream": {
+      id: "joinThreadStream",
+      summary: "Stream the runs of a thread, one after the other",
+      about:
+        "It begins with the live run, else with the next one. `stream_modes` is another name of `stream_mode`.",
+      query: threadStreamQuery,
+      headers: ["Last-Event-ID"],
+      answers: {
+        200: {
+          about: "The events of the runs.",
+          type: "text/event-stream",
+          schema: RunsEvents,
+          headers: ["Location"],
+        },
+      },
+      errors: { 404: ["thread_not_found"], 503: ["server_stopping"] },
+    },
     "POST /runs/batch": {
       id: "createStatelessRuns",
       summary: "Start many runs without a thread",

@@ -6,7 +6,7 @@ import { dataOf, nameOf } from "../lines.ts";
 import type { Entry, Numbered } from "../lines.ts";
 
 // With 2^26 events a run and 2^27 runs a thread, numbers stay within what JSON numbers can tell apart.
-const EVENTS_PER_RUN = 2 ** 26;
+export const EVENTS_PER_RUN = 2 ** 26;
 
 /** What is told: a name such as `values` or `custom:progress`, where in the graph, and the data. */
 export interface ProtocolEvent {

@@ -7,8 +7,9 @@ import { findNewestWatched, watchThread } from "../../storage/watched.ts";
 import type { WatchedRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
+import { nameOf } from "../lines.ts";
 import type { Numbered } from "../lines.ts";
-import { addressOf, entryOf, placeOf, shownOf } from "./entries.ts";
+import { entryOf, placeOf, shownOf } from "./entries.ts";
 import type { Shown } from "./entries.ts";
 
 type Source = Pick<Engine, "database" | "live" | "hints" | "reader">;
@@ -74,10 +75,15 @@ async function* eventsOf(
   let last: Numbered | undefined;
   try {
     for await (const events of follow(source, run.run_id, { after, signal })) {
-      const told = events.filter(({ entry }) => entry.at !== undefined);
+      const end = events.findIndex(isTerminal);
+      const told = events
+        .slice(0, end < 0 ? events.length : end + 1)
+        .filter(({ entry }) => entry.at !== undefined);
       after = events.at(-1)?.seq ?? after;
       last = told.at(-1) ?? last;
       if (told.length > 0) yield told.map((event) => shownOf(run, event));
+      // What comes behind it is another try of the run, which has an ordinal of its own.
+      if (end >= 0) return;
     }
   } catch (error) {
     if (!(error instanceof RunNotFound)) throw error;
@@ -90,8 +96,7 @@ async function* eventsOf(
 }
 
 function isTerminal({ entry }: Numbered): boolean {
-  const { name, namespace } = addressOf(entry);
-  if (name !== "lifecycle" || namespace.length > 0 || !("data" in entry)) return false;
+  if (entry.at === undefined || nameOf(entry) !== "lifecycle" || !("data" in entry)) return false;
   const { data } = JSON.parse(entry.data) as { data: { event: string } }; // written by entryOf
   return TERMINAL.has(data.event);
 }
