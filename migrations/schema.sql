@@ -11,6 +11,7 @@
 -- 0009_compression (breaking: no)
 -- 0010_protocol (breaking: no)
 -- 0011_auth (breaking: no)
+-- 0012_store_vectors (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -189,6 +190,17 @@ create table holdfast.store_items (
   constraint store_items_path CHECK ((path ~ '^\.([^.]+\.)+$'::text)),
   constraint store_items_pkey PRIMARY KEY (path, key),
   constraint store_items_value CHECK ((jsonb_typeof(value) = 'object'::text))
+);
+
+create table holdfast.store_vectors (
+  path text collate "C" not null,
+  key text collate "C" not null,
+  embedder text not null,
+  item_updated_at timestamp with time zone not null,
+  coarse bytea not null,
+  exact bytea not null,
+  constraint store_vectors_path_key_fkey FOREIGN KEY (path, key) REFERENCES holdfast.store_items(path, key) ON DELETE CASCADE,
+  constraint store_vectors_pkey PRIMARY KEY (path, key)
 );
 
 create table holdfast.terms (

@@ -329,11 +329,24 @@ export class StoreNamespaceInvalid extends AppError {
   }
 }
 
-/** A search by meaning, which needs an embeddings endpoint. */
+/** A search by meaning, which needs an embedder in langgraph.json. */
 export class StoreSearchUnavailable extends AppError {
   readonly code = "store_search_unavailable";
   readonly status = 422;
   constructor() {
-    super("The store does not search by meaning. Leave out `query` and use `filter` instead.");
+    super(
+      "The store does not search by meaning: langgraph.json names no embedder in store.index. Name one, or leave out `query` and use `filter`.",
+    );
+  }
+}
+
+/** What makes vectors for the store failed, or gave what are none. Nothing was written. */
+export class EmbeddingFailed extends AppError {
+  readonly code = "embedding_failed";
+  readonly status = 502;
+  override readonly retryable: boolean;
+  constructor(message: string, options: { retryable: boolean; cause?: unknown }) {
+    super(message, { cause: options.cause });
+    this.retryable = options.retryable;
   }
 }

@@ -38,6 +38,7 @@ import { LiveRuns } from "./runs/live.ts";
 import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
 import { readStaticSchemas } from "./runs/static-schemas.ts";
+import { openEmbedder } from "./runs/store-index.ts";
 import { startSweep } from "./runs/sweep.ts";
 import { Totals } from "./runs/totals.ts";
 import { startWebhooks } from "./runs/webhook.ts";
@@ -96,13 +97,19 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     `Database: ${isEmbedded ? "embedded PostgreSQL" : "PostgreSQL at DATABASE_URL"}, schema ${version} (${changes})`,
   );
   await options.prepare?.(database);
-  await connectModel(options, parts);
+  const model = await connectModel(options, parts);
   if (config.fault) armFaultOf(config.fault);
 
   awaitCallbacks();
   wakeStoreQueues();
   const graphs = await loadGraphs(options.graphs, say);
   const graphIds = [...graphs.keys()];
+  const embedder = await openEmbedder(options.graphs, {
+    timeoutMs: config.modelTimeoutMs,
+    hasEndpoint: model !== "none",
+  });
+  const isEmpty = model === "offline" ? "; vectors of the offline model carry no meaning" : "";
+  if (embedder) say(`Store: searched by meaning with ${embedder.name}${isEmpty}`);
   const own = await seedAssistants(database, graphIds, config.assistantSeeds ?? {}, say);
   const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;
   if (!hasSessions) say("No DATABASE_DIRECT_URL behind the pooler: runs of a server that dies wait 15 s.");
@@ -135,6 +142,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
       search: (query, { collection = config.collection, limit = config.passages }) =>
         search(database, defaultScope, { collection, query, limit }),
     },
+    embedder,
     egress,
     stopping: stopping.signal,
     poke: () => worker.poke(),
@@ -242,20 +250,23 @@ export async function serveUntilStopped(
 async function connectModel(
   { config, mayModelBeOffline, say }: ServerOptions,
   parts: AsyncDisposableStack,
-): Promise<void> {
+): Promise<"given" | "offline" | "none"> {
   const { openaiApiKey, openaiBaseUrl: baseUrl } = config;
   if (openaiApiKey || baseUrl) {
     useModelEndpoint({ baseUrl, apiKey: openaiApiKey ?? "none" });
     say(`Model: ${config.model} at ${baseUrl ?? "the provider's own endpoint"}`);
-  } else if (mayModelBeOffline) {
+    return "given";
+  }
+  if (mayModelBeOffline) {
     const { startOfflineModel } = await import("./models/offline/server.ts"); // never loaded in production
     const offline = await startOfflineModel({});
     parts.defer(() => offline.stop());
     useModelEndpoint({ baseUrl: offline.url, apiKey: "offline" });
     say("Model: offline, extractive (set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)");
-  } else {
-    say("Model: none configured; graphs that call OpenAI need OPENAI_API_KEY or OPENAI_BASE_URL");
+    return "offline";
   }
+  say("Model: none configured; graphs that call OpenAI need OPENAI_API_KEY or OPENAI_BASE_URL");
+  return "none";
 }
 
 function listen(

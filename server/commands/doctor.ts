@@ -6,6 +6,7 @@ import { listCollections } from "../storage/collections.ts";
 import { loadCustomApp } from "../http/custom-app.ts";
 import { loadAuthority } from "../runs/auth.ts";
 import { loadGraphs, readGraphsFile } from "../runs/graphs.ts";
+import { openEmbedder } from "../runs/store-index.ts";
 import type { Database } from "../storage/database.ts";
 import { checkSchema } from "../storage/migrate.ts";
 import { openDatabase } from "../storage/open.ts";
@@ -30,6 +31,7 @@ export async function doctor(
       const file = await readGraphsFile(config.graphs);
       const graphs = await loadGraphs(file);
       if (file.authPath !== undefined) await loadAuthority(file.path, file.authPath);
+      await openEmbedder(file, { timeoutMs: MODEL_MS, hasEndpoint: true });
       if (file.http.app !== undefined) await loadCustomApp(file.path, file.http.app);
       return [...graphs.keys()].join(", ");
     }),

@@ -191,7 +191,10 @@ export const Item = z.strictObject({
   created_at: time,
   updated_at: time,
 });
-export const Items = z.strictObject({ items: z.array(Item) });
+const FoundItem = Item.extend({
+  score: z.number().optional().meta({ description: "With `query`: how near it is in meaning, -1 to 1." }),
+});
+export const Items = z.strictObject({ items: z.array(FoundItem) });
 export const Namespaces = z.strictObject({ namespaces: z.array(z.array(z.string())) });
 
 export const Count = z.int().min(0);

@@ -12,8 +12,11 @@ export const itemPut = z.object({
   key: z.string(),
   value: fields,
   ttl: minutes.nullish(),
-  // Nothing is indexed for search by meaning yet, so there is nothing to choose.
-  index: z.union([z.boolean(), labels]).nullish(),
+  /** Paths into the value by whose texts the item is found; false: by none. */
+  index: z
+    .union([z.boolean(), z.array(z.string().max(1000)).max(100)])
+    .nullish()
+    .transform((index) => (index === true ? undefined : (index ?? undefined))),
 });
 
 export const itemQuery = z.object({

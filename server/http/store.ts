@@ -5,24 +5,25 @@ import type { Engine } from "../runs/engine.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { mayRead, writeIfAllowed } from "../storage/store-access.ts";
 import { conditionsOf, holding } from "../storage/store-filter.ts";
+import { queryVectors, searchByMeaning, withVectors } from "../storage/store-meaning.ts";
+import type { IndexedWrite } from "../storage/store-meaning.ts";
 import { listNamespaces } from "../storage/store-namespaces.ts";
 import type { NamespaceMatch } from "../storage/store-namespaces.ts";
 import { findItems, searchItems, writeItems } from "../storage/store.ts";
-import type { StoreWrite } from "../storage/store.ts";
 import { authorize } from "./auth.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { check } from "./schemas.ts";
 import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "./store-schemas.ts";
 import type { Bindings } from "./sse.ts";
 
-export function storeRoutes({ database }: Pick<Engine, "database">): Hono<Bindings> {
+export function storeRoutes({ database, embedder }: Pick<Engine, "database" | "embedder">): Hono<Bindings> {
   const app = new Hono<Bindings>();
 
   app.put("/store/items", async (context) => {
-    const { namespace, key, value, ttl } = check(itemPut, await readBody(context));
+    const { namespace, key, value, ttl, index } = check(itemPut, await readBody(context));
     const asked = await authorize(context, "store", "put", { namespace, key, value });
     refuseUnstorable("value", asked.value.value);
-    await write({ ...asked.value, ttlMinutes: ttl ?? null }, asked.filter);
+    await write({ ...asked.value, ttlMinutes: ttl ?? null, index }, asked.filter);
     return context.body(null, 204);
   });
 
@@ -52,9 +53,8 @@ export function storeRoutes({ database }: Pick<Engine, "database">): Hono<Bindin
     } = check(itemSearch, await readBody(context));
     const page = { limit, offset };
     const asked = await authorize(context, "store", "search", { namespace, filter, query, ...page });
-    if (query) throw new StoreSearchUnavailable();
     refuseUnstorable("filter", asked.value.filter);
-    const items = await searchItems(database, {
+    const search = {
       ...page,
       prefix: asked.value.namespace,
       conditions: [
@@ -62,7 +62,12 @@ export function storeRoutes({ database }: Pick<Engine, "database">): Hono<Bindin
         ...(asked.filter === undefined ? [] : [holding(asked.filter)]),
       ],
       refreshesTtl: body.refresh_ttl,
-    });
+    };
+    const text = asked.value.query;
+    if (!text) return context.json({ items: await searchItems(database, search) });
+    if (!embedder) throw new StoreSearchUnavailable();
+    const vector = (await queryVectors(embedder, [text])).get(text);
+    const items = vector ? await searchByMeaning(database, { ...search, embedder, vector }) : [];
     return context.json({ items });
   });
 
@@ -79,7 +84,8 @@ export function storeRoutes({ database }: Pick<Engine, "database">): Hono<Bindin
     return context.json({ namespaces: await listNamespaces(database, page) });
   });
 
-  async function write(item: StoreWrite, filter: AuthFilter | undefined): Promise<void> {
+  async function write(given: IndexedWrite, filter: AuthFilter | undefined): Promise<void> {
+    const [item = given] = await withVectors([given], embedder);
     if (filter === undefined) {
       await writeItems(database, [item]);
       return;

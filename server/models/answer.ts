@@ -133,7 +133,7 @@ interface Facts {
 }
 
 /** What may be told of an error: its status, its code and its class. The nearest code of its causes counts. */
-function factsOf(error: unknown): Facts {
+export function factsOf(error: unknown): Facts {
   if (!(error instanceof Error)) return { status: undefined, code: "", kind: typeof error };
   const status = "status" in error && typeof error.status === "number" ? error.status : undefined;
   let code = "";

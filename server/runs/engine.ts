@@ -4,6 +4,7 @@ import type { Egress } from "../models/egress.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
+import type { Embedder } from "../storage/store-vectors.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Graph } from "./graphs.ts";
 import type { Hints } from "./hints.ts";
@@ -43,6 +44,8 @@ export interface Engine {
   /** How many threads searches find. */
   readonly totals: Totals;
   readonly services: Services;
+  /** Makes the vectors by which the store is searched; undefined: it is not searched by meaning. */
+  readonly embedder: Embedder | undefined;
   /** The way out to addresses that clients name. */
   readonly egress: Egress;
   /** Set once the process is about to stop: it begins no more runs. */

@@ -193,6 +193,7 @@ function checkpointerOf({ engine, run, owner, controller }: Drive, graph: Graph)
 function storeOf({ engine, owner, controller }: Drive): GraphStore {
   return new GraphStore(engine.database, {
     owner,
+    embedder: engine.embedder,
     onLost: (error) => controller.abort(error),
     patienceMs: PATIENCE_MS,
     signal: controller.signal,

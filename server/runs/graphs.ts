@@ -56,6 +56,8 @@ export interface GraphsFile {
   readonly authPath: string | undefined;
   /** Components for web pages: files by name, and packages that pages bring themselves. */
   readonly ui: UiSection | undefined;
+  /** Who makes the vectors by which the store is searched; undefined: nobody. */
+  readonly storeIndex: z.output<typeof storeIndexSchema> | undefined;
 }
 
 export interface UiSection {
@@ -93,6 +95,13 @@ const httpSchema = z.object({
   cors: corsSchema.optional(),
 });
 
+const storeIndexSchema = z.object({
+  /** `openai:<model>`, or code as `./file.ts:export`. */
+  embed: z.string().min(1),
+  dims: z.int().min(1).max(16_000),
+  fields: texts.transform((fields) => fields ?? ["$"]),
+});
+
 const spec = z.string().regex(/.+:[\w$]+$/, "must look like ./graph.ts:graph");
 const fileSchema = z.object({
   graphs: z.record(
@@ -114,6 +123,7 @@ const fileSchema = z.object({
     )
     .optional(),
   ui_config: z.object({ shared: z.array(z.string()).default([]) }).prefault({}),
+  store: z.object({ index: storeIndexSchema.optional() }).optional(),
 });
 
 /**
@@ -132,7 +142,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     const [issue] = result.error.issues;
     throw new ConfigInvalid(`${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "is wrong"}.`);
   }
-  const { graphs, env, http, auth, ui, ui_config: uiConfig } = result.data;
+  const { graphs, env, http, auth, ui, ui_config: uiConfig, store } = result.data;
   if (Object.keys(graphs).length === 0) throw new ConfigInvalid(`${path} names no graph.`);
   return {
     path: absolute,
@@ -141,6 +151,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     http,
     authPath: auth?.path,
     ui: ui && Object.keys(ui).length > 0 ? { defs: ui, config: uiConfig } : undefined,
+    storeIndex: store?.index,
   };
 }
 

@@ -19,12 +19,17 @@ import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
 import { conditionsOf } from "./store-filter.ts";
 import { listNamespaces } from "./store-namespaces.ts";
+import { queryVectors, searchByMeaning, withVectors } from "./store-meaning.ts";
+import type { IndexedWrite, RankedItem } from "./store-meaning.ts";
+import type { Embedder } from "./store-vectors.ts";
 import { findItems, searchItems, writeItems } from "./store.ts";
-import type { StoreItem, StoreWrite } from "./store.ts";
+import type { StoreWrite } from "./store.ts";
 
 export interface GraphStoreOptions {
   /** The run that writes; a write outside any run is not fenced. */
   readonly owner?: Owner;
+  /** Who makes vectors; without one nothing is searched by meaning. */
+  readonly embedder?: Embedder | undefined;
   /** Called before a refused write throws: whoever drives the graph must stop it. */
   readonly onLost?: (error: LeaseLost) => void;
   /** How long an absence of the database is borne, in milliseconds; 0 fails at once. */
@@ -33,6 +38,7 @@ export interface GraphStoreOptions {
   readonly signal?: AbortSignal;
 }
 
+type Vectors = ReadonlyMap<string, Float32Array>;
 type Result = Item | SearchItem[] | string[][] | null | undefined;
 
 export class GraphStore extends BaseStore {
@@ -50,19 +56,33 @@ export class GraphStore extends BaseStore {
   override async batch<Operations extends Operation[]>(
     operations: Operations,
   ): Promise<OperationResults<Operations>> {
-    const writes = operations.filter(isPut).map(writeOf);
+    const { embedder, signal } = this.#options;
+    // Before anything is read or written: what cannot be embedded leaves no half of a batch behind.
+    const [writes, vectors] = await Promise.all([
+      withVectors(operations.filter(isPut).map(writeOf), embedder, signal),
+      this.#vectorsOf(operations.filter(isSearch)),
+    ]);
     const items = await this.#find(operations.filter(isGet));
     const results: Result[] = [];
-    for (const operation of operations) results.push(await this.#resultOf(operation, items));
+    for (const operation of operations) results.push(await this.#resultOf(operation, items, vectors));
     if (writes.length > 0) await this.#write(writes);
     // One result for each operation, of the kind that goes with it: TypeScript cannot follow that through a loop.
     return results as OperationResults<Operations>;
   }
 
-  async #resultOf(operation: Operation, items: Iterator<Item | null>): Promise<Result> {
+  /** The vectors of what is searched for, in one request. */
+  async #vectorsOf(searches: readonly SearchOperation[]): Promise<Vectors> {
+    const queries = searches.flatMap(({ query }) => query || []);
+    if (queries.length === 0) return new Map();
+    const { embedder, signal } = this.#options;
+    if (!embedder) throw new StoreSearchUnavailable();
+    return queryVectors(embedder, queries, signal);
+  }
+
+  async #resultOf(operation: Operation, items: Iterator<Item | null>, vectors: Vectors): Promise<Result> {
     if (isPut(operation)) return undefined;
     if (isGet(operation)) return items.next().value;
-    return isSearch(operation) ? this.#search(operation) : this.#list(operation);
+    return isSearch(operation) ? this.#search(operation, vectors) : this.#list(operation);
   }
 
   async #find(operations: readonly GetOperation[]): Promise<Iterator<Item | null>> {
@@ -71,8 +91,7 @@ export class GraphStore extends BaseStore {
     return rows.map((row) => row && toItem(row)).values();
   }
 
-  async #search(operation: SearchOperation): Promise<SearchItem[]> {
-    if (operation.query) throw new StoreSearchUnavailable();
+  async #search(operation: SearchOperation, vectors: Vectors): Promise<SearchItem[]> {
     const search = {
       prefix: operation.namespacePrefix,
       conditions: conditionsOf(operation.filter),
@@ -80,7 +99,13 @@ export class GraphStore extends BaseStore {
       offset: operation.offset ?? 0,
       refreshesTtl: true,
     };
-    return (await this.#persist(() => searchItems(this.#database, search))).map(toItem);
+    const { embedder } = this.#options;
+    const vector = vectors.get(operation.query ?? "");
+    const find = (): Promise<RankedItem[]> =>
+      embedder && vector
+        ? searchByMeaning(this.#database, { ...search, embedder, vector })
+        : searchItems(this.#database, search);
+    return (await this.#persist(find)).map(toItem);
   }
 
   #list(operation: ListNamespacesOperation): Promise<string[][]> {
@@ -123,17 +148,20 @@ const toItem = ({
   value,
   created_at: createdAt,
   updated_at: updatedAt,
-}: StoreItem): Item => ({
+  score,
+}: RankedItem): SearchItem => ({
   namespace,
   key,
   value,
   createdAt,
   updatedAt,
+  ...(score === undefined ? {} : { score }),
 });
 
-const writeOf = ({ namespace, key, value }: PutOperation): StoreWrite => ({
+const writeOf = ({ namespace, key, value, index }: PutOperation): IndexedWrite => ({
   namespace,
   key,
   value: value === null ? null : storableOf(value),
   ttlMinutes: null,
+  index,
 });

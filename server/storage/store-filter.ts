@@ -13,6 +13,32 @@ export interface Condition {
   readonly operand: unknown;
 }
 
+/**
+ * Whether item `i` meets all conditions that stand in a parameter such as $3.
+ * Numbers are compared as numbers, texts by their bytes; two values of different kinds have no order.
+ */
+export const meets = (parameter: string): string => `not exists (
+      select 1
+        from jsonb_array_elements(${parameter}::jsonb) as c,
+             lateral (select i.value -> (c ->> 'field') as is, c -> 'operand' as asked) as f,
+             lateral (select jsonb_typeof(f.is) as of_is, jsonb_typeof(f.asked) as of_asked) as t,
+             lateral (select case
+               when t.of_is = 'number' and t.of_asked = 'number'
+                 then case when f.is < f.asked then -1 when f.is > f.asked then 1 else 0 end
+               when t.of_is = 'string' and t.of_asked = 'string'
+                 then case when (f.is #>> '{}') collate "C" < (f.asked #>> '{}') then -1
+                           when (f.is #>> '{}') collate "C" > (f.asked #>> '{}') then 1 else 0 end
+             end as order_of) as o
+       where not coalesce(case c ->> 'operator'
+         when '$eq' then f.is = f.asked
+         when '$ne' then f.is is distinct from f.asked
+         when '$gt' then o.order_of > 0
+         when '$gte' then o.order_of >= 0
+         when '$lt' then o.order_of < 0
+         when '$lte' then o.order_of <= 0
+         when '$holds' then i.value || jsonb_build_object('namespace', i.namespace, 'key', i.key) @> f.asked
+       end, false))`;
+
 /** The item, its namespace and its key taken as one object, holds all that a handler of authorisation asked for. */
 export const holding = (filter: AuthFilter): Condition => ({
   field: "",

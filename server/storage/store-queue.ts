@@ -1,7 +1,7 @@
 // LangGraph puts a queue before the store of each graph that runs, so that what nodes ask at the same moment is one batch.
 // Its own looks for work every millisecond, also while a graph waits for a model: 400 such runs took 16 % of a core,
 // without a store in use. Here work wakes the queue. A graph that brings its own copy of LangGraph keeps that copy's.
-import { AsyncBatchedStore } from "@langchain/langgraph-checkpoint";
+import { AsyncBatchedStore, validateNamespace } from "@langchain/langgraph-checkpoint";
 import type { BaseStore, Operation } from "@langchain/langgraph-checkpoint";
 import { turn } from "../clock.ts";
 
@@ -22,11 +22,23 @@ interface StoreQueue {
 
 /** Lets the queues of this process sleep until there is work. */
 export function wakeStoreQueues(): void {
-  Object.assign(AsyncBatchedStore.prototype, { start, enqueueOperation });
+  Object.assign(AsyncBatchedStore.prototype, { start, put, enqueueOperation });
 }
 
 function start(this: StoreQueue): void {
   this.running = true;
+}
+
+// Its own drops what a node says of how the item is to be indexed.
+async function put(
+  this: StoreQueue,
+  namespace: string[],
+  key: string,
+  value: Record<string, unknown>,
+  index?: false | string[],
+): Promise<void> {
+  validateNamespace(namespace);
+  await enqueueOperation.call(this, { namespace, key, value, ...(index === undefined ? {} : { index }) });
 }
 
 function enqueueOperation(this: StoreQueue, operation: Operation): Promise<unknown> {

@@ -2,8 +2,10 @@
 // An item past its time is never shown, whether or not the sweep has taken it away.
 import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
+import { meets } from "./store-filter.ts";
 import type { Condition } from "./store-filter.ts";
 import { placeOf, rangeUnder } from "./store-names.ts";
+import type { ItemVectors } from "./store-vectors.ts";
 
 export interface StoreItem {
   readonly namespace: string[];
@@ -23,6 +25,8 @@ export interface StoreWrite extends StoreKey {
   readonly value: object | null;
   /** How long it is kept after it was last written or read; null for ever. */
   readonly ttlMinutes: number | null;
+  /** What a search by meaning finds it by; without them it is found by none. */
+  readonly vectors?: ItemVectors | undefined;
 }
 
 export interface StoreSearch {
@@ -32,15 +36,20 @@ export interface StoreSearch {
   readonly offset: number;
   /** Whether reading an item begins its time anew. */
   readonly refreshesTtl: boolean;
+  /** Only items without a vector of this embedder. */
+  readonly unknownTo?: string;
 }
 
 // A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
 // Without a run ($2 is null) nothing is fenced. Rows are written in one order, so that few writers wait for each other.
+// Vectors are touched once the item is locked. Those of a writer that this statement cannot see yet stay, and are known
+// by the time of their item.
 export const writeItemsSql = `/* writeStoreItems */
 with held as materialized (
   select 1 from holdfast.runs where run_id = $2 and worker_id = $3 and attempt = $4 and state = 'running' for share),
 wanted as materialized (
-  select path, key, value, ttl from json_to_recordset($1::json) as w (path text, key text, value jsonb, ttl double precision)
+  select * from json_to_recordset($1::json) as w (path text, key text, value jsonb, ttl double precision,
+                                                  embedder text, coarse text, exact text)
    where $2::uuid is null or exists (select 1 from held)),
 gone as (
   delete from holdfast.store_items i using wanted w where i.path = w.path and i.key = w.key and w.value is null),
@@ -49,7 +58,19 @@ put as (
   select path, key, value, ttl, now() + ttl * interval '1 min' from wanted where value is not null order by path, key
   on conflict (path, key) do update
      set value = excluded.value, ttl_minutes = excluded.ttl_minutes, expires_at = excluded.expires_at, updated_at = now(),
-         created_at = case when i.expires_at <= now() then now() else i.created_at end)
+         created_at = case when i.expires_at <= now() then now() else i.created_at end
+  returning path, key, updated_at),
+forgotten as (
+  delete from holdfast.store_vectors v using put p join wanted w on w.path = p.path and w.key = p.key
+   where v.path = p.path and v.key = p.key and w.embedder is null),
+embedded as (
+  insert into holdfast.store_vectors as v (path, key, embedder, item_updated_at, coarse, exact)
+  select p.path, p.key, w.embedder, p.updated_at, decode(w.coarse, 'base64'), decode(w.exact, 'base64')
+    from put p join wanted w on w.path = p.path and w.key = p.key
+   where w.embedder is not null order by p.path, p.key
+  on conflict (path, key) do update
+     set embedder = excluded.embedder, item_updated_at = excluded.item_updated_at,
+         coarse = excluded.coarse, exact = excluded.exact)
 select $2::uuid is null or exists (select 1 from held) as is_written`;
 
 // Reading waits for nobody: a row that is locked is being written, read or taken away by somebody else.
@@ -66,33 +87,16 @@ select w.n::int as n, i.namespace, i.key, i.value, i.created_at, i.updated_at
   join holdfast.store_items i on i.path = w.path and i.key = w.key
  where i.expires_at is null or i.expires_at > now()`;
 
-// Numbers are compared as numbers, texts by their bytes; two values of different kinds have no order.
+// With an embedder ($7): items only that have no vector of it.
 export const searchItemsSql = `/* searchStoreItems */
 with found as (
   select i.path, i.key, i.namespace, i.value, i.created_at, i.updated_at
     from holdfast.store_items i
    where i.path >= $1 and i.path < $2 and (i.expires_at is null or i.expires_at > now())
-     and not exists (
-      select 1
-        from jsonb_array_elements($3::jsonb) as c,
-             lateral (select i.value -> (c ->> 'field') as is, c -> 'operand' as asked) as f,
-             lateral (select jsonb_typeof(f.is) as of_is, jsonb_typeof(f.asked) as of_asked) as t,
-             lateral (select case
-               when t.of_is = 'number' and t.of_asked = 'number'
-                 then case when f.is < f.asked then -1 when f.is > f.asked then 1 else 0 end
-               when t.of_is = 'string' and t.of_asked = 'string'
-                 then case when (f.is #>> '{}') collate "C" < (f.asked #>> '{}') then -1
-                           when (f.is #>> '{}') collate "C" > (f.asked #>> '{}') then 1 else 0 end
-             end as order_of) as o
-       where not coalesce(case c ->> 'operator'
-         when '$eq' then f.is = f.asked
-         when '$ne' then f.is is distinct from f.asked
-         when '$gt' then o.order_of > 0
-         when '$gte' then o.order_of >= 0
-         when '$lt' then o.order_of < 0
-         when '$lte' then o.order_of <= 0
-         when '$holds' then i.value || jsonb_build_object('namespace', i.namespace, 'key', i.key) @> f.asked
-       end, false))
+     and ($7::text is null or not exists (
+      select 1 from holdfast.store_vectors v
+       where v.path = i.path and v.key = i.key and v.embedder = $7 and v.item_updated_at = i.updated_at))
+     and ${meets("$3")}
    order by i.path, i.key limit $4 offset $5),
 held as (
   select i.path, i.key from holdfast.store_items i join found f on i.path = f.path and i.key = f.key
@@ -119,16 +123,29 @@ export async function writeItems(
   writes: readonly StoreWrite[],
   owner?: Owner,
 ): Promise<boolean> {
-  const rows = writes.map(({ namespace, key, value, ttlMinutes }) => ({
-    ...placeOf(namespace, key),
-    value,
-    ttl: ttlMinutes,
-  }));
-  const last = new Map(rows.map((row) => [JSON.stringify([row.path, row.key]), row]));
+  const rows = lastOfEach(writes).map(({ namespace, key, value, ttlMinutes, vectors }) =>
+    Object.assign(placeOf(namespace, key), {
+      value,
+      ttl: ttlMinutes,
+      embedder: vectors?.embedder,
+      coarse: vectors?.coarse.toString("base64"),
+      exact: vectors?.exact.toString("base64"),
+    }),
+  );
   const fence = [owner?.runId ?? null, owner?.workerId ?? null, owner?.attempt ?? null];
-  const items = JSON.stringify([...last.values()]);
+  const items = JSON.stringify(rows);
   const [answer] = await on.query<{ is_written: boolean }>(writeItemsSql, [items, ...fence]);
   return answer?.is_written ?? false;
+}
+
+/** Of several writes of one key the last. @throws as placeOf does */
+export function lastOfEach<Write extends StoreKey>(writes: readonly Write[]): Write[] {
+  const last = new Map<string, Write>();
+  for (const write of writes) {
+    const { path, key } = placeOf(write.namespace, write.key);
+    last.set(JSON.stringify([path, key]), write);
+  }
+  return [...last.values()];
 }
 
 /** One item for each key, in the order of the keys; null for one that is not there. */
@@ -151,7 +168,8 @@ export async function findItems(
 export function searchItems(on: Queryable, search: StoreSearch): Promise<StoreItem[]> {
   const { from, to } = rangeUnder(search.prefix);
   const conditions = JSON.stringify(search.conditions);
-  return on.query(searchItemsSql, [from, to, conditions, search.limit, search.offset, search.refreshesTtl]);
+  const { limit, offset, refreshesTtl, unknownTo = null } = search;
+  return on.query(searchItemsSql, [from, to, conditions, limit, offset, refreshesTtl, unknownTo]);
 }
 
 /** Takes away at most `limit` items whose time is over, and says how many it took. */

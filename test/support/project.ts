@@ -14,7 +14,7 @@ const GRAPHS = {
   patient: "who.ts:patient",
 };
 
-export function makeProject(parts: { http?: object; auth?: { path: string } }): {
+export function makeProject(parts: { http?: object; auth?: { path: string }; store?: object }): {
   folder: string;
   path: string;
 } {

@@ -13,10 +13,11 @@ export const store: Noun = {
     "PUT /store/items": {
       id: "putItem",
       summary: "Write an item",
-      about: "`ttl` is in minutes, counted from the last write or read.",
+      about:
+        "`ttl` is in minutes, counted from the last write or read. `index` names the fields by which a search by meaning finds the item.",
       body: itemPut,
       answers: nothing,
-      errors: refused,
+      errors: { ...refused, 502: ["embedding_failed"] },
     },
     "GET /store/items": {
       id: "getItem",
@@ -36,9 +37,10 @@ export const store: Noun = {
     "POST /store/items/search": {
       id: "searchItems",
       summary: "Search items under a namespace prefix",
+      about: "With `query`, by meaning: the nearest items first.",
       body: itemSearch,
       answers: json(Items, "A page of items."),
-      errors: { 422: ["store_namespace_invalid", "store_search_unavailable"] },
+      errors: { 422: ["store_namespace_invalid", "store_search_unavailable"], 502: ["embedding_failed"] },
     },
     "POST /store/namespaces": {
       id: "listNamespaces",
