@@ -115,6 +115,8 @@ export const Run = z.strictObject({
   created_at: time,
   updated_at: time,
 });
+/** With `select`, only what was asked for. */
+export const RunParts = Run.partial();
 export const Values = z.looseObject({
   __interrupt__: z.array(Interrupt).optional(),
   __error__: failure.optional(),

@@ -19,6 +19,12 @@ export function nextOf(offset: number, rows: readonly unknown[], total: number):
   return next < total ? next : undefined;
 }
 
+/** A query in which `select` may come several times. */
+export const queryOf = (context: Context): Fields => ({
+  ...context.req.query(),
+  select: context.req.queries("select"),
+});
+
 /** Only these keys of a row; all when none are named. */
-export const selectKeys = (row: Fields, select: readonly string[] | null | undefined): Fields =>
+export const selectKeys = (row: object, select: readonly string[] | null | undefined): Fields =>
   select ? Object.fromEntries(Object.entries(row).filter(([key]) => select.includes(key))) : { ...row };

@@ -13,6 +13,7 @@ import { checkWebhook } from "../runs/webhook.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { authorize, guardRun, guardThread } from "./auth.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
+import { queryOf, selectKeys } from "./pages.ts";
 import { keyOf, permitRun } from "./run-access.ts";
 import type { PermittedRun } from "./run-access.ts";
 import {
@@ -76,10 +77,12 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   app.get(THREAD, async (context) => {
     const threadId = checkId("thread", context.req.param("thread"));
-    const query = check(runList, context.req.query());
+    const { select, ...query } = check(runList, queryOf(context));
     refuseUnstorable("metadata", query.metadata);
     await guardThread({ engine, context }, "read", threadId);
-    return context.json((await listRunsOf(engine, threadId, query)).map(toRun));
+    return context.json(
+      (await listRunsOf(engine, threadId, query)).map((run) => selectKeys(toRun(run), select)),
+    );
   });
 
   app.get(RUN, async (context) => context.json(toRun(await find(context))));

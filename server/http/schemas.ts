@@ -117,7 +117,14 @@ export const cancelManyBody = z.object({
   status: z.enum(["pending", "running", "all"]).nullish(),
 });
 
+/** Keys to select. No names are all names, as when none are sent. */
+export const names = z
+  .array(z.string())
+  .nullish()
+  .transform((list) => (list?.length ? list : undefined));
+
 export const runList = z.object({
+  select: names,
   limit: whole(1, 1000, 10),
   offset: whole(0, 1_000_000_000, 0),
   status: z.enum(["pending", "running", "success", "error", "timeout", "interrupted"]).optional(),

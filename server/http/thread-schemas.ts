@@ -1,6 +1,16 @@
 // What the routes of threads take: creating, changing and finding them, and which parts of an answer are wanted.
 import { z } from "zod";
-import { command, fields, history, minutes, stateAtCheckpoint, stateQuery, uuid, whole } from "./schemas.ts";
+import {
+  command,
+  fields,
+  history,
+  minutes,
+  names,
+  stateAtCheckpoint,
+  stateQuery,
+  uuid,
+  whole,
+} from "./schemas.ts";
 
 const MOST_PATHS = 10;
 /** What a path of `extract` may begin with. */
@@ -22,12 +32,6 @@ const PATH = /^[^.[\]]+(?:\.[^.[\]]+|\[-?\d{1,9}\])*$/;
 const threadTtl = z
   .union([minutes, z.object({ ttl: minutes, strategy: z.enum(["delete", "keep_latest"]).nullish() })])
   .nullish();
-
-/** No names are all names, as when none are sent. */
-const names = z
-  .array(z.string())
-  .nullish()
-  .transform((list) => (list?.length ? list : undefined));
 
 const superstep = z.object({
   updates: z

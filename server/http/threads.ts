@@ -13,6 +13,7 @@ import { metadataOf } from "../storage/auth-filter.ts";
 import { ttlOf } from "../storage/expiry.ts";
 import { authorize, callerOf, guardThread, requireThread } from "./auth.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
+import { queryOf } from "./pages.ts";
 import { check, checkId, stateUpdate } from "./schemas.ts";
 import { selectState, toThread, ttlInfoOf } from "./thread-parts.ts";
 import {
@@ -163,12 +164,6 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
 }
 
 const idOf = (context: Context): string => checkId("thread", context.req.param("thread") ?? "");
-
-/** A query in which `select` may come several times. */
-const queryOf = (context: Context): Fields => ({
-  ...context.req.query(),
-  select: context.req.queries("select"),
-});
 
 function toUpdate(update: {
   values?: unknown;

@@ -155,6 +155,17 @@ test("a run that has ended cannot be cancelled, an unknown one is not found", as
   expect([elsewhere.status, await elsewhere.text()]).toEqual([404, "Run not found"]);
 });
 
+test("a list of runs holds what was asked for alone", async () => {
+  const threadId = await newThread(pair.here);
+  await pair.here.client.runs.wait(threadId, "silent", { input: {} });
+  const { runs } = pair.here.client;
+  const [run] = await runs.list(threadId);
+  expect(await runs.list(threadId, { select: ["run_id", "status"] })).toEqual([
+    { run_id: run?.run_id, status: "success" },
+  ]);
+  expect(await runs.list(threadId, { select: ["run_id"] })).toEqual([{ run_id: run?.run_id }]);
+});
+
 test("only a run that failed is tried again", async () => {
   const threadId = await newThread(pair.here);
   await pair.here.client.runs.wait(threadId, "silent", { input: {} });

@@ -1,6 +1,6 @@
 // The operations of runs, on a thread and without one.
 import { z } from "zod";
-import { Events, Run, RunsEvents, Values } from "../answers.ts";
+import { Events, Run, RunParts, RunsEvents, Values } from "../answers.ts";
 import { cancelManyBody, cancelQuery, joinQuery, runCreate, runList, threadStreamQuery } from "../schemas.ts";
 import { json, nothing } from "./describe.ts";
 import type { Answer, AnswerHeader, Described, Noun, RequestHeader } from "./describe.ts";
@@ -127,7 +127,7 @@ export const runs: Noun = {
       summary: "List the runs of a thread",
       about: "`metadata` is a JSON object.",
       query: runList,
-      answers: json(z.array(Run), "Runs, oldest first."),
+      answers: json(z.array(RunParts), "Runs, oldest first."),
       errors: { 404: ["thread_not_found"], 422: ["poisoned_input"] },
     },
     [`DELETE ${ALL}/:run`]: {
