@@ -227,7 +227,7 @@ export const settings = {
   threadTtlMinutes: setting({
     env: "HOLDFAST_THREAD_TTL_MINUTES",
     schema: integer(0, 100_000_000).default(0),
-    help: "How long a thread is kept after its last activity in minutes, unless it was created with a ttl of its own; 0 keeps it.",
+    help: "How long a thread is kept after its last activity in minutes, unless it was created with a ttl of its own; 0: as checkpointer.ttl of langgraph.json says, else for ever.",
   }),
   webhookSecrets: setting({
     env: "HOLDFAST_WEBHOOK_SECRETS",

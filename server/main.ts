@@ -130,7 +130,14 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     graphs,
     staticSchemas: readStaticSchemas(options.graphs, log),
     assistants: new Map(own.map((assistant) => [assistant.assistant_id, assistant])),
-    limits: { ...config, slots: role === "http" ? 0 : config.slots },
+    limits: {
+      ...config,
+      slots: role === "http" ? 0 : config.slots,
+      threadTtl:
+        config.threadTtlMinutes > 0
+          ? { minutes: config.threadTtlMinutes, strategy: "delete" }
+          : options.graphs.threadTtl,
+    },
     live,
     hints,
     recorder,
@@ -143,6 +150,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
         search(database, defaultScope, { collection, query, limit }),
     },
     embedder,
+    storeTtl: options.graphs.storeTtl,
     egress,
     stopping: stopping.signal,
     poke: () => worker.poke(),

@@ -3,8 +3,7 @@ import { z } from "zod";
 import { fields, flag, minutes, whole } from "./schemas.ts";
 
 const labels = z.array(z.string());
-// Unless told otherwise, reading an item begins its time anew, as the official servers do.
-const refreshTtl = flag.nullish().transform((value) => value ?? true);
+const refreshTtl = flag.nullish().transform((value) => value ?? undefined);
 const offset = whole(0, 1_000_000_000, 0);
 
 export const itemPut = z.object({

@@ -16,19 +16,27 @@ import { check } from "./schemas.ts";
 import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "./store-schemas.ts";
 import type { Bindings } from "./sse.ts";
 
-export function storeRoutes({ database, embedder }: Pick<Engine, "database" | "embedder">): Hono<Bindings> {
+export function storeRoutes({
+  database,
+  embedder,
+  storeTtl,
+}: Pick<Engine, "database" | "embedder" | "storeTtl">): Hono<Bindings> {
   const app = new Hono<Bindings>();
 
   app.put("/store/items", async (context) => {
     const { namespace, key, value, ttl, index } = check(itemPut, await readBody(context));
     const asked = await authorize(context, "store", "put", { namespace, key, value });
     refuseUnstorable("value", asked.value.value);
-    await write({ ...asked.value, ttlMinutes: ttl ?? null, index }, asked.filter);
+    await write({ ...asked.value, ttlMinutes: ttl ?? storeTtl.minutes, index }, asked.filter);
     return context.body(null, 204);
   });
 
   app.get("/store/items", async (context) => {
-    const { namespace, key, refresh_ttl: refreshesTtl } = check(itemQuery, context.req.query());
+    const {
+      namespace,
+      key,
+      refresh_ttl: refreshesTtl = storeTtl.refreshesOnRead,
+    } = check(itemQuery, context.req.query());
     const { filter, value: item } = await authorize(context, "store", "get", { namespace, key });
     if (filter && !(await mayRead(database, item, filter))) throw new ItemNotFound();
     const [found = null] = await findItems(database, [item], refreshesTtl);
@@ -61,7 +69,7 @@ export function storeRoutes({ database, embedder }: Pick<Engine, "database" | "e
         ...conditionsOf(asked.value.filter),
         ...(asked.filter === undefined ? [] : [holding(asked.filter)]),
       ],
-      refreshesTtl: body.refresh_ttl,
+      refreshesTtl: body.refresh_ttl ?? storeTtl.refreshesOnRead,
     };
     const text = asked.value.query;
     if (!text) return context.json({ items: await searchItems(database, search) });

@@ -41,7 +41,7 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
     const thread = {
       threadId,
       metadata: metadataOf(value.metadata),
-      ttl: ttlOf(body.ttl, engine.limits.threadTtlMinutes),
+      ttl: ttlOf(body.ttl, engine.limits.threadTtl),
       supersteps: (body.supersteps ?? []).map(({ updates }) => ({ updates: updates.map(toUpdate) })),
     };
     const isTaken = ifExists === "do_nothing";
@@ -68,7 +68,7 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
     await requireThread(engine, threadId, filter);
     await changeThread(engine, threadId, {
       metadata: metadataOf(value.metadata),
-      ttl: ttlOf(ttl, 0) ?? undefined,
+      ttl: ttlOf(ttl, null) ?? undefined,
     });
     if (context.req.header("prefer")?.includes("return=minimal")) return context.body(null, 204);
     return context.json(toThread(await getWholeThread(engine, threadId)));

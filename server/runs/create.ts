@@ -261,7 +261,7 @@ function newRun(
     isWatched: options.isWatched,
     afterSeconds: request.after_seconds ?? 0,
     timeoutMs: engine.limits.runTimeoutMs,
-    threadTtlMinutes: engine.limits.threadTtlMinutes,
+    threadTtl: engine.limits.threadTtl,
     webhook: request.webhook ?? undefined,
     creates: isTemporary ? "temporary" : creates,
     firstLine: wholeLine(metadataOf(runId, 1)),

@@ -4,7 +4,9 @@ import type { Egress } from "../models/egress.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
+import type { ThreadTtl } from "../storage/expiry.ts";
 import type { Embedder } from "../storage/store-vectors.ts";
+import type { StoreTtl } from "../storage/store.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Graph } from "./graphs.ts";
 import type { Hints } from "./hints.ts";
@@ -22,8 +24,8 @@ interface EngineLimits {
   readonly maxAttempts: number;
   /** Runs that may wait on one thread. */
   readonly maxQueuedRuns: number;
-  /** How long a thread is kept that says nothing of it; 0 for ever. */
-  readonly threadTtlMinutes: number;
+  /** How long a thread is kept that says nothing of it; null: for ever. */
+  readonly threadTtl: ThreadTtl | null;
 }
 
 export interface Engine {
@@ -46,6 +48,8 @@ export interface Engine {
   readonly services: Services;
   /** Makes the vectors by which the store is searched; undefined: it is not searched by meaning. */
   readonly embedder: Embedder | undefined;
+  /** How long items of the store are kept that say nothing of it, and whether looking at one begins its time anew. */
+  readonly storeTtl: StoreTtl;
   /** The way out to addresses that clients name. */
   readonly egress: Egress;
   /** Set once the process is about to stop: it begins no more runs. */

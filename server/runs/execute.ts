@@ -194,6 +194,7 @@ function storeOf({ engine, owner, controller }: Drive): GraphStore {
   return new GraphStore(engine.database, {
     owner,
     embedder: engine.embedder,
+    ttl: engine.storeTtl,
     onLost: (error) => controller.abort(error),
     patienceMs: PATIENCE_MS,
     signal: controller.signal,

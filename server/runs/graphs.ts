@@ -8,6 +8,8 @@ import type { StreamTransformer } from "@langchain/langgraph/web";
 import { z } from "zod";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
 import { requirePeersOf } from "../peers.ts";
+import type { ThreadTtl } from "../storage/expiry.ts";
+import type { StoreTtl } from "../storage/store.ts";
 import { GraphFactory, READING } from "./graph-factory.ts";
 import { importExport } from "./modules.ts";
 
@@ -58,6 +60,9 @@ export interface GraphsFile {
   readonly ui: UiSection | undefined;
   /** Who makes the vectors by which the store is searched; undefined: nobody. */
   readonly storeIndex: z.output<typeof storeIndexSchema> | undefined;
+  readonly storeTtl: StoreTtl;
+  /** How long threads are kept that say nothing of it; null: for ever. */
+  readonly threadTtl: ThreadTtl | null;
 }
 
 export interface UiSection {
@@ -102,6 +107,14 @@ const storeIndexSchema = z.object({
   fields: texts.transform((fields) => fields ?? ["$"]),
 });
 
+// How often to look, which these may say too, is up to Holdfast.
+const minutes = z.number().positive().max(100_000_000).nullish();
+const storeTtlSchema = z.object({ default_ttl: minutes, refresh_on_read: z.boolean().nullish() });
+const threadTtlSchema = z.object({
+  default_ttl: minutes,
+  strategy: z.enum(["delete", "keep_latest"]).nullish(),
+});
+
 const spec = z.string().regex(/.+:[\w$]+$/, "must look like ./graph.ts:graph");
 const fileSchema = z.object({
   graphs: z.record(
@@ -123,8 +136,12 @@ const fileSchema = z.object({
     )
     .optional(),
   ui_config: z.object({ shared: z.array(z.string()).default([]) }).prefault({}),
-  store: z.object({ index: storeIndexSchema.optional() }).optional(),
+  store: z.object({ index: storeIndexSchema.optional(), ttl: storeTtlSchema.optional() }).optional(),
+  checkpointer: z.object({ ttl: threadTtlSchema.optional() }).optional(),
 });
+
+const threadTtlOf = ({ default_ttl: after, strategy }: z.output<typeof threadTtlSchema>): ThreadTtl | null =>
+  after ? { minutes: after, strategy: strategy ?? "delete" } : null;
 
 /**
  * Reads a langgraph.json.
@@ -142,7 +159,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     const [issue] = result.error.issues;
     throw new ConfigInvalid(`${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "is wrong"}.`);
   }
-  const { graphs, env, http, auth, ui, ui_config: uiConfig, store } = result.data;
+  const { graphs, env, http, auth, ui, ui_config: uiConfig, store, checkpointer } = result.data;
   if (Object.keys(graphs).length === 0) throw new ConfigInvalid(`${path} names no graph.`);
   return {
     path: absolute,
@@ -152,6 +169,12 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     authPath: auth?.path,
     ui: ui && Object.keys(ui).length > 0 ? { defs: ui, config: uiConfig } : undefined,
     storeIndex: store?.index,
+    storeTtl: {
+      minutes: store?.ttl?.default_ttl ?? null,
+      // As the official servers do.
+      refreshesOnRead: store?.ttl?.refresh_on_read ?? true,
+    },
+    threadTtl: threadTtlOf(checkpointer?.ttl ?? {}),
   };
 }
 

@@ -172,7 +172,7 @@ export async function updateState(
     const checkpointer = new Checkpoints(transaction);
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);
     // The edges that decide what comes next may look into the store.
-    const store = new GraphStore(transaction, { embedder: engine.embedder });
+    const store = new GraphStore(transaction, { embedder: engine.embedder, ttl: engine.storeTtl });
     const config = { ...configOf(checkpointer, threadId, update.checkpoint), store };
     const made = await graph.updateState(config, update.values, update.asNode).catch(refuseUpdate);
     await storeState(transaction, graph, threadId);

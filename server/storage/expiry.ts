@@ -66,11 +66,11 @@ update holdfast.runs set segments = least((select count(*) from merged), 16) whe
  */
 export function ttlOf(
   ttl: number | { ttl: number; strategy?: ThreadTtl["strategy"] | null | undefined } | null | undefined,
-  defaultMinutes: number,
+  otherwise: ThreadTtl | null,
 ): ThreadTtl | null {
   if (typeof ttl === "number") return { minutes: ttl, strategy: "delete" };
   if (ttl) return { minutes: ttl.ttl, strategy: ttl.strategy ?? "delete" };
-  return defaultMinutes > 0 ? { minutes: defaultMinutes, strategy: "delete" } : null;
+  return otherwise;
 }
 
 /** Sets, changes or (with null) removes the time a thread is kept. */

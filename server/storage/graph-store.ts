@@ -23,13 +23,15 @@ import { queryVectors, searchByMeaning, withVectors } from "./store-meaning.ts";
 import type { IndexedWrite, RankedItem } from "./store-meaning.ts";
 import type { Embedder } from "./store-vectors.ts";
 import { findItems, searchItems, writeItems } from "./store.ts";
-import type { StoreWrite } from "./store.ts";
+import type { StoreTtl, StoreWrite } from "./store.ts";
 
 export interface GraphStoreOptions {
   /** The run that writes; a write outside any run is not fenced. */
   readonly owner?: Owner;
   /** Who makes vectors; without one nothing is searched by meaning. */
   readonly embedder?: Embedder | undefined;
+  /** How long items are kept that a graph writes, which cannot say it; for ever without it. */
+  readonly ttl?: StoreTtl;
   /** Called before a refused write throws: whoever drives the graph must stop it. */
   readonly onLost?: (error: LeaseLost) => void;
   /** How long an absence of the database is borne, in milliseconds; 0 fails at once. */
@@ -37,6 +39,8 @@ export interface GraphStoreOptions {
   /** Aborts when the run ends, however it does. */
   readonly signal?: AbortSignal;
 }
+
+const KEPT: StoreTtl = { minutes: null, refreshesOnRead: true };
 
 type Vectors = ReadonlyMap<string, Float32Array>;
 type Result = Item | SearchItem[] | string[][] | null | undefined;
@@ -56,10 +60,14 @@ export class GraphStore extends BaseStore {
   override async batch<Operations extends Operation[]>(
     operations: Operations,
   ): Promise<OperationResults<Operations>> {
-    const { embedder, signal } = this.#options;
+    const { embedder, signal, ttl = KEPT } = this.#options;
     // Before anything is read or written: what cannot be embedded leaves no half of a batch behind.
     const [writes, vectors] = await Promise.all([
-      withVectors(operations.filter(isPut).map(writeOf), embedder, signal),
+      withVectors(
+        operations.filter(isPut).map((put) => writeOf(put, ttl.minutes)),
+        embedder,
+        signal,
+      ),
       this.#vectorsOf(operations.filter(isSearch)),
     ]);
     const items = await this.#find(operations.filter(isGet));
@@ -87,7 +95,8 @@ export class GraphStore extends BaseStore {
 
   async #find(operations: readonly GetOperation[]): Promise<Iterator<Item | null>> {
     if (operations.length === 0) return [].values();
-    const rows = await this.#persist(() => findItems(this.#database, operations, true));
+    const { refreshesOnRead: refreshes } = this.#options.ttl ?? KEPT;
+    const rows = await this.#persist(() => findItems(this.#database, operations, refreshes));
     return rows.map((row) => row && toItem(row)).values();
   }
 
@@ -97,7 +106,7 @@ export class GraphStore extends BaseStore {
       conditions: conditionsOf(operation.filter),
       limit: operation.limit ?? 10,
       offset: operation.offset ?? 0,
-      refreshesTtl: true,
+      refreshesTtl: (this.#options.ttl ?? KEPT).refreshesOnRead,
     };
     const { embedder } = this.#options;
     const vector = vectors.get(operation.query ?? "");
@@ -158,10 +167,13 @@ const toItem = ({
   ...(score === undefined ? {} : { score }),
 });
 
-const writeOf = ({ namespace, key, value, index }: PutOperation): IndexedWrite => ({
+const writeOf = (
+  { namespace, key, value, index }: PutOperation,
+  ttlMinutes: number | null,
+): IndexedWrite => ({
   namespace,
   key,
   value: value === null ? null : storableOf(value),
-  ttlMinutes: null,
+  ttlMinutes: value === null ? null : ttlMinutes,
   index,
 });

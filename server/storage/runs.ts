@@ -2,6 +2,7 @@
 import type { RunState } from "../runs/run.ts";
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
+import type { ThreadTtl } from "./expiry.ts";
 import { codeOf, UNIQUE_VIOLATION } from "./postgres.ts";
 
 export interface RunRow {
@@ -77,8 +78,8 @@ export interface NewRun {
   readonly webhook?: string | undefined;
   /** Make the thread if it is missing; a temporary one goes soon after its run. */
   readonly creates?: "no" | "thread" | "temporary" | undefined;
-  /** How long a thread that is made is kept; 0 for ever. */
-  readonly threadTtlMinutes?: number | undefined;
+  /** How long a thread that is made is kept; for ever without it. */
+  readonly threadTtl?: ThreadTtl | null | undefined;
   /** Tell its events in the form of protocol v2 too, even if nobody has followed the thread so far. */
   readonly isWatched?: boolean | undefined;
   /** The first event, as a line of the log, if the run begins at once. */
@@ -105,7 +106,7 @@ with assistant as (select from holdfast.assistants where assistant_id = $3 and r
 made as (
   insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun)
   select $2, 'busy', coalesce($20::jsonb, '{}') || $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'),
-         nullif($17::float8, 0), 'delete', ($5 in ('running', 'ready'))::int
+         $17::float8, $23, ($5 in ('running', 'ready'))::int
    where $14 <> 'no' and ($18::uuid is null or exists (select from assistant))
   on conflict (thread_id) do nothing returning thread_id, config, begun, false as was_written),
 taken as (
@@ -188,12 +189,13 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       run.creates ?? "no",
       run.isDecided ?? false,
       run.firstLine ?? null,
-      run.threadTtlMinutes ?? 0,
+      run.threadTtl?.minutes ?? null,
       run.assistantRevision ?? null,
       run.filter ?? null,
       run.madeMetadata ?? null,
       run.auth ? JSON.stringify(run.auth) : null,
       run.isWatched ?? false,
+      run.threadTtl?.strategy ?? "delete",
     ]);
     return row;
   } catch (error) {

@@ -20,6 +20,14 @@ export interface StoreKey {
   readonly key: string;
 }
 
+/** What holds for items that say nothing of it. */
+export interface StoreTtl {
+  /** How long an item is kept; null: for ever. */
+  readonly minutes: number | null;
+  /** Whether reading an item begins its time anew. */
+  readonly refreshesOnRead: boolean;
+}
+
 export interface StoreWrite extends StoreKey {
   /** Null deletes the item. */
   readonly value: object | null;

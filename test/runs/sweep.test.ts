@@ -147,7 +147,7 @@ async function addWebhook(runId: string, state: string, endedAt: string): Promis
 
 test("when a thread expires is counted from when it is set, and from nothing while it is busy", async () => {
   const [idle, busy] = [await addThread(), await addThread({ status: "'busy'" })];
-  for (const id of [idle, busy]) await setThreadTtl(scratch.database, id, ttlOf(10, 0));
+  for (const id of [idle, busy]) await setThreadTtl(scratch.database, id, ttlOf(10, null));
   const rows = await query<{ minutes: number | null; ttl_strategy: string }>(
     "select round(extract(epoch from expires_at - now()) / 60)::int as minutes, ttl_strategy from holdfast.threads where thread_id = any ($1) order by minutes",
     [[idle, busy]],
@@ -156,7 +156,7 @@ test("when a thread expires is counted from when it is set, and from nothing whi
     { minutes: 10, ttl_strategy: "delete" },
     { minutes: null, ttl_strategy: "delete" },
   ]);
-  await setThreadTtl(scratch.database, idle, ttlOf(undefined, 0));
+  await setThreadTtl(scratch.database, idle, ttlOf(undefined, null));
   const [row] = await query(
     "select expires_at, ttl_minutes, ttl_strategy from holdfast.threads where thread_id = $1",
     [idle],
@@ -165,11 +165,12 @@ test("when a thread expires is counted from when it is set, and from nothing whi
 });
 
 test("a ttl is minutes, or minutes and what happens then, or the server's own", () => {
-  expect(ttlOf(1.5, 9)).toEqual({ minutes: 1.5, strategy: "delete" });
-  expect(ttlOf({ ttl: 2, strategy: "keep_latest" }, 9)).toEqual({ minutes: 2, strategy: "keep_latest" });
-  expect(ttlOf({ ttl: 2 }, 9)).toEqual({ minutes: 2, strategy: "delete" });
-  expect(ttlOf(null, 9)).toEqual({ minutes: 9, strategy: "delete" });
-  expect(ttlOf(undefined, 0)).toBeNull();
+  const own = { minutes: 9, strategy: "keep_latest" } as const;
+  expect(ttlOf(1.5, own)).toEqual({ minutes: 1.5, strategy: "delete" });
+  expect(ttlOf({ ttl: 2, strategy: "keep_latest" }, own)).toEqual({ minutes: 2, strategy: "keep_latest" });
+  expect(ttlOf({ ttl: 2 }, own)).toEqual({ minutes: 2, strategy: "delete" });
+  expect(ttlOf(null, own)).toEqual(own);
+  expect(ttlOf(undefined, null)).toBeNull();
 });
 
 const plain = (seq: number): string => `e\tx\t${seq}`;
