@@ -30,7 +30,13 @@ export function metaRoutes(about: { version: string; langgraphVersion: string })
       version: about.version,
       langgraph_js_version: about.langgraphVersion,
       context: "js",
-      flags: { assistants: true, crons: true, langsmith: false, langsmith_tracing_replicas: false },
+      flags: {
+        assistants: true,
+        crons: true,
+        stream_namespaces: true,
+        langsmith: false,
+        langsmith_tracing_replicas: false,
+      },
     }),
   );
   return app;

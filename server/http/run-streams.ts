@@ -23,12 +23,14 @@ interface From {
   readonly isStateless: boolean;
   /** Only events of these modes; each keeps its number. */
   readonly modes?: readonly string[] | undefined;
+  /** Only events of these namespaces, without the subagents that they start; empty for the graph itself. */
+  readonly namespaces?: readonly string[] | undefined;
 }
 
 const JSON_TEXT = { "content-type": "application/json" };
 const AS_JSON = { render: String, keepAlive: "\n" };
 // What every stream shows, whatever its modes.
-const ALWAYS = ["metadata", "error"];
+const ALWAYS = new Set(["metadata", "error"]);
 
 export class RunStreams {
   readonly #engine: Engine;
@@ -42,7 +44,7 @@ export class RunStreams {
   stream(context: Context<Bindings>, run: RunRow, from: From): Response {
     const gone = new AbortController();
     const events = followLegacy(this.#engine, run, { after: from.after, signal: gone.signal });
-    const shown = from.modes ? ofModes(events, from.modes) : events;
+    const shown = from.modes || from.namespaces ? wantedOf(events, from) : events;
     const headers = { ...EVENT_STREAM, ...locationsOf(run, from) };
     const options = this.#held(run, from, gone);
     return streamed(context, headers, { ...options, items: shown, render: frames, keepAlive: HEARTBEAT });
@@ -150,12 +152,24 @@ async function* lastValues(events: AsyncGenerator<Numbered[]>): AsyncGenerator<s
   yield JSON.stringify(values);
 }
 
-async function* ofModes(
+async function* wantedOf(
   events: AsyncGenerator<Numbered[]>,
-  modes: readonly string[],
+  { modes, namespaces }: Pick<From, "modes" | "namespaces">,
 ): AsyncGenerator<Numbered[]> {
-  const shown = new Set([...ALWAYS, ...modes]);
-  for await (const batch of events) yield batch.filter(({ entry }) => shown.has(modeOf(nameOf(entry))));
+  const isWanted = (event: string): boolean =>
+    ALWAYS.has(event) ||
+    ((modes?.includes(modeOf(event)) ?? true) && (namespaces?.some((one) => isIn(event, one)) ?? true));
+  for await (const batch of events) yield batch.filter(({ entry }) => isWanted(nameOf(entry)));
+}
+
+/** Whether an event comes from a graph, or from a graph inside of it that is no subagent: those run in tools. */
+function isIn(event: string, namespace: string): boolean {
+  const [, ...path] = event.split("|");
+  const prefix = namespace === "" ? [] : namespace.split("|");
+  return (
+    prefix.every((segment, index) => path[index] === segment) &&
+    !path.slice(prefix.length).some((segment) => segment.startsWith("tools:"))
+  );
 }
 
 /** The mode under which clients ask for an event, whatever its namespace. */

@@ -25,6 +25,7 @@ import {
   joinQuery,
   runCreate,
   runList,
+  streamQuery,
 } from "./schemas.ts";
 import { cursorOf, RunStreams } from "./run-streams.ts";
 import type { Bindings } from "./sse.ts";
@@ -38,8 +39,9 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   for (const base of [THREAD, "/runs"]) {
     app.post(`${base}/stream`, async (context) => {
+      const { namespace: namespaces } = check(streamQuery, { namespace: context.req.queries("namespace") });
       const { run, isStateless, cancelsOnLeave } = await create(context);
-      return streams.stream(context, run, { after: -1, cancelsOnLeave, isStateless });
+      return streams.stream(context, run, { after: -1, cancelsOnLeave, isStateless, namespaces });
     });
     app.post(`${base}/wait`, async (context) => {
       const { run, isStateless, cancelsOnLeave } = await create(context);
@@ -111,11 +113,20 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   for (const path of [RUN, "/runs/:run"]) {
     app.get(`${path}/stream`, async (context) => {
-      const query = { ...context.req.query(), stream_mode: context.req.queries("stream_mode") };
-      const { cancel_on_disconnect: cancelsOnLeave = false, stream_mode: modes } = check(joinQuery, query);
+      const { cancel_on_disconnect: cancelsOnLeave = false, ...shown } = check(joinQuery, {
+        ...context.req.query(),
+        stream_mode: context.req.queries("stream_mode"),
+        namespace: context.req.queries("namespace"),
+      });
       const run = await followed(context, cancelsOnLeave);
       const after = cursorOf(context.req.header("last-event-id"));
-      return streams.stream(context, run, { after, cancelsOnLeave, isStateless: false, modes });
+      return streams.stream(context, run, {
+        after,
+        cancelsOnLeave,
+        isStateless: false,
+        modes: shown.stream_mode,
+        namespaces: shown.namespace,
+      });
     });
     app.get(`${path}/join`, async (context) => {
       const { cancel_on_disconnect: cancelsOnLeave = false } = check(joinQuery, context.req.query());

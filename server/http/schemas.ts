@@ -157,7 +157,15 @@ export const threadStreamQuery = z.object({ stream_mode: threadModes, stream_mod
 /** What a page asks to draw. */
 export const componentAsked = z.object({ name: z.string().min(1).max(255) });
 
-export const joinQuery = z.object({
+const namespace = z
+  .union([z.string(), z.array(z.string()).max(100)])
+  .optional()
+  .transform((value) => (value === undefined ? undefined : [value].flat()));
+
+/** Only events of these namespaces, as frames name them; empty for the graph itself. */
+export const streamQuery = z.object({ namespace });
+
+export const joinQuery = streamQuery.extend({
   cancel_on_disconnect: flag.optional(),
   /** Only events of these modes; all if none is named. */
   stream_mode: mode.optional().transform((value) => (value === undefined ? undefined : [value].flat())),

@@ -8,7 +8,12 @@ const idsOf = (found: readonly { assistant_id: string }[]): string[] =>
   found.map(({ assistant_id: id }) => id);
 
 /** A route that a feature has, by the flag that names it. */
-const FEATURES: Record<string, string> = { assistants: "/assistants/search", crons: "/runs/crons/search" };
+/** What is asked to see that a feature is there. */
+const FEATURES: Record<string, [path: string, body: object]> = {
+  assistants: ["/assistants/search", {}],
+  crons: ["/runs/crons/search", {}],
+  stream_namespaces: ["/runs/stream?namespace=nowhere:1", { assistant_id: "echo", input: {} }],
+};
 
 const DEEPEST = ["__end__", "__start__", "upper:lower:bottom", "upper:lower:rise", "upper:sink"];
 const ECHO = ["messages", "topic", "log"];
@@ -44,7 +49,13 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/kinds.langgraph.json" }, (cluster)
     });
     const named = Object.entries(flags).filter(([, isBuilt]) => isBuilt !== false);
     expect(named).toEqual(Object.keys(FEATURES).map((feature) => [feature, true]));
-    for (const route of Object.values(FEATURES)) expect((await cluster.post(route)).status).toBe(200);
+    for (const [path, body] of Object.values(FEATURES)) {
+      const answer = await cluster.post(path, body);
+      expect([answer.status, await answer.text()]).toEqual([
+        200,
+        expect.not.stringContaining("event: values"),
+      ]);
+    }
   });
 
   test("a graph id is an assistant id everywhere", async () => {

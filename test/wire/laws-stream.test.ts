@@ -27,6 +27,10 @@ const gated = (): { name: string; gate: string } => ({ name: randomUUID(), gate:
 const idsOf = (frames: readonly Frame[]): (string | undefined)[] => frames.map(({ id }) => id);
 const dense = (frames: readonly Frame[]): string[] => frames.map((_, index) => String(index));
 const eventsOf = (frames: readonly Frame[]): string[] => [...new Set(frames.map(({ event }) => event))];
+const isMeta = ({ event }: Frame): boolean => event === "metadata";
+/** What came, whatever the tasks were called. */
+const unnamed = (frames: readonly Frame[]): unknown[] =>
+  frames.map(({ event, id }) => [event.replaceAll(/:[\da-f-]{36}/g, ""), id]);
 const runOf = (frames: readonly Frame[]): string => String(Object(frames[0]?.data).run_id);
 
 const TERMINAL = ["success", "error", "interrupted", "timeout"];
@@ -123,6 +127,27 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/laws.langgraph.json" }, (cluster) 
     const plain = { input: {}, streamMode: ["updates" as const] };
     const above = await collect(cluster.client.runs.stream(await cluster.newThread(), "deep", plain));
     expect(above.slice(1)).toEqual([{ id: "1", event: "updates", data: frames.at(-1)?.data }]);
+  });
+
+  test("a stream of namespaces holds their events and those of graphs inside, without subagents", async () => {
+    const { runs } = cluster.client;
+    const threadId = await cluster.newThread();
+    const options = { input: {}, streamMode: ["updates" as const, "values" as const], streamSubgraphs: true };
+    const frames = await collect(runs.stream(threadId, "delegating", options));
+    const ours = frames.filter(({ event }) => !event.includes("tools:"));
+    const agents = [...new Set(frames.flatMap(({ event }) => event.match(/\|(tools:[^|]+)/)?.[1] ?? []))];
+    expect([ours.length < frames.length, agents.length]).toEqual([true, 1]);
+    expect(ours.map(({ event }) => event)).toContainEqual(expect.stringMatching(/^updates\|inner:/));
+    const joined = (streamNamespaces: string[]): Promise<Frame[]> =>
+      collect(runs.joinStream(threadId, runOf(frames), { lastEventId: "-1", streamNamespaces }));
+    expect(await joined([""])).toEqual(ours);
+    const theirs = frames.filter((frame) => isMeta(frame) || frame.event.includes("|tools:"));
+    expect(await joined(agents)).toEqual(theirs);
+    expect(await joined(["", ...agents])).toEqual(frames);
+    expect(await joined(["nowhere:1"])).toEqual(frames.filter(isMeta));
+    const again = await cluster.newThread();
+    const live = await collect(runs.stream(again, "delegating", { ...options, streamNamespaces: [""] }));
+    expect(unnamed(live)).toEqual(unnamed(ours));
   });
 
   test("an interrupt shows as __interrupt__ in values and updates", async () => {

@@ -1,7 +1,15 @@
 // The operations of runs, on a thread and without one.
 import { z } from "zod";
 import { Events, Run, RunParts, RunsEvents, Values } from "../answers.ts";
-import { cancelManyBody, cancelQuery, joinQuery, runCreate, runList, threadStreamQuery } from "../schemas.ts";
+import {
+  cancelManyBody,
+  cancelQuery,
+  joinQuery,
+  runCreate,
+  runList,
+  streamQuery,
+  threadStreamQuery,
+} from "../schemas.ts";
 import { json, nothing } from "./describe.ts";
 import type { Answer, AnswerHeader, Described, Noun, RequestHeader } from "./describe.ts";
 
@@ -46,6 +54,7 @@ function creating(base: string, where: string): Record<string, Described> {
     [`POST ${base}/stream`]: {
       id: `stream${name}`,
       summary: `Start a run ${where} and stream it`,
+      query: streamQuery,
       ...create,
       answers: events(PLACES),
     },
