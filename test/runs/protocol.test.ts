@@ -269,6 +269,11 @@ const RACES: [string, Plan[], Plan, Plan][] = [
   ["events, and a run given back", busy, its.flush, op.release(0)],
 ];
 
+/** What each of two workers passes by because the other is taking it: then both have some. */
+const SHARED: Readonly<Record<string, readonly [Plan, Plan]>> = {
+  "two workers that take all they get": [op.claim(0, 1), op.claim(1, 1)],
+};
+
 /** What somebody else holds while both begin, so that they meet. */
 const HOLDS = {
   nothing: "/* holdNothing */ select 1",
@@ -299,10 +304,14 @@ function holdsFor(title: string): (keyof typeof HOLDS)[] {
 
 test.each(RACES)("at the same time: %s", async (title, setup, one, other) => {
   for (const name of holdsFor(title)) {
-    for (const pair of [[one, other] as const, [other, one] as const]) {
+    const shared = SHARED[title];
+    for (const isTurned of [false, true]) {
+      const pair = isTurned ? ([other, one] as const) : ([one, other] as const);
+      const both = shared && isTurned ? ([shared[1], shared[0]] as const) : shared;
       const { held, world } = await open(first(lanes), { workers: 3, threads: THREADS });
       for (const plan of setup) await op.step(plan, held, world);
-      expect(await op.race(pair, held, world, () => holdRows(name))).toBe("as if one had come first");
+      const raced = await op.race(pair, held, world, () => holdRows(name), both);
+      expect(raced).toBe("as if one had come first");
     }
   }
 });
