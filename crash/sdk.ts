@@ -20,7 +20,7 @@ async function converse(
   onAccepted: () => void,
 ): Promise<Asked> {
   const { threadId, assistant, modes } = question;
-  const sight = new Sight(asker);
+  const sight = new Sight(asker, modes);
   const client = new Client({
     apiUrl: "http://any-instance",
     apiKey: null,

@@ -2,7 +2,7 @@
 // and come back later as if nothing had been.
 import { setTimeout as delay } from "node:timers/promises";
 import { ask } from "../server/commands/chaos/ask.ts";
-import type { Asked, Asker } from "../server/commands/chaos/ask.ts";
+import type { Asked, Asker, Question } from "../server/commands/chaos/ask.ts";
 import { Sight } from "../server/commands/chaos/sight.ts";
 import { follow } from "../server/commands/chaos/stream.ts";
 import { messageOf } from "../server/errors.ts";
@@ -34,13 +34,15 @@ export const dying: Speak = (asker, question, threadId) => {
   };
   const first = ask({ ...asker, pause, cutChance: 0 }, question, threadId);
   const done = first.done.then((asked) =>
-    asked.troubles.length === 1 && asked.troubles[0] === gone.message ? comeBack(asker, asked) : asked,
+    asked.troubles.length === 1 && asked.troubles[0] === gone.message
+      ? comeBack(asker, question, asked)
+      : asked,
   );
   return { ...first, done };
 };
 
-async function comeBack(asker: Asker, { threadId, runId }: Asked): Promise<Asked> {
-  const sight = new Sight(asker);
+async function comeBack(asker: Asker, { modes }: Question, { threadId, runId }: Asked): Promise<Asked> {
+  const sight = new Sight(asker, modes);
   const troubles: string[] = [];
   try {
     if (runId === undefined) throw new Error("The run was never accepted.");

@@ -12,6 +12,7 @@
 -- 0010_protocol (breaking: no)
 -- 0011_auth (breaking: no)
 -- 0012_store_vectors (breaking: no)
+-- 0013_boot_attempt (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -172,6 +173,7 @@ create table holdfast.runs (
   is_watched boolean default false not null,
   told_from integer default 0 not null,
   auth json,
+  boot_attempt integer default 1 not null,
   constraint runs_cancel CHECK ((cancel = ANY (ARRAY['interrupt'::text, 'rollback'::text]))),
   constraint runs_pkey PRIMARY KEY (run_id),
   constraint runs_state CHECK ((state = ANY (ARRAY['delayed'::text, 'blocked'::text, 'ready'::text, 'running'::text, 'success'::text, 'error'::text, 'timeout'::text, 'interrupted'::text]))),

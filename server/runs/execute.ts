@@ -73,8 +73,8 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
 }
 
 async function nextEvent(engine: Engine, run: AcceptedRun): Promise<number> {
-  const last = await findLastEvent(engine.database, run.run_id);
-  return last + 1 + (run.is_boot_new ? CRASH_GAP : 0);
+  const { last, attempt } = await findLastEvent(engine.database, run.run_id);
+  return last + 1 + (attempt < run.boot_attempt ? CRASH_GAP : 0);
 }
 
 async function drive(held: Drive): Promise<void> {

@@ -87,6 +87,7 @@ export async function* followLegacy(
   { after, signal }: { after: number; signal: AbortSignal },
 ): AsyncGenerator<Numbered[]> {
   let hidden = 0;
+  let last = -1;
   const from = run.is_watched ? -1 : after;
   for await (const events of follow(source, run.run_id, { after: from, signal })) {
     if (hidden === 0 && !run.is_watched && !events.some(isProtocol)) {
@@ -95,6 +96,10 @@ export async function* followLegacy(
     }
     const shown: Numbered[] = [];
     for (const event of events) {
+      // Numbers jump where a crash of the database took events: some readers have seen them and others never will.
+      // Counted anew from there, the numbers are the same for both.
+      if (event.seq > last + 1) hidden = 0;
+      last = event.seq;
       if (isProtocol(event)) hidden += 1;
       else if (event.seq - hidden > after) shown.push({ seq: event.seq - hidden, entry: event.entry });
     }

@@ -21,6 +21,8 @@ const MAX_BATCH_BYTES = 4 * 1024 * 1024;
 
 /** Events of one attempt of a run. */
 export interface Recording {
+  /** Number of its first event. */
+  readonly first: number;
   readonly tail: Tail;
   /** Takes one more event. A promise means: wait for it before the next one. */
   append(entry: Entry): Promise<void> | undefined;
@@ -118,6 +120,7 @@ export class Recorder {
     const writer = new LineWriter();
     this.#open.set(owner.runId, open);
     return {
+      first,
       tail,
       append: (entry) => {
         if (open.failure) throw open.failure;

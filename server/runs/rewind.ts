@@ -55,7 +55,7 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   // Taking the input in is a superstep of its own, and no client is told of it as a message.
   if (begun?.next.includes(START)) begun = second === undefined ? undefined : await stateAt(second);
   const before = begun ? messagesIn(begun.values) : kept;
-  const told = await streamedMessages(engine, run.run_id);
+  const told = await streamedMessages(engine, run.run_id, recording.first);
   const remove = (id: string, event: string): Promise<void> | undefined =>
     recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
   for (const [id, { event }] of told.messages) if (!kept.has(id)) await remove(id, event);
@@ -66,7 +66,9 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     if (shown) await remove(id, shown.event);
     await recording.append({ event: shown?.event ?? "messages", data: JSON.stringify([message, {}]) });
   }
-  if (asked.includes("values"))
+  // Clients may have seen the beginning of an answer that the log does not know any more: only the whole state, which
+  // takes it away without naming it, helps them.
+  if (asked.includes("values") || (told.hasJumped && asked.includes("messages-tuple")))
     await recording.append({ event: "values", data: JSON.stringify(newest.values) });
   // Before its first checkpoint the run has told nothing that could be missed.
   if (first !== undefined) {
@@ -93,15 +95,27 @@ interface Streamed {
   readonly messages: Map<string, Told>;
   /** Ids of the messages that were begun for clients of protocol v2. */
   readonly begun: Set<string>;
+  /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
+  readonly hasJumped: boolean;
 }
 
-async function streamedMessages(engine: Engine, runId: string): Promise<Streamed> {
-  const told: Streamed = { messages: new Map(), begun: new Set() };
-  for await (const events of readLog(engine.reader, runId)) for (const { entry } of events) note(entry, told);
-  return told;
+/** @param first number of this attempt's first event */
+async function streamedMessages(engine: Engine, runId: string, first: number): Promise<Streamed> {
+  const told = { messages: new Map<string, Told>(), begun: new Set<string>() };
+  let hasJumped = false;
+  let next = 0;
+  for await (const events of readLog(engine.reader, runId)) {
+    for (const { seq, entry } of events) {
+      if (seq >= first) break;
+      hasJumped ||= seq > next;
+      next = seq + 1;
+      note(entry, told);
+    }
+  }
+  return { ...told, hasJumped: hasJumped || first > next };
 }
 
-function note(entry: Entry, { messages: told, begun }: Streamed): void {
+function note(entry: Entry, { messages: told, begun }: Omit<Streamed, "hasJumped">): void {
   const event = nameOf(entry);
   if (entry.at !== undefined) {
     const id = begunBy(entry);

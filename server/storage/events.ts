@@ -56,7 +56,7 @@ select 1 as n, null as state, seq, last, body from holdfast.run_events
  where run_id = $1 and seq <= $2 order by seq desc limit 1`;
 
 const findLastRow = `/* findLastEvent */
-select coalesce(max(last), -1) as last from holdfast.run_events where run_id = $1`;
+select last, attempt from holdfast.run_events where run_id = $1 order by seq desc limit 1`;
 
 const relaxSession = `/* commitWithoutWaiting */ select set_config('synchronous_commit', 'off', false)`;
 
@@ -99,10 +99,13 @@ export async function findSegment(
   return row;
 }
 
-/** The number of a run's last event; -1 when it has none. */
-export async function findLastEvent(on: Queryable, runId: string): Promise<number> {
-  const [row] = await on.query<{ last: number }>(findLastRow, [runId]);
-  return row?.last ?? -1;
+/** The number of a run's last event, -1 when it has none, and the attempt that wrote it. */
+export async function findLastEvent(
+  on: Queryable,
+  runId: string,
+): Promise<{ last: number; attempt: number }> {
+  const [row] = await on.query<{ last: number; attempt: number }>(findLastRow, [runId]);
+  return row ?? { last: -1, attempt: 1 };
 }
 
 export async function deleteRunEvents(on: Queryable, runIds: readonly string[]): Promise<void> {

@@ -8,16 +8,17 @@ import type { OwnedRunRow } from "./runs.ts";
 // The graph is what a run was accepted with: its assistant may run another one by now, or be gone.
 export const claimRows = `/* claimRuns */
 with next as (
-  select run_id, boot from holdfast.runs
+  select run_id, ${BOOT} as boot from holdfast.runs
    where state = 'ready' and run_at <= now() and metadata ->> 'graph_id' = any ($3::text[])
    order by run_at, ord limit $2 for update skip locked),
 r as (
-  update holdfast.runs u set state = 'running', worker_id = $1, attempt = u.attempt + 1, boot = ${BOOT}, updated_at = now(),
+  update holdfast.runs u set state = 'running', worker_id = $1, attempt = u.attempt + 1, updated_at = now(), boot = next.boot,
+         boot_attempt = case when u.boot is distinct from next.boot then u.attempt + 1 else u.boot_attempt end,
          started_at = coalesce(u.started_at, now()), deadline = coalesce(u.deadline, now() + $4 * interval '1 ms'),
          is_watched = u.is_watched or exists (select from holdfast.watched_threads w where w.thread_id = u.thread_id)
     from next where u.run_id = next.run_id
-  returning u.*, next.boot is distinct from u.boot as is_boot_new)
-select ${RUN_COLUMNS}, r.auth, r.is_boot_new, t.config as thread_config,
+  returning u.*)
+select ${RUN_COLUMNS}, r.auth, r.boot_attempt, t.config as thread_config,
        exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join holdfast.threads t using (thread_id)`;
 

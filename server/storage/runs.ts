@@ -39,8 +39,8 @@ export interface OwnedRunRow extends RunRow {
   readonly thread_config: Record<string, unknown>;
   /** False for a thread that was never written to: nothing has to be loaded. */
   readonly has_checkpoints: boolean;
-  /** The life of the database server in which the attempt before began, if it was another one. */
-  readonly is_boot_new: boolean;
+  /** The first attempt in this life of the database server: a crash may have taken the last events of those before. */
+  readonly boot_attempt: number;
 }
 
 /** Who asked for a run. */
@@ -130,7 +130,7 @@ r as (
 event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, 0, 0, attempt, $16 from r where $16::text is not null and state = 'running')
-select ${RUN_COLUMNS}, r.auth, thread.config as thread_config, false as is_boot_new,
+select ${RUN_COLUMNS}, r.auth, thread.config as thread_config, r.boot_attempt,
        thread.was_written or exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join thread using (thread_id)`;
 

@@ -1,6 +1,8 @@
 // Servers that die in the middle of a run: another goes on, and no client loses or repeats an event.
+import { randomUUID } from "node:crypto";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { claimRuns, requeueRuns } from "../../server/storage/queue.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";
@@ -40,9 +42,20 @@ async function startInstance(settings: Record<string, string> = {}): Promise<Sta
     ...settings,
   });
   await running.says("Ready on ");
-  const url = /Ready on (\S+)/.exec(running.out())?.[1] ?? "";
-  return { running, url, client: new Client({ apiUrl: url, callerOptions: { maxRetries: 0 } }) };
+  return { running, url: urlOf(running), client: clientOf(running) };
 }
+
+/** A server that takes requests and executes nothing. */
+const startFront = (): Running =>
+  startHoldfast(["serve", "--no-worker"], {
+    DATABASE_URL: scratch.url,
+    PORT: "0",
+    HOLDFAST_CONFIG: "test/fixtures/chat.langgraph.json",
+  });
+
+const urlOf = (running: Running): string => /Ready on (\S+)/.exec(running.out())?.[1] ?? "";
+const clientOf = (running: Running): Client =>
+  new Client({ apiUrl: urlOf(running), callerOptions: { maxRetries: 0 } });
 
 const question = { messages: [{ role: "user", content: "What is kept in PostgreSQL?" }] };
 const MODES = ["messages-tuple", "values"] as const;
@@ -132,18 +145,75 @@ test("a server that stops hands its run over at once, and the attempt does not c
   await b.running.ended;
 }, 60_000);
 
+test("what PostgreSQL and a server lose in one moment is taken back, and numbers mean one event for all", async () => {
+  const front = startFront();
+  await front.says("Ready on ");
+  const client = clientOf(front);
+  const a = await startInstance();
+  const { thread_id: threadId } = await client.threads.create();
+  // Legacy events are numbered without those that only followers of the thread see.
+  const followed = await fetch(`${a.url}/threads/${threadId}/stream/events`, {
+    method: "POST",
+    body: JSON.stringify({ channels: ["messages", "values"] }),
+  });
+  await followed.body?.cancel();
+  const run = await client.runs.create(threadId, "chat", { input: question, streamMode: "messages-tuple" });
+  const frames: Frame[] = [];
+  const watching = (async () => {
+    for await (const frame of client.runs.joinStream(threadId, run.run_id)) frames.push(frame);
+  })();
+  await until(() => tokens(frames) > 5, "tokens to come across instances");
+  a.running.process.kill("SIGKILL");
+  await a.running.ended;
+
+  // As a crash of the database leaves it: the end of the log is gone, with the whole answer so far.
+  const { database } = scratch;
+  await database.query("update holdfast.runs set boot = 'an earlier life' where run_id = $1", [run.run_id]);
+  await database.query(
+    `delete from holdfast.run_events where run_id = $1
+      and seq >= (select min(seq) from holdfast.run_events where run_id = $1 and body like '%tok0%')`,
+    [run.run_id],
+  );
+  const [owner] = await database.query<{ worker_id: string }>(
+    "select worker_id from holdfast.runs where run_id = $1",
+    [run.run_id],
+  );
+  await requeueRuns(database, [owner?.worker_id ?? ""]);
+  // The next owner dies before it can write one event.
+  await claimRuns(database, { workerId: randomUUID(), limit: 1, graphIds: ["chat"], timeoutMs: 60_000 });
+  const b = await startInstance();
+  await watching;
+
+  const numbers = ids(frames);
+  const gaps = numbers.flatMap((id, at) => (at > 0 && id !== (numbers[at - 1] ?? 0) + 1 ? [at] : []));
+  expect(gaps.map((at) => frames[at])).toEqual([
+    { id: expect.any(String) as string, event: "metadata", data: { run_id: run.run_id, attempt: 3 } },
+  ]);
+  const jump = Number(gaps[0]);
+  expect((numbers[jump] ?? 0) - (numbers[jump - 1] ?? 0)).toBeGreaterThan(900_000);
+  const { values } = await b.client.threads.getState<{ messages: { id: string; content: string }[] }>(
+    threadId,
+  );
+  expect(shown(frames)).toEqual(values.messages.map(({ id, content }) => [id, content]));
+  for (const at of [jump - 1, jump, jump + 3, frames.length - 2]) {
+    const lastEventId = frames[at]?.id ?? "";
+    expect(await collect(b.client.runs.joinStream(threadId, run.run_id, { lastEventId }))).toEqual(
+      frames.slice(at + 1),
+    );
+  }
+  for (const { process: child, ended } of [front, b.running]) {
+    child.kill("SIGTERM");
+    await ended;
+  }
+}, 60_000);
+
 test("servers without HTTP and servers without runs share the work", async () => {
   const front = await startInstance();
-  const only = startHoldfast(["serve", "--no-worker"], {
-    DATABASE_URL: scratch.url,
-    PORT: "0",
-    HOLDFAST_CONFIG: "test/fixtures/chat.langgraph.json",
-  });
+  const only = startFront();
   await only.says("Ready on ");
   front.running.process.kill("SIGTERM");
   await front.running.ended;
-  const url = /Ready on (\S+)/.exec(only.out())?.[1] ?? "";
-  const client = new Client({ apiUrl: url, callerOptions: { maxRetries: 0 } });
+  const client = clientOf(only);
   const { thread_id: threadId } = await client.threads.create();
   const run = await client.runs.create(threadId, "chat", { input: question, streamMode: "values" });
   expect(run.status).toBe("pending");

@@ -76,7 +76,7 @@ export async function converse(
   onAccepted: () => void,
 ): Promise<Asked> {
   const { threadId } = question;
-  const sight = new Sight(asker);
+  const sight = new Sight(asker, question.modes);
   const troubles: string[] = [];
   let runId: string | undefined;
   try {

@@ -17,13 +17,20 @@ export class Sight {
   readonly trail: string[] = [];
   readonly #streamed = new Map<string, string>();
   readonly #mayJump: boolean;
+  readonly #hasValues: boolean;
   #values: { messages?: readonly Message[] } | undefined;
   #lastId = -1;
+  /** A crash of the database may have taken what was shown last: the next values tell what is left. */
+  #hasJumped = false;
   #attempt = 0;
 
-  /** @param mayJump numbers may jump where an attempt begins: the database itself has crashed */
-  constructor({ mayJump }: { mayJump: boolean }) {
+  /**
+   * @param mayJump numbers may jump where an attempt begins: the database itself has crashed
+   * @param modes what the client asked for: only where it did, the last values are those of the end
+   */
+  constructor({ mayJump }: { mayJump: boolean }, modes: readonly string[] = ["values"]) {
     this.#mayJump = mayJump;
+    this.#hasValues = modes.includes("values");
   }
 
   get lastId(): number {
@@ -40,7 +47,7 @@ export class Sight {
     else this.#number(id, event);
     if (event === "metadata") this.#begin(data as { attempt?: number });
     else if (event === "messages") this.apply((data as [Message, unknown])[0]);
-    else if (event === "values") this.#values = data as { messages?: readonly Message[] };
+    else if (event === "values") this.#keep(data as { messages?: readonly Message[] });
   }
 
   /**
@@ -68,7 +75,16 @@ export class Sight {
     if (id <= this.#lastId) this.troubles.push(`event ${id} after event ${this.#lastId}`);
     else if (id > this.#lastId + 1 && !(this.#mayJump && event === "metadata"))
       this.troubles.push(`event ${id} follows ${this.#lastId}: some are missing`);
+    this.#hasJumped ||= id > this.#lastId + 1;
     this.#lastId = Math.max(id, this.#lastId);
+  }
+
+  #keep(values: { messages?: readonly Message[] }): void {
+    if (this.#hasValues) this.#values = values;
+    if (!this.#hasJumped) return;
+    this.#hasJumped = false;
+    const held = new Set(values.messages?.map(({ id }) => id));
+    for (const id of this.#streamed.keys()) if (!held.has(id)) this.#streamed.delete(id);
   }
 
   #begin({ attempt = 0 }: { attempt?: number }): void {

@@ -163,7 +163,8 @@ function keysOf(
 async function newestSeq(engine: Engine, threadId: string): Promise<number> {
   const run = await findNewestWatched(engine.database, threadId);
   if (!run) return 0;
-  return threadSeq(run, Math.max(0, await findLastEvent(engine.database, run.run_id)));
+  const { last } = await findLastEvent(engine.database, run.run_id);
+  return threadSeq(run, Math.max(0, last));
 }
 
 /** Ids of the questions that the newest state of an idle thread asks. */
