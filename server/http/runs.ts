@@ -8,6 +8,7 @@ import { cancelMany } from "../runs/cancel-many.ts";
 import { createRun, getRun, listRunsOf } from "../runs/create.ts";
 import type { CreateOptions } from "../runs/create.ts";
 import type { Engine } from "../runs/engine.ts";
+import { legacyBefore } from "../runs/follow.ts";
 import { isPending, isTerminal } from "../runs/run.ts";
 import { checkWebhook } from "../runs/webhook.ts";
 import type { RunRow } from "../storage/runs.ts";
@@ -113,13 +114,18 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   for (const path of [RUN, "/runs/:run"]) {
     app.get(`${path}/stream`, async (context) => {
-      const { cancel_on_disconnect: cancelsOnLeave = false, ...shown } = check(joinQuery, {
+      const {
+        cancel_on_disconnect: cancelsOnLeave = false,
+        checkpoint_id: checkpointId,
+        ...shown
+      } = check(joinQuery, {
         ...context.req.query(),
         stream_mode: context.req.queries("stream_mode"),
         namespace: context.req.queries("namespace"),
       });
       const run = await followed(context, cancelsOnLeave);
-      const after = cursorOf(context.req.header("last-event-id"));
+      const seen = cursorOf(context.req.header("last-event-id"));
+      const after = seen < 0 && checkpointId ? await legacyBefore(engine, run, checkpointId) : seen;
       return streams.stream(context, run, {
         after,
         cancelsOnLeave,

@@ -169,6 +169,8 @@ export const joinQuery = streamQuery.extend({
   cancel_on_disconnect: flag.optional(),
   /** Only events of these modes; all if none is named. */
   stream_mode: mode.optional().transform((value) => (value === undefined ? undefined : [value].flat())),
+  /** Only events after this checkpoint, if it is one of the run's and no last event is named. */
+  checkpoint_id: z.string().optional(),
 });
 
 export const stateAtCheckpoint = z.object({ checkpoint, subgraphs: flag.nullish() });

@@ -228,8 +228,12 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
   }
 }
 
-const hasSubgraphs = ({ is_watched: isWatched, kwargs }: AcceptedRun): boolean =>
-  isWatched || kwargs.stream_subgraphs || tellsOfGraphs(kwargs.stream_mode);
+const hasSubgraphs = (run: AcceptedRun): boolean =>
+  run.kwargs.stream_subgraphs || tellsOfGraphs(run.kwargs.stream_mode) || tellsCheckpoints(run);
+
+// LangGraph's own events would show that something else was asked for as well.
+const tellsCheckpoints = ({ is_watched: isWatched, kwargs: { stream_mode: asked } }: AcceptedRun): boolean =>
+  isWatched || (asked.includes("values") && !asked.includes("events"));
 
 const isOwnChunk = (event: StreamedEvent, runId: string): boolean =>
   event.event === "on_chain_stream" && event.run_id === runId && Array.isArray(event.data.chunk);
@@ -269,8 +273,8 @@ function optionsOf(held: Drive, given: Given): object {
     runId: run.run_id,
     streamMode: graphModes(kwargs.stream_mode, run.is_watched),
     subgraphs: hasSubgraphs(run),
-    // With a version LangGraph tells of each checkpoint before its values.
-    ...(run.is_watched ? { version: "v2" } : {}),
+    // With a version and subgraphs LangGraph tells of each checkpoint before its values.
+    ...(tellsCheckpoints(run) ? { version: "v2" } : {}),
     durability: kwargs.durability,
     signal: controller.signal,
     control,

@@ -7,6 +7,7 @@ import type { Engine } from "./engine.ts";
 import { LineReader } from "./lines.ts";
 import type { Numbered } from "./lines.ts";
 import { PAGE } from "./reader.ts";
+import { isOfRun } from "../storage/checkpoint-rows.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { isTerminal } from "./run.ts";
 import type { Tail } from "./tail.ts";
@@ -62,7 +63,7 @@ export async function* follow(
   }
 }
 
-/** What a run's log holds by now, in batches. */
+/** What a run's log holds by now, in batches, oldest first. */
 export async function* readLog(reader: Engine["reader"], runId: string): AsyncGenerator<Numbered[]> {
   const lines = new LineReader((seq) => reader.find(runId, seq));
   let after = -1;
@@ -86,24 +87,55 @@ export async function* followLegacy(
   run: Pick<RunRow, "run_id" | "is_watched">,
   { after, signal }: { after: number; signal: AbortSignal },
 ): AsyncGenerator<Numbered[]> {
-  let hidden = 0;
-  let last = -1;
+  const numbers = new LegacyNumbers();
   const from = run.is_watched ? -1 : after;
+  let isPlain = !run.is_watched;
   for await (const events of follow(source, run.run_id, { after: from, signal })) {
-    if (hidden === 0 && !run.is_watched && !events.some(isProtocol)) {
-      yield events;
-      continue;
+    isPlain &&= !events.some(isProtocol);
+    const shown = isPlain ? events : numbers.of(events).filter(({ seq }) => seq > after);
+    if (shown.length > 0) yield shown;
+  }
+}
+
+/**
+ * The number of the last event before a checkpoint, as legacy clients count: a stream that goes on behind it tells what
+ * came after. -1 when the checkpoint is not one of the run's, or the run tells no values.
+ */
+export async function legacyBefore(
+  { reader, database }: Pick<Engine, "reader" | "database">,
+  run: Pick<RunRow, "run_id" | "thread_id">,
+  checkpointId: string,
+): Promise<number> {
+  const numbers = new LegacyNumbers();
+  let found: { readonly seq: number; readonly checkpoint: string } | undefined;
+  for await (const events of readLog(reader, run.run_id)) {
+    for (const { seq, entry } of numbers.of(events)) {
+      const checkpoint = "checkpoint" in entry ? entry.checkpoint : undefined;
+      // Ids of checkpoints grow. One whose superstep changed no values is not told of: the one before it is near.
+      if (checkpoint !== undefined && checkpoint <= checkpointId) found = { seq, checkpoint };
     }
+  }
+  if (!found || (found.checkpoint !== checkpointId && !(await isOfRun(database, run, checkpointId))))
+    return -1;
+  return found.seq - 1;
+}
+
+/** Numbers the events of one run for legacy clients, from its first on. */
+class LegacyNumbers {
+  #hidden = 0;
+  #last = -1;
+
+  of(events: readonly Numbered[]): Numbered[] {
     const shown: Numbered[] = [];
     for (const event of events) {
       // Numbers jump where a crash of the database took events: some readers have seen them and others never will.
       // Counted anew from there, the numbers are the same for both.
-      if (event.seq > last + 1) hidden = 0;
-      last = event.seq;
-      if (isProtocol(event)) hidden += 1;
-      else if (event.seq - hidden > after) shown.push({ seq: event.seq - hidden, entry: event.entry });
+      if (event.seq > this.#last + 1) this.#hidden = 0;
+      this.#last = event.seq;
+      if (isProtocol(event)) this.#hidden += 1;
+      else shown.push({ seq: event.seq - this.#hidden, entry: event.entry });
     }
-    if (shown.length > 0) yield shown;
+    return shown;
   }
 }
 

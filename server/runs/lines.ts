@@ -12,12 +12,16 @@ export interface Template {
   readonly suffix: string;
 }
 
+/** A whole JSON document. */
+export interface Whole {
+  readonly event: string;
+  readonly data: string;
+  /** Id of the checkpoint whose state it tells: what comes before this event came before that checkpoint. */
+  readonly checkpoint?: string;
+}
+
 /** What a run tells: a whole JSON document, or the one string that a template lacks, as JSON text. */
-export type Entry = (
-  | { readonly event: string; readonly data: string }
-  | { readonly template: Template; readonly text: string }
-  | Grown
-) & {
+export type Entry = (Whole | { readonly template: Template; readonly text: string } | Grown) & {
   /** When, in milliseconds since 1970, for an event of protocol v2; absent in one for legacy clients. */
   readonly at?: number;
 };
@@ -46,12 +50,13 @@ export const dataOf = (entry: Entry): string =>
   "template" in entry ? entry.template.prefix + entry.text + entry.template.suffix : entry.data;
 
 /** The first event of every attempt. */
-export const metadataOf = (runId: string, attempt: number): { event: string; data: string } => ({
+export const metadataOf = (runId: string, attempt: number): Whole => ({
   event: "metadata",
   data: JSON.stringify({ run_id: runId, attempt }),
 });
 
-export const wholeLine = ({ event, data }: { event: string; data: string }): string => `e\t${event}\t${data}`;
+export const wholeLine = ({ event, data, checkpoint }: Whole): string =>
+  `e\t${event}\t${data}${checkpoint === undefined ? "" : `\t${checkpoint}`}`;
 
 /** Writes the lines of one attempt of a run. */
 export class LineWriter {
@@ -111,7 +116,7 @@ export class LineReader {
 
   async #entryOf(seq: number, line: string): Promise<Entry> {
     const [kind = "", first = "", second = "", third = "", fourth = ""] = line.split("\t");
-    if (kind === "e") return { event: first, data: second };
+    if (kind === "e") return { event: first, data: second, ...(third && { checkpoint: third }) };
     if (kind === "D" || kind === "G") {
       const template = this.#templates.get(seq) ?? { event: first, prefix: second, suffix: third };
       this.#templates.set(seq, template);

@@ -4,7 +4,7 @@
 import { isMessage } from "../privacy/envelopes.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle.ts";
-import type { Entry, Template } from "./lines.ts";
+import type { Entry, Template, Whole } from "./lines.ts";
 import { Partials } from "./partials.ts";
 import { partsOf, toWireJson } from "./wire-json.ts";
 
@@ -53,6 +53,8 @@ export class Projection {
   readonly #lifecycle: Lifecycle | undefined;
   /** Metadata of a message comes as the same object with each of its tokens. */
   readonly #metadata = new WeakMap<object, string>();
+  /** The checkpoint whose values come next. */
+  #checkpoint: string | undefined;
   readonly #templates = new Map<string, { rest: string; metadata: string; template: Template }>();
 
   /** @param hasSubgraphs whether clients asked for what subgraphs tell */
@@ -67,7 +69,11 @@ export class Projection {
   entriesOf(given: Chunk): readonly Entry[] {
     const graphs = this.#lifecycle?.entriesOf(given) ?? [];
     const chunk = this.#hasSubgraphs ? given : rooted(given);
-    if (!chunk || isEnvelope(chunk)) return graphs;
+    if (isEnvelope(given)) {
+      if (given.namespace.length === 0) this.#checkpoint = given.payload.id;
+      return graphs;
+    }
+    if (!chunk) return graphs;
     const entry = this.#entryOf(chunk);
     const partials = this.#partials ? partialsOf(this.#partials, chunk) : [];
     const own = entry ? [entry, ...partials] : partials;
@@ -84,8 +90,15 @@ export class Projection {
     if (!this.#asked.has(client)) return undefined;
     const event = [chunk.mode, ...chunk.namespace].join("|");
     if (chunk.mode === "messages") return this.#token(event, chunk.payload) ?? whole(event, chunk.payload);
+    if (chunk.mode === "values" && chunk.namespace.length === 0) return this.#values(chunk.payload);
     const isInternal = ["debug", "checkpoints", "events"].includes(chunk.mode);
     return whole(event, isInternal ? withoutInternals(chunk) : chunk.payload);
+  }
+
+  #values(payload: unknown): Entry {
+    const checkpoint = this.#checkpoint;
+    this.#checkpoint = undefined;
+    return { ...whole("values", payload), ...(checkpoint === undefined ? {} : { checkpoint }) };
   }
 
   /** A message whose content is text: only that text differs from one token to the next. */
@@ -114,7 +127,7 @@ function partialsOf(partials: Partials, { mode, namespace, payload }: Chunk): En
   return mode === "values" && namespace.length === 0 ? partials.values(payload) : [];
 }
 
-const whole = (event: string, payload: unknown): Entry => ({ event, data: toWireJson(payload) });
+const whole = (event: string, payload: unknown): Whole => ({ event, data: toWireJson(payload) });
 
 /** Whether this chunk says that the graph stopped at an interrupt. */
 export function isInterrupt({ mode, namespace, payload }: Chunk): boolean {
@@ -133,9 +146,11 @@ function rooted(chunk: Chunk): Chunk | undefined {
   return chunk.mode === "custom" ? { ...chunk, namespace: [] } : undefined;
 }
 
-// LangGraph tells a checkpoint's id before its values when protocol v2 is to be told; the mode has all of it.
-const isEnvelope = ({ mode, payload }: Chunk): boolean =>
-  mode === "checkpoints" && typeof payload === "object" && payload !== null && !("values" in payload);
+// LangGraph tells a checkpoint's id before its values, if asked to; the mode has all of it.
+function isEnvelope(chunk: Chunk): chunk is Chunk & { payload: { id: string } } {
+  const { mode, payload } = chunk;
+  return mode === "checkpoints" && typeof payload === "object" && payload !== null && !("values" in payload);
+}
 
 /** Whether a chunk is marked as not to be seen by clients. */
 export function isHidden({ mode, payload }: Chunk): boolean {

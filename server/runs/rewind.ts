@@ -66,16 +66,20 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     if (shown) await remove(id, shown.event);
     await recording.append({ event: shown?.event ?? "messages", data: JSON.stringify([message, {}]) });
   }
+  const point: unknown = newest.seen.config.configurable?.["checkpoint_id"];
   // Clients may have seen the beginning of an answer that the log does not know any more: only the whole state, which
   // takes it away without naming it, helps them.
   if (asked.includes("values") || (told.hasJumped && asked.includes("messages-tuple")))
-    await recording.append({ event: "values", data: JSON.stringify(newest.values) });
+    await recording.append({
+      event: "values",
+      data: JSON.stringify(newest.values),
+      ...(typeof point === "string" ? { checkpoint: point } : {}),
+    });
   // Before its first checkpoint the run has told nothing that could be missed.
   if (first !== undefined) {
-    const { values, config, parentConfig, metadata } = newest.seen;
+    const { values, parentConfig, metadata } = newest.seen;
     const { step, source } = { ...metadata };
     const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
-    const point: unknown = config.configurable?.["checkpoint_id"];
     const envelope = { id: point, ...(parent ? { parent_id: parent } : {}), step, source };
     const lost = [...told.begun].filter((id) => !kept.has(id));
     for (const entry of protocol?.snapshot(values, envelope, lost) ?? []) await recording.append(entry);

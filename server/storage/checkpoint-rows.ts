@@ -153,6 +153,19 @@ export const listPendingSendRows = (
 ): Promise<{ checkpoint_id: string; type: string; blob: Uint8Array }[]> =>
   on.query(listPendingSends, [key.threadId, key.namespace, key.checkpointIds, key.channel]);
 
+const isOwn = `/* isOfRun */
+select from public.checkpoints
+ where thread_id = $1 and checkpoint_ns = '' and checkpoint_id = $2 and metadata ->> 'run_id' = $3`;
+
+/** Whether this run made the checkpoint of the thread's own graph. */
+export async function isOfRun(
+  on: Queryable,
+  run: { thread_id: string; run_id: string },
+  checkpointId: string,
+): Promise<boolean> {
+  return (await on.query(isOwn, [run.thread_id, checkpointId, run.run_id])).length > 0;
+}
+
 /** Whether the newest checkpoint of the thread's own graph was made by this run. */
 export async function isNewestOfRun(on: Queryable, threadId: string, runId: string): Promise<boolean> {
   const [row] = await on.query<{ is_own: boolean | null }>(findNewestOwner, [threadId, runId]);

@@ -8,7 +8,18 @@ interface Row {
   readonly seq: number;
   readonly body: string;
 }
-type Plain = readonly [seq: number, event: string, data: string, at: number | undefined];
+type Plain = readonly [
+  seq: number,
+  event: string,
+  data: string,
+  at: number | undefined,
+  checkpoint: string | undefined,
+];
+
+const plainOf = (seq: number, entry: Entry): Plain => {
+  const checkpoint = "checkpoint" in entry ? entry.checkpoint : undefined;
+  return [seq, nameOf(entry), dataOf(entry), entry.at, checkpoint];
+};
 
 // Everything a JSON string can hold: control characters, the log's own dividers, halves of surrogate pairs.
 const text = fc.oneof(
@@ -37,6 +48,7 @@ const attempt: fc.Arbitrary<Entry[]> = fc
     fc.array(
       fc.oneof(
         fc.record({ event, data: json }),
+        fc.record({ event, data: json, checkpoint: fc.uuid() }),
         fc.record({ template: fc.constantFrom(...templates), text: text.map((one) => JSON.stringify(one)) }),
       ),
       { minLength: 1, maxLength: 20 },
@@ -100,7 +112,7 @@ const logOf = (entriesOf: fc.Arbitrary<Entry[]>): fc.Arbitrary<{ rows: Row[]; wr
         };
         next += gap;
         for (const entry of entries) {
-          written.push([next, nameOf(entry), dataOf(entry), entry.at]);
+          written.push(plainOf(next, entry));
           lines.push(writer.line({ seq: next, entry }));
           next += 1;
           if (cuts.next().value) flush();
@@ -118,8 +130,7 @@ async function readFrom(rows: readonly Row[], start: number): Promise<{ read: Pl
   });
   const read: Plain[] = [];
   for (const { seq, body } of rows.slice(start)) {
-    for (const { seq: number, entry } of await reader.read(seq, body))
-      read.push([number, nameOf(entry), dataOf(entry), entry.at]);
+    for (const { seq: number, entry } of await reader.read(seq, body)) read.push(plainOf(number, entry));
   }
   return { read, lookups };
 }
@@ -171,7 +182,9 @@ test("each event is one line, without the dividers in its parts", () => {
         const bare = line.replace(/^@\d+\t/, "");
         expect(bare === line).toBe(entry.at === undefined);
         const parts = bare.split("\t").length;
-        expect(parts).toBe(/^[DG]\t/.test(bare) ? 5 : bare.startsWith("e\t") ? 3 : 2);
+        expect(parts).toBe(
+          /^[DG]\t/.test(bare) ? 5 : bare.startsWith("e\t") ? ("checkpoint" in entry ? 4 : 3) : 2,
+        );
       }
     }),
   );

@@ -82,16 +82,26 @@ test("a run whose server is killed goes on elsewhere, and a stream from there is
     { run_id: run.run_id, attempt: 1 },
     { run_id: run.run_id, attempt: 2 },
   ]);
-  const { values } = await b.client.threads.getState<{ messages: { id: string; content: string }[] }>(
+  const { values: final } = await b.client.threads.getState<{ messages: { id: string; content: string }[] }>(
     threadId,
   );
-  expect(values.messages).toHaveLength(2);
-  expect(shown(frames)).toEqual(values.messages.map(({ id, content }) => [id, content]));
+  expect(final.messages).toHaveLength(2);
+  expect(shown(frames)).toEqual(final.messages.map(({ id, content }) => [id, content]));
   expect((await b.client.runs.get(threadId, run.run_id)).status).toBe("success");
 
   await a.running.ended;
   const again = await collect(b.client.runs.joinStream(threadId, run.run_id));
   expect(again).toEqual(frames);
+  // Who shows the state that the second attempt began with needs nothing of the first.
+  const [, , before] = await b.client.threads.getHistory(threadId);
+  expect(before).toMatchObject({ next: ["generate"] });
+  const behind = { lastEventId: "-1", checkpointId: before?.checkpoint.checkpoint_id ?? "" };
+  const second = frames.findLastIndex(({ event }) => event === "metadata");
+  const values = frames.flatMap(({ event }, at) => (event === "values" && at > second ? [at] : []));
+  // The server tells that state, then the graph when it goes on.
+  expect(await collect(b.client.runs.joinStream(threadId, run.run_id, behind))).toEqual(
+    frames.slice(values[1]),
+  );
   b.running.process.kill("SIGTERM");
   expect((await b.running.ended).code).toBe(0);
 }, 60_000);

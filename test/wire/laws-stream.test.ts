@@ -150,6 +150,58 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/laws.langgraph.json" }, (cluster) 
     expect(unnamed(live)).toEqual(unnamed(ours));
   });
 
+  test("a stream behind a checkpoint of the run holds what came after it, behind any other the whole run", async () => {
+    const { runs, threads } = cluster.client;
+    const threadId = await cluster.newThread();
+    const earlier = await collect(runs.stream(threadId, "deep", { input: {} }));
+    const options = { input: { depth: "again" }, streamMode: ["updates" as const, "values" as const] };
+    const frames = await collect(runs.stream(threadId, "deep", options));
+    const behind = (
+      checkpointId: string,
+      more: { runId?: string; lastEventId?: string } = {},
+    ): Promise<Frame[]> =>
+      collect(
+        runs.joinStream(threadId, more.runId ?? runOf(frames), {
+          lastEventId: more.lastEventId ?? "-1",
+          checkpointId,
+        }),
+      );
+    const history = await threads.getHistory(threadId, { limit: 100 });
+    const own = history.filter(({ metadata }) => metadata?.["run_id"] === runOf(frames));
+    const steps = own.map(({ metadata }) => Number(metadata?.["step"]));
+    expect(steps.length).toBeGreaterThan(2);
+    // Its first two supersteps take the input in: no node of the graph has told of them.
+    const begun = Math.min(...steps) + 1;
+    for (const { checkpoint, values, metadata } of own) {
+      const shown = await behind(checkpoint.checkpoint_id ?? "");
+      expect(frames.slice(-shown.length)).toEqual(shown);
+      // The checkpoint that took the input in is before all that is told.
+      const isFirst = metadata?.["source"] === "input";
+      expect(shown[0]).toMatchObject(isFirst ? { event: "metadata" } : { event: "values", data: values });
+      const later = steps.filter((step) => step > Math.max(begun, Number(metadata?.["step"])));
+      expect(shown.filter(({ event }) => event === "updates")).toHaveLength(later.length);
+    }
+    const head = own[0]?.checkpoint.checkpoint_id ?? "";
+    expect(await behind(head)).toHaveLength(1);
+    expect(await behind(head, { lastEventId: "1" })).toEqual(frames.slice(2));
+    const before = history.find(({ metadata }) => metadata?.["run_id"] === runOf(earlier));
+    for (const other of [before?.checkpoint.checkpoint_id ?? "", randomUUID(), "none", ""])
+      expect(await behind(other)).toEqual(frames);
+    expect(await behind(head, { runId: runOf(earlier) })).toEqual(earlier);
+  });
+
+  test("a checkpoint whose superstep changed nothing stands behind the values before it", async () => {
+    const { runs, threads } = cluster.client;
+    const threadId = await cluster.newThread();
+    const options = { input: { count: 3 }, streamMode: ["updates" as const, "values" as const] };
+    const frames = await collect(runs.stream(threadId, "unchanging", options));
+    expect(eventsOf(frames)).toEqual(["metadata", "values", "updates"]);
+    const [head] = await threads.getHistory(threadId);
+    const join = { lastEventId: "-1", checkpointId: head?.checkpoint.checkpoint_id ?? "" };
+    expect(await collect(runs.joinStream(threadId, runOf(frames), join))).toEqual(frames.slice(1));
+    expect(await collect(runs.joinStream(null, runOf(frames), join))).toEqual(frames.slice(1));
+  });
+
   test("an interrupt shows as __interrupt__ in values and updates", async () => {
     const threadId = await cluster.newThread();
     const options = { input: { count: 1 }, streamMode: ["updates" as const, "values" as const] };
