@@ -6,6 +6,7 @@ const benches: Record<string, () => Promise<(args: string[]) => Promise<void>>> 
   checkpoints: async () => (await import("./checkpoints.ts")).checkpoints,
   api: async () => (await import("./api.ts")).api,
   retrieval: async () => (await import("./retrieval.ts")).retrieval,
+  redaction: async () => (await import("./redaction.ts")).redaction,
 };
 
 const [name = "", ...args] = process.argv.slice(2);

@@ -5,13 +5,14 @@ import type { LangGraphRunnableConfig } from "@langchain/langgraph";
 import { servicesOf, streamAnswer } from "../server/index.ts";
 import type { Passage } from "../server/index.ts";
 import { promptOf } from "./prompt.ts";
+import { redacted } from "./redact.ts";
 import type { Citation, Turn, Update } from "./state.ts";
 
 export async function generate(state: Turn, config: LangGraphRunnableConfig): Promise<Update> {
   const { model, maxOutputTokens, modelTimeoutMs } = servicesOf(config).settings;
   const { messages, passages, budget } = state;
   const prompt = promptOf(messages.slice(budget?.dropped_messages ?? 0), passages);
-  const answer = await streamAnswer(
+  const raw = await streamAnswer(
     async (signal) => {
       // The completions class, because ChatOpenAI moves some model names to the Responses API by itself.
       const chat = new ChatOpenAICompletions({
@@ -30,6 +31,8 @@ export async function generate(state: Turn, config: LangGraphRunnableConfig): Pr
     },
     { silenceMs: modelTimeoutMs, signal: config.signal },
   );
+  // Before it is state: whatever leaves this node is kept.
+  const answer = redacted(raw, config);
   return { messages: [answer], citations: citationsOf(answer.text, passages) };
 }
 

@@ -243,6 +243,16 @@ export const settings = {
     schema: commaSeparated,
     help: "Networks (CIDR), addresses and host names (*.example.com too) that webhooks may reach although they are not public, separated by commas.",
   }),
+  privacyNames: setting({
+    env: "HOLDFAST_PRIVACY_NAMES",
+    schema: flag.prefault("off"),
+    help: "on: names of people are redacted too, as far as a list of names finds them. E-mail addresses, numbers and secrets are redacted without it (docs/privacy.md).",
+  }),
+  privacyIndex: setting({
+    env: "HOLDFAST_PRIVACY_INDEX",
+    schema: flag.prefault("on"),
+    help: "on: documents are redacted before they are indexed. off: passages hold what the documents say, and models are shown it.",
+  }),
   logLevel: setting({
     env: "HOLDFAST_LOG_LEVEL",
     schema: z.enum(["debug", "info", "warn", "error"], "must be debug, info, warn or error").default("info"),

@@ -320,6 +320,18 @@ export class WebhookRefused extends AppError {
   readonly status = 422;
 }
 
+/** A name that things are found by, and that must not be changed, holds what must not be kept. */
+export class PersonalIdentifier extends AppError {
+  readonly code = "pii_in_identifier";
+  readonly status = 422;
+  /** @param what the name of the field */
+  constructor(what: string, kinds: readonly string[]) {
+    super(
+      `${what} holds what looks like personal data or a secret (${[...new Set(kinds)].join(", ")}) and cannot be redacted, because things are found by it. Use an id that says nothing.`,
+    );
+  }
+}
+
 /** A label of a store's namespace that is empty or holds a dot. */
 export class StoreNamespaceInvalid extends AppError {
   readonly code = "store_namespace_invalid";

@@ -50,6 +50,7 @@ import { openDatabase } from "./storage/open.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
 import { wakeStoreQueues } from "./storage/store-queue.ts";
+import { openPrivacy } from "./privacy/guard.ts";
 import { openLog } from "./telemetry/log.ts";
 
 export interface ServerOptions {
@@ -110,6 +111,8 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   });
   const isEmpty = model === "offline" ? "; vectors of the offline model carry no meaning" : "";
   if (embedder) say(`Store: searched by meaning with ${embedder.name}${isEmpty}`);
+  const privacy = openPrivacy({ ...options.graphs.privacy, names: config.privacyNames });
+  say(`Privacy: ${privacy.describe()}`);
   const own = await seedAssistants(database, graphIds, config.assistantSeeds ?? {}, say);
   const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;
   if (!hasSessions) say("No DATABASE_DIRECT_URL behind the pooler: runs of a server that dies wait 15 s.");
@@ -152,6 +155,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     embedder,
     storeTtl: options.graphs.storeTtl,
     egress,
+    privacy,
     stopping: stopping.signal,
     poke: () => worker.poke(),
     freed: () => worker.freed(),

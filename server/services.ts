@@ -29,6 +29,8 @@ export interface Services {
   /** Best passages first; none if nothing matches. */
   readonly search: (query: string, options: SearchOptions) => Promise<Passage[]>;
   readonly settings: GraphSettings;
+  /** What of a text may be kept, as the operator has set it for this graph; absent without the server. */
+  readonly redact?: (text: string) => string;
 }
 
 /** The key in `config.configurable`. */

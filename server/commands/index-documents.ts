@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Config } from "../config.ts";
+import { Redactor } from "../privacy/redact.ts";
 import { ingest } from "../retrieval/ingest.ts";
 import type { Progress } from "../retrieval/ingest.ts";
 import type { Database } from "../storage/database.ts";
@@ -23,6 +24,7 @@ export async function indexDocuments(
     const result = await ingest(database, defaultScope, {
       collection,
       paths,
+      redact: redactionOf(config),
       ...(onProgress ? { onProgress } : {}),
     });
     say(json ? JSON.stringify({ collection, ...result }) : summary(collection, result));
@@ -46,9 +48,21 @@ export function indexSamples(
     if (!isOurs || !existsSync(docs)) return;
     const { collection } = config;
     const onProgress = progressPrinter(options.say);
-    const result = await ingest(database, defaultScope, { collection, paths: [docs], onProgress });
+    const result = await ingest(database, defaultScope, {
+      collection,
+      paths: [docs],
+      redact: redactionOf(config),
+      onProgress,
+    });
     options.say(summary(collection, result));
   };
+}
+
+/** Own rules of langgraph.json belong to its graphs: an index is made without them. */
+function redactionOf({ privacyIndex, privacyNames }: Config): ((text: string) => string) | undefined {
+  if (!privacyIndex) return undefined;
+  const redactor = new Redactor({ names: privacyNames });
+  return (text) => redactor.redact(text);
 }
 
 function summary(collection: string, result: Awaited<ReturnType<typeof ingest>>): string {

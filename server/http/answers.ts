@@ -206,6 +206,11 @@ export const Info = z.strictObject({
   version: z.string(),
   langgraph_js_version: z.string(),
   context: z.literal("js"),
+  privacy: z.strictObject({
+    mode: z.enum(["redact", "off"]),
+    graphs: z.record(z.string(), z.enum(["redact", "off"])),
+    names: z.boolean(),
+  }),
   flags: z.record(z.string(), z.boolean()),
 });
 

@@ -75,7 +75,7 @@ function served(engine: Engine, options: AppOptions): Hono<Bindings>[] {
   const { http } = options;
   return [
     probeRoutes(engine),
-    ...(http.disable_meta ? [] : [metaRoutes(options)]),
+    ...(http.disable_meta ? [] : [metaRoutes(engine, options)]),
     ...(http.disable_assistants ? [] : [assistantRoutes(engine)]),
     ...(http.disable_threads ? [] : [threadRoutes(engine), threadSearchRoutes(engine), pruneRoutes(engine)]),
     ...(http.disable_runs

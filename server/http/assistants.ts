@@ -31,7 +31,8 @@ import {
   versionList,
 } from "./assistant-schemas.ts";
 import { authorize, guardAssistant, ownIdsOf } from "./auth.ts";
-import { readBody, refuseUnstorable } from "./ingress.ts";
+import { readForAssistant, readGuarded } from "./door.ts";
+import { refuseUnstorable } from "./ingress.ts";
 import { announcePage, nextOf, selectKeys } from "./pages.ts";
 import { check } from "./schemas.ts";
 import type { Bindings } from "./sse.ts";
@@ -42,7 +43,7 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   const app = new Hono<Bindings>();
 
   app.post("/assistants", async (context) => {
-    const given = check(assistantCreate, await readBody(context));
+    const given = check(assistantCreate, await readForAssistant(engine, context));
     const assistantId = given.assistant_id ?? uuidv7();
     const asked = { if_exists: "raise", metadata: undefined, ...given, assistant_id: assistantId };
     const { filter, value } = await authorize(context, "assistants", "create", asked);
@@ -58,7 +59,7 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.post("/assistants/search", async (context) => {
-    const query = check(assistantSearch, await readBody(context));
+    const query = check(assistantSearch, await readGuarded(engine, context));
     const { limit, offset, sort_by: by, sort_order: order, select } = query;
     const filter = await seenBy(context, query, { limit, offset });
     const total = await countAssistants(engine.database, filter);
@@ -74,7 +75,7 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.post("/assistants/count", async (context) => {
-    const query = check(assistantFilter, await readBody(context));
+    const query = check(assistantFilter, await readGuarded(engine, context));
     const filter = await seenBy(context, query, { limit: 0, offset: 0 });
     return context.json(await countAssistants(engine.database, filter));
   });
@@ -85,7 +86,7 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.patch(ONE, async (context) => {
-    const given = check(assistantChange, await readBody(context));
+    const given = check(assistantChange, await readForAssistant(engine, context));
     const named = idOf(context);
     const asked = { metadata: undefined, ...given };
     const { metadata } = await guardAssistant({ engine, context }, "update", named, asked);
@@ -103,7 +104,7 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.post(`${ONE}/versions`, async (context) => {
-    const { metadata, ...page } = check(versionList, await readBody(context));
+    const { metadata, ...page } = check(versionList, await readGuarded(engine, context));
     refuseUnstorable("metadata", metadata);
     const versions = await versionsOf(engine, await readable(context), {
       ...page,
@@ -113,7 +114,7 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.post(`${ONE}/latest`, async (context) => {
-    const { version } = check(latestBody, await readBody(context));
+    const { version } = check(latestBody, await readGuarded(engine, context));
     await guardAssistant({ engine, context }, "update", idOf(context), { version });
     return context.json(toAssistant(await setLatest(engine, idOf(context), version)));
   });

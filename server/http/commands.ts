@@ -115,7 +115,7 @@ function originOf(engine: Engine, { id }: Command, { threadId, text, context, id
     // Whatever a handler may look at is there, as in a request over REST.
     const whole = check(runCreate, asked);
     const { request, runId, by } = await permitRun({ engine, context }, threadId, whole);
-    return { request, options: { runId, by }, idemKey: keyOf(threadId, idemKey, by) };
+    return { request, options: { runId, by }, idemKey: keyOf(engine, threadId, idemKey, by) };
   };
   return { threadId, id, text, permit };
 }

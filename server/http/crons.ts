@@ -15,7 +15,8 @@ import { checkWebhook } from "../runs/webhook.ts";
 import { metadataOf } from "../storage/auth-filter.ts";
 import { countCrons, listCrons } from "../storage/crons.ts";
 import type { CronFilter, CronRow } from "../storage/crons.ts";
-import { readBody, refuseUnstorable } from "./ingress.ts";
+import { readForAssistant, readGuarded } from "./door.ts";
+import { refuseUnstorable } from "./ingress.ts";
 import { permitRun } from "./run-access.ts";
 import { check, checkId, runCreate, uuid } from "./schemas.ts";
 import type { Bindings } from "./sse.ts";
@@ -81,7 +82,7 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
   );
 
   app.post("/runs/crons/search", async (context) => {
-    const query = check(cronSearch, await readBody(context));
+    const query = check(cronSearch, await readGuarded(engine, context));
     const { limit, offset, sort_by: by, sort_order: order, select } = query;
     const filter = await seenBy(context, query, { limit, offset });
     const total = await countCrons(engine.database, filter);
@@ -98,12 +99,15 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
   });
 
   app.post("/runs/crons/count", async (context) => {
-    const filter = await seenBy(context, check(cronFilter, await readBody(context)), { limit: 0, offset: 0 });
+    const filter = await seenBy(context, check(cronFilter, await readGuarded(engine, context)), {
+      limit: 0,
+      offset: 0,
+    });
     return context.json(await countCrons(engine.database, filter));
   });
 
   app.patch("/runs/crons/:cron", async (context) => {
-    const body = await readBody(context);
+    const body = await readForAssistant(engine, context);
     const change = check(cronChange, body);
     const cronId = idOf(context);
     const fields = fieldsOf(egress, body, change);
@@ -125,7 +129,7 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
   });
 
   async function create(context: Context, threadId: string | null): Promise<Response> {
-    const body = await readBody(context);
+    const body = await readForAssistant(engine, context);
     const given = check(cronCreate, body);
     const { assistant_id: assistantId, schedule, end_time: endTime } = given;
     const fields = fieldsOf(egress, body, given);

@@ -22,7 +22,10 @@ export function probeRoutes(engine: Engine): Hono<Bindings> {
 }
 
 /** For clients, under the official paths. */
-export function metaRoutes(about: { version: string; langgraphVersion: string }): Hono<Bindings> {
+export function metaRoutes(
+  { privacy }: Pick<Engine, "privacy">,
+  about: { version: string; langgraphVersion: string },
+): Hono<Bindings> {
   const app = new Hono<Bindings>();
   app.get("/ok", (context) => context.json({ ok: true }));
   app.get("/info", (context) =>
@@ -30,6 +33,7 @@ export function metaRoutes(about: { version: string; langgraphVersion: string })
       version: about.version,
       langgraph_js_version: about.langgraphVersion,
       context: "js",
+      privacy: privacy.policy,
       flags: {
         assistants: true,
         crons: true,

@@ -10,6 +10,7 @@ import type { Engine } from "../runs/engine.ts";
 import { findThread } from "../storage/threads.ts";
 import { authorize, callerOf, guardAssistantOfRun, requireThread } from "./auth.ts";
 import type { Asker } from "./auth.ts";
+import { refuseIdentifier } from "./door.ts";
 import { refuseUnstorable } from "./ingress.ts";
 import { check, runCreate } from "./schemas.ts";
 
@@ -88,8 +89,14 @@ async function guardOthers(
 }
 
 /** What the key of a request is kept under: the same key of somebody else is another one. */
-export function keyOf(threadId: string, key: string | undefined, by: RunBy | undefined): string | undefined {
+export function keyOf(
+  { privacy }: Pick<Engine, "privacy">,
+  threadId: string,
+  key: string | undefined,
+  by: RunBy | undefined,
+): string | undefined {
   if (!key) return undefined;
+  refuseIdentifier(privacy.of(), "Idempotency-Key", key);
   if (key.length > MAX_KEY)
     throw new InputInvalid(`Idempotency-Key has more than ${MAX_KEY} characters. Use a UUID.`);
   const whose = by ? ` ${createHash("sha256").update(by.auth.user.identity).digest("hex")}` : "";

@@ -13,7 +13,8 @@ import { isPending, isTerminal } from "../runs/run.ts";
 import { checkWebhook } from "../runs/webhook.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { authorize, guardRun, guardThread } from "./auth.ts";
-import { readBody, refuseUnstorable } from "./ingress.ts";
+import { readForAssistant, readGuarded } from "./door.ts";
+import { refuseUnstorable } from "./ingress.ts";
 import { queryOf, selectKeys } from "./pages.ts";
 import { keyOf, permitRun } from "./run-access.ts";
 import type { PermittedRun } from "./run-access.ts";
@@ -56,7 +57,7 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
   }
 
   app.post("/runs/batch", async (context) => {
-    const requests = bodiesOf(await readBody(context));
+    const requests = bodiesOf(await readForAssistant(engine, context));
     const permitted: PermittedRun<(typeof requests)[number]>[] = [];
     for (const request of requests) permitted.push(await permitRun({ engine, context }, undefined, request));
     for (const { request } of permitted) if (request.webhook) checkWebhook(engine.egress, request.webhook);
@@ -70,7 +71,7 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   app.post("/runs/cancel", async (context) => {
     const { action } = check(cancelQuery, context.req.query());
-    const selection = check(cancelManyBody, await readBody(context));
+    const selection = check(cancelManyBody, await readGuarded(engine, context));
     const { thread_id: threadId, run_ids: runIds, status } = selection;
     const asked = { thread_id: threadId, action, metadata: { run_ids: runIds, status } };
     const { filter } = await authorize(context, "threads", "update", asked);
@@ -145,13 +146,13 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
   ): Promise<{ run: RunRow; isStateless: boolean; cancelsOnLeave: boolean }> {
     const given = context.req.param("thread");
     const threadId = given === undefined ? uuidv7() : checkId("thread", given);
-    const asked = check(runCreate, await readBody(context));
+    const asked = check(runCreate, await readForAssistant(engine, context));
     const { runId, request, by } = await permitRun({ engine, context }, given && threadId, asked);
     if (request.webhook) checkWebhook(engine.egress, request.webhook);
     const isStateless = given === undefined;
     const options: CreateOptions = {
       isStateless,
-      idemKey: keyOf(given ?? "stateless", context.req.header("idempotency-key"), by),
+      idemKey: keyOf(engine, given ?? "stateless", context.req.header("idempotency-key"), by),
       runId,
       by,
     };

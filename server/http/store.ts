@@ -11,6 +11,7 @@ import { listNamespaces } from "../storage/store-namespaces.ts";
 import type { NamespaceMatch } from "../storage/store-namespaces.ts";
 import { findItems, searchItems, writeItems } from "../storage/store.ts";
 import { authorize } from "./auth.ts";
+import { refuseIdentifier } from "./door.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { check } from "./schemas.ts";
 import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "./store-schemas.ts";
@@ -20,11 +21,16 @@ export function storeRoutes({
   database,
   embedder,
   storeTtl,
-}: Pick<Engine, "database" | "embedder" | "storeTtl">): Hono<Bindings> {
+  privacy,
+}: Pick<Engine, "database" | "embedder" | "storeTtl" | "privacy">): Hono<Bindings> {
   const app = new Hono<Bindings>();
+  const guard = privacy.of();
 
   app.put("/store/items", async (context) => {
-    const { namespace, key, value, ttl, index } = check(itemPut, await readBody(context));
+    const { namespace, key, ttl, index, ...given } = check(itemPut, await readBody(context));
+    for (const label of namespace) refuseIdentifier(guard, "namespace", label);
+    refuseIdentifier(guard, "key", key);
+    const value = guard.value(given.value);
     const asked = await authorize(context, "store", "put", { namespace, key, value });
     refuseUnstorable("value", asked.value.value);
     await write({ ...asked.value, ttlMinutes: ttl ?? storeTtl.minutes, index }, asked.filter);
@@ -58,7 +64,7 @@ export function storeRoutes({
       offset,
       query,
       ...body
-    } = check(itemSearch, await readBody(context));
+    } = check(itemSearch, guard.value(await readBody(context)));
     const page = { limit, offset };
     const asked = await authorize(context, "store", "search", { namespace, filter, query, ...page });
     refuseUnstorable("filter", asked.value.filter);

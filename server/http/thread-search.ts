@@ -5,7 +5,8 @@ import type { Engine } from "../runs/engine.ts";
 import { countFound, searchThreads } from "../runs/thread-view.ts";
 import type { ThreadFilter } from "../storage/thread-search.ts";
 import { authorize } from "./auth.ts";
-import { readBody, refuseUnstorable } from "./ingress.ts";
+import { readGuarded } from "./door.ts";
+import { refuseUnstorable } from "./ingress.ts";
 import { announcePage, selectKeys } from "./pages.ts";
 import { check } from "./schemas.ts";
 import { extract, toThread } from "./thread-parts.ts";
@@ -16,7 +17,7 @@ export function threadSearchRoutes(engine: Engine): Hono<Bindings> {
   const app = new Hono<Bindings>();
 
   app.post("/threads/search", async (context) => {
-    const query = check(threadSearch, await readBody(context));
+    const query = check(threadSearch, await readGuarded(engine, context));
     const { limit, offset, select, extract: paths } = query;
     const isWanted = (part: string): boolean => select?.includes(part) ?? true;
     const { filter: auth } = await authorize(context, "threads", "search", askedIn(query, limit, offset));
@@ -39,7 +40,7 @@ export function threadSearchRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.post("/threads/count", async (context) => {
-    const query = check(threadFilter, await readBody(context));
+    const query = check(threadFilter, await readGuarded(engine, context));
     const { filter: auth } = await authorize(context, "threads", "search", askedIn(query, 0, 0));
     return context.json(await countFound(engine, { ...filterOf(query), auth }));
   });

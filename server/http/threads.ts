@@ -12,6 +12,7 @@ import { changeThread, copyThread, createThread } from "../runs/threads.ts";
 import { metadataOf } from "../storage/auth-filter.ts";
 import { ttlOf } from "../storage/expiry.ts";
 import { authorize, callerOf, guardThread, requireThread } from "./auth.ts";
+import { readGuarded } from "./door.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { queryOf } from "./pages.ts";
 import { check, checkId, stateUpdate } from "./schemas.ts";
@@ -34,7 +35,10 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
   app.post("/threads", async (context) => {
     const body = check(threadCreate, await readBody(context));
     const threadId = body.thread_id ?? uuidv7();
-    const { metadata, if_exists: ifExists } = body;
+    const { if_exists: ifExists } = body;
+    // What supersteps write is looked at where it is stored, as what nodes write.
+    const graphId: unknown = body.metadata?.["graph_id"];
+    const metadata = engine.privacy.of(String(graphId)).value(body.metadata);
     const asked = { thread_id: threadId, metadata, if_exists: ifExists ?? "raise" };
     const { filter, value } = await authorize(context, "threads", "create", asked);
     refuseUnstorable("metadata", value.metadata);
@@ -61,7 +65,7 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
 
   app.patch("/threads/:thread", async (context) => {
     const threadId = idOf(context);
-    const { metadata, ttl } = check(threadPatch, await readBody(context));
+    const { metadata, ttl } = check(threadPatch, await readGuarded(engine, context));
     const asked = { thread_id: threadId, metadata };
     const { filter, value } = await authorize(context, "threads", "update", asked);
     refuseUnstorable("metadata", value.metadata);
@@ -114,7 +118,7 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.post("/threads/:thread/state/checkpoint", async (context) => {
-    return stateAt(context, check(selectedStateAt, await readBody(context)));
+    return stateAt(context, check(selectedStateAt, await readGuarded(engine, context)));
   });
 
   app.post("/threads/:thread/state", async (context) => {
@@ -129,7 +133,9 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.get("/threads/:thread/history", async (context) => listed(context, queryOf(context)));
-  app.post("/threads/:thread/history", async (context) => listed(context, await readBody(context)));
+  app.post("/threads/:thread/history", async (context) =>
+    listed(context, await readGuarded(engine, context)),
+  );
 
   async function listed(context: Context, query: unknown): Promise<Response> {
     const { limit, before, metadata, checkpoint, select } = check(selectedHistory, query);

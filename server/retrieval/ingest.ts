@@ -24,6 +24,8 @@ export interface IngestOptions {
   readonly language?: string | undefined;
   /** Remove documents whose file or line is gone. Default true. */
   readonly prune?: boolean | undefined;
+  /** Says what of a document's text and title may be kept; all of it without. */
+  readonly redact?: ((text: string) => string) | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
   /** Stops between two documents; what was committed stays. */
   readonly signal?: AbortSignal | undefined;
@@ -84,7 +86,7 @@ export async function ingest(
   const wanted = { name: options.collection, language: options.language };
   const collection = await ensureCollection(database, scope, wanted);
   const run: Run = { database, scope, collection, report, tell };
-  const complete = await indexFiles(run, found.files, signal);
+  const complete = await indexFiles(run, found.files, options);
   if (prune) {
     for await (const gone of vanished(run, found, complete)) {
       signal?.throwIfAborted();
@@ -99,7 +101,7 @@ export async function ingest(
 async function indexFiles(
   run: Run,
   files: readonly SourceFile[],
-  signal: AbortSignal | undefined,
+  { signal, redact = (text) => text }: Pick<IngestOptions, "signal" | "redact">,
 ): Promise<Map<string, Set<string>>> {
   const complete = new Map<string, Set<string>>();
   const batch: Batch = { documents: [], characters: 0 };
@@ -114,7 +116,8 @@ async function indexFiles(
         continue;
       }
       records.add(loaded.record);
-      batch.documents.push({ document: loaded, sha256: hashOf(loaded, run.collection) });
+      const document = { ...loaded, title: redact(loaded.title), text: redact(loaded.text) };
+      batch.documents.push({ document, sha256: hashOf(document, run.collection) });
       batch.characters += loaded.text.length;
       if (isFull(batch)) await flush(run, batch);
     }

@@ -5,6 +5,7 @@ import { AppError, LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { persistently } from "../persist.ts";
+import type { Guard } from "../privacy/guard.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { CheckpointWrite } from "../storage/checkpoint-form.ts";
 import { deleteRunEvents } from "../storage/events.ts";
@@ -56,15 +57,15 @@ export class HandOver extends Error {
   override readonly name = "HandOver";
 }
 
-/** What becomes of a run that was stopped by `reason`, or failed with it. */
-export function outcomeOf(reason: unknown): Outcome {
+/** What becomes of a run that was stopped by `reason`, or failed with it. @param guard says what of the error may be kept */
+export function outcomeOf(reason: unknown, guard: Guard): Outcome {
   const quiet = { error: null, threadStatus: "idle", threadState: null } as const;
   if (reason instanceof HandOver) return { ...quiet, state: "handed over" };
   if (reason instanceof RunCancelled) {
     return { ...quiet, state: reason.action === "rollback" ? "rolled back" : "interrupted" };
   }
   const name = reason instanceof Error ? reason.name : "Error";
-  const error = { error: name, message: messageOf(reason) };
+  const error = guard.value({ error: name, message: messageOf(reason) });
   const state = reason instanceof RunTimedOut ? "timeout" : "error";
   // An answer to a question that was not asked changes nothing: the one that was asked stays open.
   const threadStatus = name === "UnknownInterruptError" ? "interrupted" : "error";
@@ -94,7 +95,7 @@ type Final = Outcome & { state: RunEnd["state"] };
 
 async function finish(engine: Engine, held: Held, reached: Final): Promise<void> {
   const { run, owner, recording, told } = held;
-  const { points, outcome } = await lastPoints(engine, owner, reached);
+  const { points, outcome } = await lastPoints(engine, held, reached);
   for (const entry of (await told?.end(outcome)) ?? []) await recording.append(entry);
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
   const rest = await recording.rest();
@@ -127,14 +128,14 @@ async function finish(engine: Engine, held: Held, reached: Final): Promise<void>
 /** The checkpoints that go with the end. A value that PostgreSQL has refused makes it another end. */
 async function lastPoints(
   engine: Engine,
-  owner: Owner,
+  { owner, run }: Held,
   outcome: Final,
 ): Promise<{ points: CheckpointWrite[]; outcome: Final }> {
   try {
     return { points: await engine.checkpoints.rest(owner), outcome };
   } catch (error) {
     if (error instanceof AppError) throw error; // not ours any more, or the database is away
-    return { points: [], outcome: { ...outcomeOf(error), state: "error" } };
+    return { points: [], outcome: { ...outcomeOf(error, engine.privacy.of(run.graph_id)), state: "error" } };
   }
 }
 

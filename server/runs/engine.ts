@@ -1,6 +1,7 @@
 // What the engine's parts share: built once by main.ts, handed down.
 import type { Services } from "../services.ts";
 import type { Egress } from "../models/egress.ts";
+import type { Privacy } from "../privacy/guard.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
@@ -52,6 +53,8 @@ export interface Engine {
   readonly storeTtl: StoreTtl;
   /** The way out to addresses that clients name. */
   readonly egress: Egress;
+  /** What of which graph may be kept as it comes. */
+  readonly privacy: Privacy;
   /** Set once the process is about to stop: it begins no more runs. */
   readonly stopping: AbortSignal;
   /** Looks for ready runs soon. */

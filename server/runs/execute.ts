@@ -16,6 +16,7 @@ import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfRun } from "./graph-of.ts";
 import { hasUntracked } from "./graphs.ts";
+import { keeping } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
 import { graphModes, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
@@ -25,6 +26,7 @@ import type { Entry } from "./lines.ts";
 import { tell } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
+import { ChunkRedactor } from "./redaction.ts";
 import { rewind } from "./rewind.ts";
 import { takeBackUpdate } from "./take-back.ts";
 import type { Owner } from "./run.ts";
@@ -101,12 +103,14 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   const { engine, run, controller, recording } = held;
   const { signal } = controller;
   if (run.deadline) void stopAt(run.deadline, controller);
+  const guard = engine.privacy.of(run.graph_id);
+  const redactor = new ChunkRedactor(guard);
   const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);
   try {
     await tellBegin(held);
     if (run.cancel) throw new RunCancelled(run.cancel);
     if (run.attempt - run.handovers > engine.limits.maxAttempts) {
-      return outcomeOf(new MaxAttemptsExceeded(`Run ${run.run_id} exceeded max attempts`));
+      return outcomeOf(new MaxAttemptsExceeded(`Run ${run.run_id} exceeded max attempts`), guard);
     }
     const served = engine.graphs.get(run.graph_id);
     if (!served) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
@@ -118,7 +122,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     const source = chunksOf(held, { graph, checkpointer, resumes });
     let isInterrupted = false;
     let values: unknown;
-    for await (const chunk of source) {
+    for await (const chunk of kept(source, redactor)) {
       isInterrupted ||= isInterrupt(chunk);
       if (chunk.mode === "values" && chunk.namespace.length === 0) values = chunk.payload;
       if (isHidden(chunk)) continue;
@@ -142,12 +146,21 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : error;
     if (reason instanceof LeaseLost) throw reason;
-    const outcome = outcomeOf(held.control.drainRequested && isDrained(reason) ? new HandOver() : reason);
+    const outcome = outcomeOf(
+      held.control.drainRequested && isDrained(reason) ? new HandOver() : reason,
+      guard,
+    );
     const status = outcome.error ? "failed" : "interrupted";
     if (outcome.state !== "handed over")
       await record(recording, await projection.end({ status, error: outcome.error }));
     return outcome;
   }
+}
+
+/** A graph's chunks as they may be told. */
+async function* kept(source: AsyncIterable<Chunk>, redactor: ChunkRedactor): AsyncGenerator<Chunk> {
+  for await (const chunk of source) yield* redactor.take(chunk);
+  yield* redactor.end();
 }
 
 /** An attempt's first events. */
@@ -186,13 +199,15 @@ function checkpointerOf({ engine, run, owner, controller }: Drive, graph: Graph)
     put: (write, urgency) => engine.checkpoints.put(owner, write, urgency),
     settled: () => engine.checkpoints.settled(owner),
     triggers: graph.triggerToNodes,
+    redact: keeping(engine, run.graph_id, { thread_id: run.thread_id, run_id: run.run_id }),
     isNew: !run.has_checkpoints,
   });
 }
 
-function storeOf({ engine, owner, controller }: Drive): GraphStore {
+function storeOf({ engine, run, owner, controller }: Drive): GraphStore {
   return new GraphStore(engine.database, {
     owner,
+    guard: engine.privacy.of(run.graph_id),
     embedder: engine.embedder,
     ttl: engine.storeTtl,
     onLost: (error) => controller.abort(error),
@@ -250,6 +265,7 @@ function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
 function optionsOf(held: Drive, given: Given): object {
   const { engine, run, controller, control } = held;
   const { kwargs } = run;
+  const guard = engine.privacy.of(run.graph_id);
   const merged = mergeConfigs([kwargs.defaults ?? {}, run.thread_config, kwargs.config]);
   const { configurable, metadata, recursion_limit: _limit, max_concurrency: _most, ...rest } = merged;
   const place = withoutAuth(asFields(configurable));
@@ -266,7 +282,7 @@ function optionsOf(held: Drive, given: Given): object {
       ...place,
       ...(run.auth ? authFields(run.auth) : {}),
       __pregel_checkpointer: given.checkpointer,
-      [SERVICES]: engine.services,
+      [SERVICES]: { ...engine.services, redact: (text: string) => guard.text(text) },
     },
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
     store: storeOf(held),

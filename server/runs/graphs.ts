@@ -8,6 +8,8 @@ import type { StreamTransformer } from "@langchain/langgraph/web";
 import { z } from "zod";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
 import { requirePeersOf } from "../peers.ts";
+import type { PrivacyPolicy } from "../privacy/guard.ts";
+import type { Own } from "../privacy/redact.ts";
 import type { ThreadTtl } from "../storage/expiry.ts";
 import type { StoreTtl } from "../storage/store.ts";
 import { GraphFactory, READING } from "./graph-factory.ts";
@@ -63,6 +65,8 @@ export interface GraphsFile {
   readonly storeTtl: StoreTtl;
   /** How long threads are kept that say nothing of it; null: for ever. */
   readonly threadTtl: ThreadTtl | null;
+  /** What of which graph may be kept as it is, and what is to be found besides. */
+  readonly privacy: Omit<PrivacyPolicy, "names"> & { readonly rules: readonly Own[] };
 }
 
 export interface UiSection {
@@ -115,6 +119,28 @@ const threadTtlSchema = z.object({
   strategy: z.enum(["delete", "keep_latest"]).nullish(),
 });
 
+const privacyMode = z.enum(["redact", "off"], 'must be "redact" or "off"');
+const privacySchema = z.object({
+  mode: privacyMode.default("redact"),
+  /** Graphs that are treated otherwise. */
+  graphs: z.record(z.string(), privacyMode).default({}),
+  /** What else is to be found. */
+  rules: z
+    .array(
+      z.object({
+        kind: z.string().regex(/^[A-Z][A-Z0-9_]{0,30}$/, "must look like EMPLOYEE_ID"),
+        pattern: z.string().min(1),
+        flags: z
+          .string()
+          .regex(/^[iu]*$/, "may hold i and u")
+          .optional(),
+        group: z.literal(1, "must be 1").optional(),
+      }),
+    )
+    .transform((rules) => rules.map((rule): Own => JSON.parse(JSON.stringify(rule)) as Own)) // without what is unset
+    .default([]),
+});
+
 const spec = z.string().regex(/.+:[\w$]+$/, "must look like ./graph.ts:graph");
 const fileSchema = z.object({
   graphs: z.record(
@@ -138,6 +164,7 @@ const fileSchema = z.object({
   ui_config: z.object({ shared: z.array(z.string()).default([]) }).prefault({}),
   store: z.object({ index: storeIndexSchema.optional(), ttl: storeTtlSchema.optional() }).optional(),
   checkpointer: z.object({ ttl: threadTtlSchema.optional() }).optional(),
+  privacy: privacySchema.prefault({}),
 });
 
 const threadTtlOf = ({ default_ttl: after, strategy }: z.output<typeof threadTtlSchema>): ThreadTtl | null =>
@@ -159,8 +186,11 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     const [issue] = result.error.issues;
     throw new ConfigInvalid(`${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "is wrong"}.`);
   }
-  const { graphs, env, http, auth, ui, ui_config: uiConfig, store, checkpointer } = result.data;
+  const { graphs, env, http, auth, ui, ui_config: uiConfig, store, checkpointer, privacy } = result.data;
   if (Object.keys(graphs).length === 0) throw new ConfigInvalid(`${path} names no graph.`);
+  const stranger = Object.keys(privacy.graphs).find((id) => !Object.hasOwn(graphs, id));
+  if (stranger !== undefined)
+    throw new ConfigInvalid(`${path}: privacy.graphs names ${stranger}, which is no graph of this file.`);
   return {
     path: absolute,
     graphs,
@@ -175,6 +205,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
       refreshesOnRead: store?.ttl?.refresh_on_read ?? true,
     },
     threadTtl: threadTtlOf(checkpointer?.ttl ?? {}),
+    privacy,
   };
 }
 

@@ -26,6 +26,7 @@ import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfThread } from "./graph-of.ts";
 import type { Graph } from "./graphs.ts";
+import { keeping } from "./guards.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
 
 type Fields = Record<string, unknown>;
@@ -169,10 +170,16 @@ export async function updateState(
     const graph = await graphOf(engine, threadId, locked, transaction);
     if (!graph) throw new ThreadWithoutGraph(threadId);
     // All of it on one connection: the change and the thread's status are committed together.
-    const checkpointer = new Checkpoints(transaction);
+    const graphId = String(locked.metadata["graph_id"]);
+    const redact = keeping(engine, graphId, { thread_id: threadId });
+    const checkpointer = new Checkpoints(transaction, { redact });
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);
     // The edges that decide what comes next may look into the store.
-    const store = new GraphStore(transaction, { embedder: engine.embedder, ttl: engine.storeTtl });
+    const store = new GraphStore(transaction, {
+      guard: engine.privacy.of(graphId),
+      embedder: engine.embedder,
+      ttl: engine.storeTtl,
+    });
     const config = { ...configOf(checkpointer, threadId, update.checkpoint), store };
     const made = await graph.updateState(config, update.values, update.asNode).catch(refuseUpdate);
     await storeState(transaction, graph, threadId);

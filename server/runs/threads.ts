@@ -14,6 +14,7 @@ import type { ThreadRow, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfThread } from "./graph-of.ts";
 import type { Graph, Superstep } from "./graphs.ts";
+import { keeping } from "./guards.ts";
 import { configOf, refuseUpdate, storeState } from "./state.ts";
 import type { ThreadState } from "./state.ts";
 import { getWholeThread } from "./thread-view.ts";
@@ -46,7 +47,7 @@ export async function createThread(
   const made = graph
     ? await engine.database.transaction(async (transaction) => {
         const row = await insert(transaction);
-        if (row) await write(transaction, graph, thread);
+        if (row) await write(engine, transaction, graph, thread);
         return row;
       })
     : await insert(engine.database);
@@ -57,11 +58,13 @@ export async function createThread(
 }
 
 async function write(
+  engine: Engine,
   transaction: Queryable,
   graph: Graph,
-  { threadId, supersteps }: NewThread,
+  { threadId, metadata, supersteps }: NewThread,
 ): Promise<void> {
-  const config = configOf(new Checkpoints(transaction), threadId, undefined);
+  const redact = keeping(engine, String(metadata["graph_id"]), { thread_id: threadId });
+  const config = configOf(new Checkpoints(transaction, { redact }), threadId, undefined);
   await graph.bulkUpdateState(config, supersteps).catch(refuseUpdate);
   await storeState(transaction, graph, threadId);
 }

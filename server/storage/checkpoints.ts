@@ -48,6 +48,8 @@ export interface CheckpointsOptions {
   readonly settled?: () => Promise<void>;
   /** The channels that trigger nodes of the graph; unknown: any may. */
   readonly triggers?: Readonly<Record<string, readonly string[]>> | undefined;
+  /** Says what of a value may be kept, and is told of what nobody had taken out before; without it all is kept. */
+  readonly redact?: <Kept>(value: Kept, channel: string) => Kept;
   /** Nothing was ever written to the thread: the first read, which would find nothing, is spared. */
   readonly isNew?: boolean;
 }
@@ -68,6 +70,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #patienceMs: number;
   readonly #put: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
   readonly #triggers: Readonly<Record<string, readonly string[]>> | undefined;
+  readonly #redact: <Kept>(value: Kept, channel: string) => Kept;
   readonly #settled: () => Promise<void>;
   #isNew: boolean;
   /** Undefined before the first put. */
@@ -81,6 +84,7 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#patienceMs = options.patienceMs ?? 0;
     this.#put = options.put ?? ((write) => this.#persist(() => putForThread(this.#database, write)));
     this.#triggers = options.triggers;
+    this.#redact = options.redact ?? ((value) => value);
     this.#settled = options.settled ?? (() => Promise.resolve());
     this.#isNew = options.isNew ?? false;
   }
@@ -143,9 +147,9 @@ export class Checkpoints extends BaseCheckpointSaver {
     const { channel_values: current, ...rest } = checkpoint;
     const values = Object.entries(newVersions)
       .filter(([channel]) => channel in current)
-      .map(([channel, version]) => valueOf(channel, current[channel], { version: String(version) }));
+      .map(([channel, version]) => this.#valueOf(channel, current[channel], { version: String(version) }));
     const key = { threadId, namespace, checkpointId: checkpoint.id };
-    const about = storable(config, metadata);
+    const about = storable(config, this.#redact(metadata, "metadata"));
     const isInput = metadata.source === "input";
     const previous = this.lastPut;
     if (namespace === "") {
@@ -184,7 +188,7 @@ export class Checkpoints extends BaseCheckpointSaver {
       // Errors, interrupts and resumes may change; a task's results never do.
       mayReplace: writes.every(([channel]) => placeOf(channel) !== undefined),
       writes: writes.map(([channel, value], index) =>
-        valueOf(channel, value, { idx: placeOf(channel) ?? index }),
+        this.#valueOf(channel, value, { idx: placeOf(channel) ?? index }),
       ),
     };
     if (!(await this.#put({ ...key, ...task }, "soon"))) this.#lose(threadId);
@@ -204,6 +208,11 @@ export class Checkpoints extends BaseCheckpointSaver {
     await this.#settled();
     const key = keyOf(options.config);
     return this.#persist(() => listDeltaHistory(this.#database, key, options.channels));
+  }
+
+  #valueOf<Place extends object>(channel: string, value: unknown, place: Place): Value & Place {
+    const [type, bytes] = dump(this.#redact(value, channel));
+    return { channel, type, bytes, ...place };
   }
 
   /** Every statement here may run twice: what it writes is the same the second time. */
@@ -341,11 +350,6 @@ function keyOf(config: RunnableConfig): {
 const configOf = (key: CheckpointKey): RunnableConfig => ({
   configurable: { thread_id: key.threadId, checkpoint_ns: key.namespace, checkpoint_id: key.checkpointId },
 });
-
-function valueOf<Place extends object>(channel: string, value: unknown, place: Place): Value & Place {
-  const [type, bytes] = dump(value);
-  return { channel, type, bytes, ...place };
-}
 
 // jsonb takes neither NUL nor lone surrogates.
 function storable(config: RunnableConfig, metadata: CheckpointMetadata): string {

@@ -11,9 +11,10 @@ import type {
   SearchItem,
   SearchOperation,
 } from "@langchain/langgraph-checkpoint";
-import { LeaseLost, StoreSearchUnavailable } from "../errors.ts";
+import { LeaseLost, PersonalIdentifier, StoreSearchUnavailable } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { persistently } from "../persist.ts";
+import type { Guard } from "../privacy/guard.ts";
 import { storableOf } from "../privacy/storable.ts";
 import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
@@ -28,6 +29,8 @@ import type { StoreTtl, StoreWrite } from "./store.ts";
 export interface GraphStoreOptions {
   /** The run that writes; a write outside any run is not fenced. */
   readonly owner?: Owner;
+  /** Says what of an item may be kept; without one all of it. */
+  readonly guard?: Guard;
   /** Who makes vectors; without one nothing is searched by meaning. */
   readonly embedder?: Embedder | undefined;
   /** How long items are kept that a graph writes, which cannot say it; for ever without it. */
@@ -60,11 +63,11 @@ export class GraphStore extends BaseStore {
   override async batch<Operations extends Operation[]>(
     operations: Operations,
   ): Promise<OperationResults<Operations>> {
-    const { embedder, signal, ttl = KEPT } = this.#options;
+    const { embedder, signal, guard, ttl = KEPT } = this.#options;
     // Before anything is read or written: what cannot be embedded leaves no half of a batch behind.
     const [writes, vectors] = await Promise.all([
       withVectors(
-        operations.filter(isPut).map((put) => writeOf(put, ttl.minutes)),
+        operations.filter(isPut).map((put) => writeOf(put, ttl.minutes, guard)),
         embedder,
         signal,
       ),
@@ -167,13 +170,19 @@ const toItem = ({
   ...(score === undefined ? {} : { score }),
 });
 
-const writeOf = (
+function writeOf(
   { namespace, key, value, index }: PutOperation,
   ttlMinutes: number | null,
-): IndexedWrite => ({
-  namespace,
-  key,
-  value: value === null ? null : storableOf(value),
-  ttlMinutes: value === null ? null : ttlMinutes,
-  index,
-});
+  guard: Guard | undefined,
+): IndexedWrite {
+  if (value === null) return { namespace, key, value, ttlMinutes: null, index };
+  if (guard) requireImpersonal(guard, namespace, key);
+  const kept = guard ? guard.value(value) : value;
+  return { namespace, key, value: storableOf(kept), ttlMinutes, index };
+}
+
+function requireImpersonal(guard: Guard, namespace: readonly string[], key: string): void {
+  const kinds: string[] = [];
+  for (const label of [...namespace, key]) guard.text(label, (kind) => kinds.push(kind));
+  if (kinds.length > 0) throw new PersonalIdentifier("The namespace or key of an item", kinds);
+}

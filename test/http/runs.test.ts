@@ -41,10 +41,11 @@ test("without a mode a run streams values, the last of which is the final state"
   });
 });
 
-test("messages come token by token, each with where it comes from", async () => {
+test("messages come in pieces as soon as they may be told, each with where it comes from", async () => {
   const frames = await stream("echo", { input, streamMode: "messages-tuple" });
   const tuples = dataOf(frames, "messages") as [{ content: string; type: string; id: string }, object][];
-  expect(tuples.length).toBeGreaterThan(5);
+  // The model tells letter by letter; the letters of a word may still become something.
+  expect(tuples.length).toBeGreaterThan(1);
   expect(tuples.map(([chunk]) => chunk.content).join("")).toBe("alpha beta");
   expect(new Set(tuples.map(([chunk]) => chunk.id)).size).toBe(1);
   expect(tuples[0]?.[1]).toMatchObject({ langgraph_node: "answer" });

@@ -77,7 +77,8 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/any/langgraph.json" }, (cluster) =
     const answer = ai("answer", "a b");
     const tokens = frames.filter(([event]) => event.startsWith("messages"));
     expect(tokens.map(([event, data]) => [event, Object(data)[0].content])).toEqual(
-      ["a", " ", "b", "a b"].map((text) => ["messages|inner:#1", text]),
+      // A letter may still become something until the next one has come.
+      ["", "a ", "b", "a b"].map((text) => ["messages|inner:#1", text]),
     );
     for (const [, data] of tokens)
       expect(Object(data)[1]).toMatchObject({

@@ -5,7 +5,7 @@ import { cronChange, cronCreate, cronFilter, cronSearch } from "../crons.ts";
 import { PAGED, json, nothing } from "./describe.ts";
 import type { Noun } from "./describe.ts";
 
-const refused = { 422: ["cron_invalid", "webhook_refused"] };
+const refused = { 422: ["cron_invalid", "webhook_refused", "pii_in_identifier"] };
 const missing = { 404: ["cron_not_found"] };
 
 export const crons: Noun = {

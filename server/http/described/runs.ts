@@ -40,7 +40,7 @@ function creating(base: string, where: string): Record<string, Described> {
         ...(isStateless ? [] : ["thread_not_found"]),
       ],
       409: ["assistant_changed"],
-      422: ["webhook_refused", ...(isStateless ? [] : ["thread_busy"])],
+      422: ["webhook_refused", "pii_in_identifier", ...(isStateless ? [] : ["thread_busy"])],
       ...(isStateless ? {} : { 429: ["queue_full"] }),
     },
   };
@@ -128,7 +128,7 @@ export const runs: Noun = {
       errors: {
         404: ["assistant_not_found", "graph_not_found", "checkpoint_not_found"],
         409: ["assistant_changed"],
-        422: ["webhook_refused"],
+        422: ["webhook_refused", "pii_in_identifier"],
       },
     },
     [`GET ${ALL}`]: {

@@ -17,7 +17,7 @@ export const store: Noun = {
         "`ttl` is in minutes, counted from the last write or read. `index` names the fields by which a search by meaning finds the item.",
       body: itemPut,
       answers: nothing,
-      errors: { ...refused, 502: ["embedding_failed"] },
+      errors: { 422: [...refused[422], "pii_in_identifier"], 502: ["embedding_failed"] },
     },
     "GET /store/items": {
       id: "getItem",

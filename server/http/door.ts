@@ -1,0 +1,51 @@
+// What clients send is looked at before anything else is done with it: personal data and secrets are gone before a row
+// holds them. What is used to find things is refused instead, because another name would find something else.
+import type { Context } from "hono";
+import { PersonalIdentifier } from "../errors.ts";
+import type { Guard } from "../privacy/guard.ts";
+import type { Engine } from "../runs/engine.ts";
+import { guardOfAssistant } from "../runs/guards.ts";
+import { readBody } from "./ingress.ts";
+
+type Held = Pick<Engine, "privacy">;
+
+/** The body of a request that belongs to no graph. @throws what `readBody` throws */
+export async function readGuarded({ privacy }: Held, context: Context): Promise<unknown> {
+  return privacy.of().value(await readBody(context));
+}
+
+/**
+ * The body of a request for an assistant: its graph says what of it may be kept. A list is taken one by one.
+ * @throws what `readBody` throws; PersonalIdentifier for a call-back's address
+ */
+export async function readForAssistant(engine: Engine, context: Context): Promise<unknown> {
+  const body = await readBody(context);
+  return Array.isArray(body)
+    ? Promise.all(body.map((one) => guardRequest(engine, one)))
+    : guardRequest(engine, body);
+}
+
+async function guardRequest(engine: Engine, request: unknown): Promise<unknown> {
+  if (typeof request !== "object" || request === null) return request;
+  const { assistant_id: named, graph_id: graphId, webhook, ...rest } = request as Record<string, unknown>;
+  const guard =
+    typeof graphId === "string" ? engine.privacy.of(graphId) : await guardOfAssistant(engine, named);
+  if (typeof webhook === "string") refuseIdentifier(guard, "webhook", webhook, ["IP"]);
+  const names = { assistant_id: named, graph_id: graphId, webhook };
+  const given = Object.entries(names).filter(([, value]) => value !== undefined);
+  return { ...guard.value(rest), ...Object.fromEntries(given) };
+}
+
+/** @param but kinds that may stand in it @throws PersonalIdentifier when something is found in it */
+export function refuseIdentifier(
+  guard: Guard,
+  what: string,
+  text: string,
+  but: readonly string[] = [],
+): void {
+  const kinds: string[] = [];
+  guard.text(text, (kind) => {
+    if (!but.includes(kind)) kinds.push(kind);
+  });
+  if (kinds.length > 0) throw new PersonalIdentifier(what, kinds);
+}

@@ -1,0 +1,39 @@
+// Sets of characters, to pass over rules that cannot begin in a short text: most pieces of a stream are words, and
+// most rules begin with a digit. Only ASCII is told apart; any other character counts as all of them.
+
+/** Four times 32 codes. */
+export type Characters = readonly [number, number, number, number];
+
+export const ALL: Characters = [-1, -1, -1, -1];
+/** In a longer text most of them are. */
+const LONGEST = 80;
+
+/** The characters of `text` from `from` on. */
+export function charactersIn(text: string, from: number): Characters {
+  return text.length - from > LONGEST ? ALL : setOf(text, from);
+}
+
+export const haveCommon = (a: Characters, b: Characters): boolean =>
+  ((a[0] & b[0]) | (a[1] & b[1]) | (a[2] & b[2]) | (a[3] & b[3])) !== 0;
+
+/** Those at which `beginning`, a sticky expression, matches after one of `contexts`. */
+export function charactersAt(beginning: RegExp, contexts: readonly string[]): Characters {
+  const isFirst = (character: string): boolean =>
+    contexts.some((context) => {
+      beginning.lastIndex = context.length;
+      return (beginning.exec(context + character)?.[0] ?? "") !== "";
+    });
+  const all = Array.from({ length: 128 }, (_, code) => String.fromCharCode(code));
+  return setOf(all.filter(isFirst).join(""), 0);
+}
+
+function setOf(text: string, from: number): Characters {
+  const set: [number, number, number, number] = [0, 0, 0, 0];
+  for (let at = from; at < text.length; at += 1) {
+    const code = text.charCodeAt(at);
+    if (code > 127) return ALL;
+    // The index is 0 to 3.
+    set[(code >> 5) as 0 | 1 | 2 | 3] |= 1 << (code & 31);
+  }
+  return set;
+}

@@ -1,0 +1,70 @@
+// Ways to reach a person: e-mail, telephone, street address.
+import type { Rule, Span } from "./rule.ts";
+
+const PHONE_WORD =
+  /(?:phone|\btel\b|\bcall|mobile|\bcell|\bfax|contact|whatsapp|\bsms\b|\btext\b|number|reach|answer|\bring\b|\bdial|\bline\b)[^\n]{0,24}$/i;
+const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref|version|isbn|doi|pmid)\b[^\n]{0,8}$/i;
+const GROUPED = /^(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\D|$)/;
+const LAST_GROUP = /[ \u00a0/]+[^ \u00a0/]*$/;
+const AFTER = String.raw`(?=[\s,-]{1,2}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b)`;
+const STREET =
+  "(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace|Ter|Parkway|Pkwy|Circle|Cir|Trail|Trl|Highway|Hwy|Loop|Row|Close|Crescent|Cres)";
+const WORD = String.raw`\p{Lu}[\p{L}'’.-]{0,24}`;
+
+export const contacts: readonly Rule[] = [
+  {
+    kind: "EMAIL",
+    // What is glued to its end would look like a value of its own beside the placeholder.
+    pattern: String.raw`[\p{L}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
+    needs: /@|%40|[[(]at[\])]/gi,
+  },
+  {
+    kind: "PHONE",
+    pattern: String.raw`(?<![\w.\/-])(?:\+|00)?\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d(?:\s{0,2}(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w\/]|[.-]?(?:\d|\[REDACTED_))`,
+    flags: "i",
+    spansIn: phoneIn,
+  },
+  {
+    kind: "PHONE",
+    pattern: String.raw`(?<![\w.\/-])\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d${AFTER}`,
+    flags: "i",
+    accepts: (match) => hasPhoneDigits(match, 6) && !isDate(match),
+  },
+  {
+    kind: "ADDRESS",
+    pattern: String.raw`(?<![\p{L}\p{N}_-])\d{1,6}[A-Za-z]?,? (?:${WORD} ){1,4}?${STREET}(?![\p{L}\p{N}_-]|\[REDACTED_)\.?(?:,? (?:Apt|Suite|Ste|Unit|Apartment|#)\.? ?[\w-]{1,8})?(?:,? (?:${WORD} ){0,2}${WORD},? [A-Z]{2},? \d{5}(?:-\d{4})?)?`,
+  },
+];
+
+/** Two numbers may look like one that is too long: its longest start that is a number counts. */
+function phoneIn(match: string, left: string): readonly Span[] | undefined {
+  const isMeant = /^[+0(]/.test(match) || GROUPED.test(match) || PHONE_WORD.test(left);
+  for (let end = isMeant ? match.length : 0; end > 6; end = match.slice(0, end).search(LAST_GROUP)) {
+    if (isPhone(match.slice(0, end), left)) return [{ start: 0, end }];
+  }
+  return undefined;
+}
+
+function isPhone(match: string, left: string): boolean {
+  if (!hasPhoneDigits(match) || isDate(match)) return false;
+  const digits = match.replaceAll(/\D/g, "");
+  if (match.startsWith("+")) return digits.length >= 8;
+  if (match.startsWith("00")) return digits.length >= 10;
+  if (COUNT_WORD.test(left)) return false;
+  const isNational = /^0\d{2,4}[ \-/.]?\d{3,4}/.test(match) && digits.length >= 9;
+  return GROUPED.test(match) || isNational || /^\(0?\d{2,4}\)/.test(match) || PHONE_WORD.test(left);
+}
+
+function hasPhoneDigits(match: string, least = 7): boolean {
+  const { length } = match.replaceAll(/\s{0,2}[xe].*$/gi, "").replaceAll(/\D/g, "");
+  return length >= least && length <= 15 && !/^\D*(\d)(?:\D*\1)*\D*$/.test(match);
+}
+
+const DATE = [
+  String.raw`(?:19|20)\d\d[-/. ]\d{1,2}[-/. ]\d{1,2}`,
+  String.raw`\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)?\d\d`,
+  String.raw`(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d`,
+];
+const STARTS_AS_DATE = new RegExp(String.raw`^(?:${DATE.join("|")})\b`);
+
+const isDate = (match: string): boolean => STARTS_AS_DATE.test(match);

@@ -1,0 +1,141 @@
+// What of a graph's text may be kept, and who looks at it: one guard for each mode, asked at every way to the disk.
+import { ConfigInvalid, messageOf } from "../errors.ts";
+import { Redactor } from "./redact.ts";
+import type { Own, RedactionStream } from "./redact.ts";
+import { redactValue } from "./values.ts";
+
+/** `redact`: what is found becomes a placeholder before it is kept. `off`: everything is kept as it comes. */
+type PrivacyMode = "redact" | "off";
+
+/** Told the kind of each finding that nobody had taken out before. */
+type OnFound = (kind: string) => void;
+
+export interface Guard {
+  readonly mode: PrivacyMode;
+  text(text: string, onFound?: OnFound): string;
+  /** The same object when nothing was found in it, else a copy; the given one is never changed. */
+  value<Value>(value: Value, onFound?: OnFound): Value;
+  /** For a text that comes in pieces; undefined when nothing is to be done. */
+  stream(): RedactionStream | undefined;
+}
+
+const OPEN: Guard = {
+  mode: "off",
+  text: (text) => text,
+  value: (value) => value,
+  stream: () => undefined,
+};
+
+// A state is looked at again with each superstep, and most of its texts are the same as before.
+const REMEMBERED_CHARACTERS = 4_000_000;
+const WORTH_REMEMBERING = 32;
+
+interface Seen {
+  readonly text: string;
+  readonly kinds: readonly string[];
+}
+
+class Closed implements Guard {
+  readonly mode = "redact";
+  readonly #redactor: Redactor;
+  readonly #seen = new Map<string, Seen>();
+  #size = 0;
+
+  constructor(redactor: Redactor) {
+    this.#redactor = redactor;
+  }
+
+  text(text: string, onFound?: OnFound): string {
+    const seen = text.length < WORTH_REMEMBERING ? this.#look(text) : this.#remembered(text);
+    if (onFound) for (const kind of seen.kinds) onFound(kind);
+    return seen.text;
+  }
+
+  value<Value>(value: Value, onFound?: OnFound): Value {
+    return redactValue(value, (text) => this.text(text, onFound));
+  }
+
+  stream(): RedactionStream {
+    return this.#redactor.stream();
+  }
+
+  #look(text: string): Seen {
+    const kinds: string[] = [];
+    const redacted = this.#redactor.redact(text, (kind) => kinds.push(kind));
+    return { text: redacted, kinds };
+  }
+
+  #remembered(text: string): Seen {
+    const known = this.#seen.get(text);
+    if (known) return known;
+    const seen = this.#look(text);
+    if (text.length > REMEMBERED_CHARACTERS / 4) return seen;
+    this.#size += text.length;
+    this.#seen.set(text, seen);
+    for (const old of this.#seen.keys()) {
+      if (this.#size <= REMEMBERED_CHARACTERS) break;
+      this.#size -= old.length;
+      this.#seen.delete(old);
+    }
+    return seen;
+  }
+}
+
+export interface PrivacyPolicy {
+  readonly mode: PrivacyMode;
+  /** Graphs that are treated otherwise. */
+  readonly graphs: Readonly<Record<string, PrivacyMode>>;
+  /** Whether names of persons are looked for. */
+  readonly names: boolean;
+}
+
+/** @throws ConfigInvalid for a rule that cannot be kept to */
+export function openPrivacy({
+  mode,
+  graphs,
+  names,
+  rules,
+}: PrivacyPolicy & { readonly rules: readonly Own[] }): Privacy {
+  try {
+    const redactor = new Redactor({ names, own: rules });
+    // The first use of each rule compiles it, which takes longer than a token may.
+    const stream = redactor.stream();
+    for (const piece of ["Of Ada at 1, ", "a@b.c; key=1 -----BEGIN ", "x://y:z@"]) stream.push(piece);
+    stream.push("", true);
+    return new Privacy({ mode, graphs, names }, redactor);
+  } catch (error) {
+    throw new ConfigInvalid(`langgraph.json: privacy.rules: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+const SAID: Readonly<Record<PrivacyMode, string>> = {
+  redact: "personal data and secrets that are found are redacted before anything is kept",
+  off: "everything is kept as it comes",
+};
+
+export class Privacy {
+  readonly policy: PrivacyPolicy;
+  readonly #closed: Guard;
+
+  constructor(policy: PrivacyPolicy, redactor: Redactor) {
+    this.policy = policy;
+    this.#closed = new Closed(redactor);
+  }
+
+  /** In words for the operator. */
+  describe(): string {
+    const { mode, graphs } = this.policy;
+    const others = Object.entries(graphs).filter(([, other]) => other !== mode);
+    const exceptions = others.map(([id, other]) => `${id}: ${SAID[other]}`);
+    return [SAID[mode], ...exceptions].join("; ");
+  }
+
+  /** The guard of a graph; without one, of what belongs to none, such as items of the store. */
+  of(graphId?: string): Guard {
+    const mode =
+      (graphId !== undefined && Object.hasOwn(this.policy.graphs, graphId)
+        ? this.policy.graphs[graphId]
+        : undefined) ?? this.policy.mode;
+    return mode === "off" ? OPEN : this.#closed;
+  }
+}

@@ -1,0 +1,175 @@
+// A rule says how one kind of personal data or secret looks; compiling it proves that a stream can follow it.
+// A compiled rule looks at nothing but its match, the 40 characters to its left and its lookaheads.
+import { ConfigInvalid } from "../errors.ts";
+import { ALL, charactersAt } from "./characters.ts";
+import type { Characters } from "./characters.ts";
+import { beginningsOf, CONTEXT } from "./prefix.ts";
+
+export interface Rule {
+  /** Names the placeholder: `[REDACTED_<kind>]`. */
+  readonly kind: string;
+  /** A bounded regular expression, read with the flag `u`. Lookbehinds stand at its start. */
+  readonly pattern: string;
+  readonly flags?: string;
+  /** Only what this group matched is replaced. */
+  readonly group?: number;
+  /** Refuses a match; the search goes on one character after its start. `left`: up to 40 characters. */
+  readonly accepts?: (match: string, left: string) => boolean;
+  /** The parts of the match to be replaced, in order; undefined refuses it as `accepts` does. */
+  readonly spansIn?: (match: string, left: string) => readonly Span[] | undefined;
+  /** A match is the beginning of something longer: what follows is dropped too. */
+  readonly opens?: Opening;
+  /** A cheap first look: no match in a text in which this is not found. */
+  readonly needs?: RegExp;
+}
+
+/** UTF-16 units from the start of a match, `end` exclusive. */
+export interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+
+interface Opening {
+  /** What ends it: bounded, and no two of it can overlap. */
+  readonly until: string;
+  /** Characters after which it ends in any case. */
+  readonly most: number;
+}
+
+/** An operator's own rule. */
+export interface Own {
+  readonly kind: string;
+  readonly pattern: string;
+  readonly flags?: string;
+  readonly group?: number;
+}
+
+/** Places in the text that was searched. */
+export interface Match extends Span {
+  readonly rule: CompiledRule;
+  readonly masks: readonly Span[];
+  /** Where the search for the rule's next match goes on. */
+  readonly resume: number;
+}
+
+interface CompiledOpening {
+  readonly until: RegExp;
+  readonly most: number;
+  /** Units of dropped text that may be the beginning of its end. */
+  readonly kept: number;
+}
+
+export interface CompiledRule {
+  readonly kind: string;
+  /** The longest match with its lookahead, in UTF-16 units; the shortest match, in characters. */
+  readonly extent: number;
+  readonly least: number;
+  readonly opens: CompiledOpening | undefined;
+  /** The characters with which a match, or what may become one, can begin. */
+  readonly first: Characters;
+  /** The first match that starts at or after `from`. */
+  next(text: string, from: number): Match | undefined;
+  /** The first place at or after `from` from which the text may still become a match; its length if none. */
+  undecided(text: string, from: number): number;
+}
+
+const KIND = /^[A-Z][A-Z0-9_]{0,23}$/;
+const GLUED = /\[REDACTED_[A-Z0-9_]{1,24}\]$/;
+const OUT_OF_CONTEXT = /^.*\[REDACTED(?:_[A-Z0-9_]{1,24})?\]/s;
+const LONGEST_PLACEHOLDER = 35;
+
+/** @throws ConfigInvalid when the rule is not bounded, or is no regular expression */
+export function compileRule(rule: Rule): CompiledRule {
+  const { kind, opens, needs } = rule;
+  if (!KIND.test(kind)) {
+    throw new ConfigInvalid(
+      `The redaction rule ${JSON.stringify(kind)} needs a kind of 1 to 24 capital letters, digits and underscores.`,
+    );
+  }
+  const { prefix, extent, least, hasLeftBorder, hasPlainBorder } = beginningsOf(kind, rule.pattern);
+  const regex = regexOf(rule, rule.pattern, rule.group === undefined ? "g" : "dg");
+  if (rule.group !== undefined && !hasGroup(regex, rule.group)) {
+    throw new ConfigInvalid(`The redaction rule ${kind} has no group ${rule.group}.`);
+  }
+  const beginning = regexOf(rule, `(?:${prefix})$`, "g");
+  const compiled: CompiledRule = {
+    kind,
+    extent,
+    least,
+    opens: opens && compileOpening(opens),
+    first: hasPlainBorder ? charactersAt(regexOf(rule, `(?:${prefix})$`, "y"), ["", " ", "a"]) : ALL,
+    next: (text, from) => {
+      if (needs && !isIn(needs, text, from)) return undefined;
+      regex.lastIndex = from;
+      for (let found = regex.exec(text); found; found = regex.exec(text)) {
+        const start = found.index;
+        // Beside a placeholder stood something else once, so its border is none: redacting twice changes nothing.
+        const masks = hasLeftBorder && isGlued(text, start) ? undefined : masksOf(rule, found);
+        const end = start + found[0].length;
+        if (masks) return { rule: compiled, start, end, masks, resume: masks.at(-1)?.end ?? end };
+        regex.lastIndex = start + ((text.codePointAt(start) ?? 0) > 0xffff ? 2 : 1);
+      }
+      return undefined;
+    },
+    undecided: (text, from) => {
+      beginning.lastIndex = from;
+      return beginning.exec(text)?.index ?? text.length;
+    },
+  };
+  return compiled;
+}
+
+function hasGroup({ source, flags }: RegExp, group: number): boolean {
+  const groups = new RegExp(`${source}|`, flags).exec("")?.length ?? 0;
+  return Number.isInteger(group) && group >= 0 && group < groups;
+}
+
+function isGlued(text: string, start: number): boolean {
+  return text[start - 1] === "]" && GLUED.test(text.slice(Math.max(0, start - CONTEXT), start));
+}
+
+function compileOpening({ until, most }: Opening): CompiledOpening {
+  // Its last character decides, so all others may be there already.
+  return { until: new RegExp(until, "gu"), most, kept: beginningsOf("END", until).extent - 1 };
+}
+
+function isIn(needed: RegExp, text: string, from: number): boolean {
+  needed.lastIndex = from;
+  return needed.test(text);
+}
+
+function regexOf({ kind, flags = "" }: Rule, source: string, own: string): RegExp {
+  if (!/^[is]{0,2}$/.test(flags)) {
+    throw new ConfigInvalid(`The redaction rule ${kind} has the flags ${flags}; only i and s are allowed.`);
+  }
+  try {
+    return new RegExp(source, `${flags}${own}u`);
+  } catch (error) {
+    throw new ConfigInvalid(
+      `The redaction rule ${kind} is no regular expression of JavaScript with the flag u.`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+function masksOf(rule: Rule, found: RegExpExecArray): readonly Span[] | undefined {
+  const start = found.index;
+  const [match] = found;
+  const left = leftOf(found.input, start);
+  if (rule.accepts && !rule.accepts(match, left)) return undefined;
+  if (rule.spansIn) {
+    return rule.spansIn(match, left)?.map((span) => ({ start: start + span.start, end: start + span.end }));
+  }
+  if (rule.group === undefined) return match === "" ? undefined : [{ start, end: start + match.length }];
+  const [from, to] = found.indices?.[rule.group] ?? [0, 0];
+  return from < to ? [{ start: from, end: to }] : undefined;
+}
+
+// A placeholder is shorter or longer than what it replaced: words beyond it may come near or go far, and a word
+// glued to it was none.
+function leftOf(text: string, start: number): string {
+  const left = text.slice(Math.max(0, start - CONTEXT - LONGEST_PLACEHOLDER), start);
+  return (left.includes("]") ? left.replace(OUT_OF_CONTEXT, "_") : left).slice(-CONTEXT);
+}

@@ -1,0 +1,115 @@
+// Secrets: private keys, passwords in addresses, tokens of known vendors, and what stands after a word that says so.
+import type { Rule } from "./rule.ts";
+
+const kind = "SECRET";
+// A long token is dropped to its end, so that a stream need not hold it.
+const token = { until: String.raw`(?=[^\w+/=~.:%-])`, most: 16_000 };
+// A parameter may follow a value in an address; another & may be part of a password. A backslash before a quote is
+// the quote's: without it, JSON inside of JSON would be broken.
+const value = {
+  until: String.raw`(?=[\s"'<>,;\x60]|\\["']|&[\w.-]{1,30}=|[)}\]]{1,3}[\s"',;])`,
+  most: 16_000,
+};
+const quoted = { until: String.raw`(?=["'\n\x60]|\\["'])`, most: 2000 };
+
+const starts = [
+  String.raw`(?:AKIA|ASIA|AIDA|AROA|ABIA|ACCA)[A-Z0-9]{16}`,
+  String.raw`gh[pousr]_[A-Za-z0-9]{20}`,
+  String.raw`github_pat_\w{20}`,
+  String.raw`gl(?:pat|ptt|dt|rt|cbt|soat|ft|agent|oas)-[\w-]{20}`,
+  String.raw`xox[abeoprs]-[\w-]{10}`,
+  String.raw`xapp-\d-[\w-]{10}`,
+  String.raw`sk-[\w-]{16}`,
+  String.raw`(?:[srp]k|whsec)_(?:(?:live|test|prod)_)?(?=\w{0,20}\d)\w{10}`,
+  String.raw`AIza[\w-]{35}`,
+  String.raw`ya29\.[\w-]{20}`,
+  String.raw`GOCSPX-[\w-]{20}`,
+  String.raw`SG\.[\w-]{16}`,
+  String.raw`(?:npm|hf|lin_api|lin_oauth|gsk|dckr_pat|dckr_oat|ntn|figd|glsa|glc|rubygems|sbp|r8|pul|sntrys|atlasv1|pscale_tkn|pscale_oauth|ops)_[\w-]{16}`,
+  String.raw`shp(?:at|ca|pa|ss)_[A-Za-z0-9]{20}`,
+  String.raw`do[opr]_v1_[a-f0-9]{32}`,
+  String.raw`(?:pypi|pplx|xai|tskey|PMAK|NRAK|HRKU|sq0atp|sq0csp|nvapi|pul|phc|pnu)-[\w-]{16}`,
+  String.raw`ATATT3[\w-]{20}`,
+  String.raw`hv[sb]\.[\w-]{20}`,
+  String.raw`dp\.(?:pt|st|ct|sa|scim|audit)\.[\w.-]{20}`,
+  String.raw`dapi[a-f0-9]{32}`,
+  String.raw`AGE-SECRET-KEY-1[A-Z0-9]{20}`,
+  String.raw`(?:api|key|tok|token|secret)[-_](?=[\w-]{0,20}\d)[A-Za-z0-9_-]{20}`,
+  String.raw`(?:AC|SK)[a-f0-9]{32}`,
+  String.raw`[a-f0-9]{32}-us\d{1,2}`,
+  String.raw`\d{8,10}:AA[\w-]{33}`,
+  String.raw`eyJ[\w-]{17}`,
+  String.raw`T[A-Z0-9]{8,11}\/B[A-Z0-9]{8,11}\/[A-Za-z0-9]{20}`,
+];
+
+// No border before them: DB_PASSWORD and refreshToken say it too.
+const words = [
+  String.raw`pass(?:word|wd|phrase|code)?`,
+  "pwd",
+  String.raw`secret(?:[_ -]?(?:access[_ -]?)?key|[_ -]?token)?`,
+  String.raw`(?:api|access|account|auth|private|encryption|master|signing|license|subscription|storage|service)[_ -]?key`,
+  // Counts of tokens are no secret.
+  String.raw`token(?!s?["']?\s{0,3}[:=]{1,2}\s{0,3}\d{1,9}(?![\w-]))`,
+  "bearer",
+  "credential",
+].join("|");
+const label = String.raw`(?:${words})s?(?:\\?["']\]?)?`;
+const sign = String.raw`\s{0,3}(?:[:=]{1,2}|=>|:=)\s{0,3}(?:(?:Bearer|Basic|Token)\s{1,3})?`;
+// Code that says of what type it is, or where it stands, says nothing of it.
+const code = String.raw`(?:string|number|boolean|unknown|undefined|null|true|false|none|optional|required|process\.env|os\.environ|os\.getenv|env)`;
+const notYet = String.raw`(?![:=]|\$\{|(?:Bearer|Basic)\s|${code}(?![\w-]))`;
+const character = String.raw`(?:[^\s"',;<>\x60\[\\]|\[(?!REDACTED)|\\(?!["']))`;
+// A sentence about a password goes on with a plain word; a value has something else in it.
+const notPlain = String.raw`(?=[\p{L}.!?-]{0,30}[\d@#$%^&*_+=~])`;
+
+export const secrets: readonly Rule[] = [
+  {
+    kind,
+    pattern: String.raw`-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----`,
+    opens: { until: String.raw`-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----`, most: 16_000 },
+  },
+  {
+    kind,
+    pattern: String.raw`(?<![a-z0-9])[a-z][a-z0-9+.-]{1,20}(?::[a-z][a-z0-9+.-]{1,20})?:\/\/[^\s\/:@"'<>\[\]]{0,128}:[^\s\/@"'<>\[\]]{1,128}@[^\s"'<>\[\]]`,
+    flags: "i",
+    needs: /:\/\//g,
+    opens: { until: String.raw`(?=[\s"'<>\[\],;)])`, most: 2000 },
+  },
+  { kind, pattern: String.raw`(?<![\p{L}\p{N}])(?:${starts.join("|")})`, opens: token },
+  {
+    kind,
+    pattern: String.raw`${label}${sign}\\?["'\x60](?!\[REDACTED)((?:[^"'\n\x60\\]|\\(?!["'])){4})`,
+    flags: "i",
+    group: 1,
+    needs: /[:=]/g,
+    opens: quoted,
+  },
+  {
+    kind,
+    pattern: String.raw`${label}${sign}${notYet}(${character}{6})`,
+    flags: "i",
+    group: 1,
+    needs: /[:=]/g,
+    opens: value,
+  },
+  {
+    kind,
+    pattern: String.raw`(?:${words})s?\s{1,3}(?:is|was|to|as)\s{1,3}["']?${notYet}${notPlain}(${character}{6})`,
+    flags: "i",
+    group: 1,
+    opens: value,
+  },
+  {
+    kind,
+    pattern: String.raw`\b(?:Bearer|Basic)\s{1,3}([\w.~+\/=-]{16})`,
+    group: 1,
+    opens: token,
+  },
+  {
+    kind,
+    pattern: String.raw`\bIDENTIFIED\s{1,3}(?:WITH\s{1,3}\w{1,30}\s{1,3})?BY\s{1,3}(?:PASSWORD\s{1,3})?["'](?!\[REDACTED)([^"'\n])`,
+    flags: "i",
+    group: 1,
+    opens: quoted,
+  },
+];

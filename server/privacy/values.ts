@@ -1,0 +1,113 @@
+// Redacts what is no mere text: state, messages, arguments, bodies. A value in which nothing is found stays the same
+// object; one in which something is found is copied as far down as that, and the original is left alone.
+import { isMessage } from "./envelopes.ts";
+
+/** Gives back a text without what must not be kept: the same text when there is nothing. */
+export type RedactText = (text: string) => string;
+
+// Names that official clients and LangGraph make up: a long number in one is no telephone number.
+const IDENTIFIER =
+  /^(?:[a-z][a-z0-9_-]{0,24}[-_:])?[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}$|^(?:call|toolu|chatcmpl|msg|resp|rs|fc|run)[-_][\w-]{4,64}$|^[\da-f]{32}$/i;
+// Where such names stand. Anywhere else a text is a text.
+const NAMED = /(?:^id|_id|Id)$/;
+// Deeper than any state that can be stored.
+const MAX_DEPTH = 500;
+const LONG_NUMBER = 100_000_000;
+
+/**
+ * @returns `value` itself when nothing was found in it
+ */
+export function redactValue<Value>(value: Value, redact: RedactText): Value {
+  return walk(value, redact, "", 0) as Value; // the same form, with other texts
+}
+
+function walk(value: unknown, redact: RedactText, key: string, depth: number): unknown {
+  if (typeof value === "string") return NAMED.test(key) && IDENTIFIER.test(value) ? value : redact(value);
+  if (typeof value === "number") return numberOf(value, redact);
+  if (typeof value === "bigint") {
+    const text = redact(String(value));
+    return text === String(value) ? value : text;
+  }
+  if (typeof value !== "object" || value === null || depth > MAX_DEPTH) return value;
+  const next = (item: unknown, name = ""): unknown => walk(item, redact, name, depth + 1);
+  if (Array.isArray(value)) return items(value, next);
+  if (value instanceof Map) return entries(value, next);
+  if (value instanceof Set) {
+    const before = [...value];
+    const after = items(before, next);
+    return after === before ? value : new Set(after);
+  }
+  if (value instanceof Error) return errorOf(value, redact);
+  if (value instanceof Date || value instanceof RegExp || isBinary(value)) return value;
+  if (isMade(value)) {
+    const made: unknown = value.toJSON();
+    const after = next(made);
+    return after === made ? value : after;
+  }
+  return fields(value, redact, next);
+}
+
+/** A number that is long enough for a telephone, card or social security number, as the text it is. */
+function numberOf(value: number, redact: RedactText): unknown {
+  if (!Number.isSafeInteger(value) || Math.abs(value) < LONG_NUMBER) return value;
+  const text = redact(String(value));
+  return text === String(value) ? value : text;
+}
+
+type Next = (item: unknown, name?: string) => unknown;
+
+function items(before: readonly unknown[], next: Next): readonly unknown[] {
+  let after: unknown[] | undefined;
+  for (const [index, item] of before.entries()) {
+    const redacted = next(item);
+    if (redacted !== item) (after ??= [...before])[index] = redacted;
+  }
+  return after ?? before;
+}
+
+function entries(before: Map<unknown, unknown>, next: Next): Map<unknown, unknown> {
+  const all = [...before].map(([key, item]) => [next(key), next(item, String(key))] as const);
+  const isSame = all.every(([key, item]) => before.has(key) && before.get(key) === item);
+  return isSame ? before : new Map(all);
+}
+
+function errorOf(error: Error, redact: RedactText): Error {
+  const message = redact(error.message);
+  if (message === error.message) return error;
+  // Only name and message are kept of an error anywhere.
+  const copy = new Error(message);
+  Object.defineProperty(copy, "name", { value: error.name, configurable: true, writable: true });
+  return copy;
+}
+
+/** A plain object, a message, or anything else that is stored by its own fields. */
+function fields(before: object, redact: RedactText, next: Next): object {
+  let after: Record<string, unknown> | undefined;
+  for (const [key, item] of Object.entries(before)) {
+    const name = redact(key);
+    const redacted = next(item, key);
+    if (redacted === item && name === key) continue;
+    after ??= copyOf(before);
+    if (name !== key) Reflect.deleteProperty(after, key);
+    // Assigning to __proto__ would set the prototype and lose the value.
+    Object.defineProperty(after, name, {
+      value: redacted,
+      enumerable: true,
+      writable: true,
+      configurable: true,
+    });
+  }
+  return after ?? before;
+}
+
+/** The same object again, with fields that may be changed. */
+function copyOf(value: object): Record<string, unknown> {
+  const own: Record<PropertyKey, PropertyDescriptor> = Object.getOwnPropertyDescriptors(value);
+  for (const key of Reflect.ownKeys(own)) own[key] = { ...own[key], configurable: true };
+  return Object.create(Reflect.getPrototypeOf(value), own) as Record<string, unknown>;
+}
+
+const isBinary = (value: object): boolean => ArrayBuffer.isView(value) || value instanceof ArrayBuffer;
+
+const isMade = (value: object): value is { toJSON(): unknown } =>
+  "toJSON" in value && typeof value.toJSON === "function" && !isMessage(value);

@@ -1,0 +1,126 @@
+// A message in pieces: put together again it is what the whole message would have become, however it was cut.
+import { AIMessageChunk } from "@langchain/core/messages";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { openPrivacy } from "../../server/privacy/guard.ts";
+import { PieceRedactor, isPiece } from "../../server/privacy/pieces.ts";
+import type { Piece } from "../../server/privacy/pieces.ts";
+
+const guard = openPrivacy({ mode: "redact", graphs: {}, rules: [], names: false }).of();
+
+const text = fc
+  .array(
+    fc.constantFrom(
+      "write to ",
+      "ada@example.org",
+      ", ",
+      "call +1 415 555 0123",
+      " or ",
+      "hello ",
+      "AKIAIOSFODNN7EXAMPLE",
+      "\n",
+      "é😀",
+    ),
+    { minLength: 1, maxLength: 8 },
+  )
+  .map((parts) => parts.join(""));
+const cuts = fc.array(fc.integer({ min: 1, max: 7 }), { minLength: 1, maxLength: 20 });
+
+function cut(whole: string, sizes: readonly number[]): string[] {
+  const parts: string[] = [];
+  for (let from = 0, turn = 0; from < whole.length; turn += 1) {
+    const size = sizes[turn % sizes.length] ?? 1;
+    parts.push(whole.slice(from, from + size));
+    from += size;
+  }
+  return parts;
+}
+
+const piece = (fields: object): Piece => {
+  const made: unknown = new AIMessageChunk({ id: "chatcmpl-1", content: "", ...fields });
+  return isPiece(made) ? made : expect.fail("a chunk is a piece");
+};
+
+function told(pieces: readonly Piece[]): AIMessageChunk[] {
+  const [first] = pieces;
+  if (!first) return [];
+  const redactor = new PieceRedactor(guard, first);
+  return [...pieces.flatMap((one) => redactor.take(one)), ...redactor.rest()] as unknown as AIMessageChunk[];
+}
+
+const joined = (pieces: readonly AIMessageChunk[]): AIMessageChunk =>
+  pieces.reduce((whole, one) => whole.concat(one));
+
+test("an answer in pieces is the redacted answer", () => {
+  fc.assert(
+    fc.property(text, cuts, fc.boolean(), (whole, sizes, ends) => {
+      const pieces = cut(whole, sizes).map((content) => piece({ content }));
+      if (ends) pieces.push(piece({ response_metadata: { finish_reason: "stop" } }));
+      expect(joined(told(pieces)).content).toBe(guard.text(whole));
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test("thoughts, blocks and arguments of calls are texts of their own", () => {
+  fc.assert(
+    fc.property(fc.tuple(text, text, text, text), cuts, ([thought, said, first, second], sizes) => {
+      const blocks = (type: string, key: string, index: number, whole: string): Piece[] =>
+        cut(whole, sizes).map((part) => piece({ content: [{ type, index, [key]: part }] }));
+      const calls = (index: number, whole: string): Piece[] =>
+        cut(JSON.stringify({ to: whole }), sizes).map((args, at) =>
+          piece({
+            content: [],
+            tool_call_chunks: [
+              {
+                type: "tool_call_chunk",
+                index,
+                args,
+                ...(at === 0 ? { id: `call_${index}`, name: "send" } : {}),
+              },
+            ],
+          }),
+        );
+      const pieces = [
+        ...cut(thought, sizes).map((part) =>
+          piece({ content: [], additional_kwargs: { reasoning_content: part } }),
+        ),
+        ...blocks("text", "text", 0, said),
+        ...calls(0, first),
+        ...calls(1, second),
+      ];
+      const whole = joined(told(pieces));
+      expect(whole.additional_kwargs["reasoning_content"]).toBe(guard.text(thought));
+      expect(whole.content).toEqual([{ type: "text", index: 0, text: guard.text(said) }]);
+      expect(whole.tool_call_chunks?.map(({ args }) => args)).toEqual(
+        [first, second].map((one) => guard.text(JSON.stringify({ to: one }))),
+      );
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("a value is never told in part, whatever else the provider repeats", () => {
+  const raw = "ada@example.org";
+  const pieces = cut(raw, [3]).map((part) =>
+    piece({
+      content: part,
+      additional_kwargs: { tool_calls: [{ index: 0, function: { arguments: part } }] },
+      tool_calls: [{ id: "call_1", name: "send", args: { to: part } }],
+    }),
+  );
+  expect(
+    JSON.stringify(
+      told(pieces).map(({ content, tool_calls: calls, additional_kwargs: more }) => [content, calls, more]),
+    ),
+  ).not.toMatch(/ada|exa|mple/);
+});
+
+test("nothing that is held back stays behind, and what says nothing is not told", () => {
+  const pieces = [piece({ content: "" }), ...cut("call me", [1]).map((content) => piece({ content }))];
+  const all = told(pieces);
+  expect(all.map(({ content }) => content)).toEqual(["", "call ", "me"]);
+  const usage = { input_tokens: 1, output_tokens: 2, total_tokens: 3 };
+  const two = told([piece({ content: "a" }), piece({ usage_metadata: usage })]);
+  expect([joined(two).content, joined(two).usage_metadata]).toEqual(["a", expect.objectContaining(usage)]);
+});

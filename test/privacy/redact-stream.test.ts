@@ -1,0 +1,192 @@
+// A text told in pieces is told as if it had come whole, wherever it is cut.
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { Redactor } from "../../server/privacy/redact.ts";
+import type { Own } from "../../server/privacy/redact.ts";
+
+const redactor = new Redactor({ names: true });
+
+/** The text told in pieces that end at `cuts`. */
+function told(text: string, cuts: readonly number[], by = redactor): string {
+  const stream = by.stream();
+  let from = 0;
+  let all = "";
+  for (const cut of cuts) {
+    all += stream.push(text.slice(from, cut));
+    from = cut;
+  }
+  return all + stream.push(text.slice(from), true);
+}
+
+const DENSE = [
+  "Hi Anna Smith, write to ada@example.org or call +44 20 7946 0958 now.",
+  "card 4111 1111 1111 1111 12/27, IBAN GB82 WEST 1234 5698 7654 32 is mine, ssn 123-45-6789",
+  "password: hunter2222, token=Bearer abcdefghijklmnopqrstuv12 and http://u:secret@host/x",
+  "a -----BEGIN RSA PRIVATE KEY-----\nMIIEpAIB\n-----END RSA PRIVATE KEY----- b -----BEGIN PRIVATE KEY-----\nMII",
+  "from 10.0.0.1 to fe80::1:2 at 00:1B:44:11:3A:B7, born on 4 July 1976, 455 6186 office",
+  "lives at 12 Old Mill Road, Apt 4, Springfield, IL 62701. MRN: 3359254",
+  "4\u200b111\u2060 1111 1111 1111\u200d x\u200b a\ufeff@b.co\u202e and 👩\u200d👩\u200d👧",
+  "😀a@b.co😀123-45-6789😀 Mr. 😀 𝒜𝒷@𝒸.com",
+  "[REDACTED_EMAIL] a@b.co4111111111111111 tel a@b.co 555 1234",
+];
+
+test.each(DENSE)("%j is the same for every cut in two, and in single characters", (text) => {
+  const whole = redactor.redact(text);
+  for (let cut = 0; cut <= text.length; cut += 1) expect(told(text, [cut])).toBe(whole);
+  expect(
+    told(
+      text,
+      Array.from({ length: text.length }, (_, index) => index),
+    ),
+  ).toBe(whole);
+});
+
+const HOSTILE = [
+  "1 ",
+  "a.",
+  "a@",
+  "Aa ",
+  "1-",
+  "eyJ",
+  "x:",
+  "http://a:",
+  "password",
+  "token=abcdef ",
+  "\ud83d",
+];
+const piece = fc.oneof(
+  { weight: 5, arbitrary: fc.constantFrom(...DENSE.flatMap((text) => text.split(/(?<= )/))) },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(fc.constantFrom(...HOSTILE), fc.nat(30)).map(([one, n]) => one.repeat(n)),
+  },
+  { weight: 1, arbitrary: fc.string({ unit: "binary", maxLength: 8 }) },
+  { weight: 1, arbitrary: fc.constantFrom("\u200b", "\ufeff", "\u202e", "😀", "-----END PRIVATE KEY-----") },
+);
+const text = fc.array(piece, { maxLength: 8 }).map((all) => all.join(""));
+const lengths = fc.array(fc.integer({ min: 0, max: 9 }), { minLength: 1, maxLength: 12 });
+
+/** Cuts after pieces of these lengths, again and again. */
+function cutsOf(one: string, widths: readonly number[]): number[] {
+  const cuts: number[] = [];
+  for (let at = 0, turn = 0; at < one.length; turn += 1) {
+    at += Math.max(turn % widths.length === 0 ? 1 : 0, widths[turn % widths.length] ?? 1);
+    cuts.push(at);
+  }
+  return cuts;
+}
+
+test("any text in any pieces is told as it is whole", () => {
+  const law = fc.property(text, fc.array(lengths, { minLength: 5, maxLength: 5 }), (one, ways) => {
+    const whole = redactor.redact(one);
+    for (const widths of ways) expect(told(one, cutsOf(one, widths))).toBe(whole);
+  });
+  fc.assert(law, { numRuns: 2200 });
+});
+
+// Bounded parts of all that a rule may be made of, put together at random.
+const atom = fc.constantFrom("a", "b", "[ab]", String.raw`\w`, "[^b]", String.raw`\p{L}`, "-", ".", "😀");
+const repeated = fc
+  .tuple(atom, fc.constantFrom("", "?", "{2}", "{1,3}", "{0,2}", "{1,4}?", "??"))
+  .map(([one, count]) => one + count);
+const pattern = fc
+  .tuple(
+    fc.constantFrom("", String.raw`\b`, "(?<![ab])", "(?<=-)", String.raw`\B`),
+    fc.array(
+      fc.oneof(
+        repeated,
+        fc.tuple(repeated, repeated).map(([x, y]) => `(?:${x}${y}|${y}b){1,2}`),
+      ),
+      {
+        minLength: 1,
+        maxLength: 4,
+      },
+    ),
+    fc.constantFrom("", String.raw`\b`, "(?=b{1,4}-)", "(?!-{1,3}a)", "(?!a)", "(?=[ab]{2}(?!a))"),
+  )
+  .map(([before, parts, after]) => before + parts.join("") + after);
+
+test("a rule alone finds what its regular expression finds", () => {
+  const small = fc.array(fc.constantFrom("a", "b", "-", "😀", "aab", "--a", "."), { maxLength: 30 });
+  const law = fc.property(pattern, small, (one, parts) => {
+    const found = parts
+      .join("")
+      .replaceAll(new RegExp(one, "gu"), (match) => (match === "" ? "" : "[REDACTED_K]"));
+    expect(new Redactor({ own: [{ kind: "K", pattern: `${one}|0{9}` }] }).redact(parts.join(""))).toBe(found);
+  });
+  fc.assert(law, { numRuns: 1500 });
+});
+
+test("any rules that are bounded tell a text in pieces as it is whole", () => {
+  const small = fc.array(fc.constantFrom("a", "b", "-", "😀", "\u200b", "aab", "--a"), { maxLength: 20 });
+  const law = fc.property(fc.tuple(pattern, pattern), small, lengths, (patterns, parts, widths) => {
+    const own: Own[] = patterns.map((one, index) => ({ kind: `K${index}`, pattern: `${one}(?:)|-b-` }));
+    const by = new Redactor({ own });
+    const one = parts.join("");
+    expect(told(one, cutsOf(one, widths), by)).toBe(by.redact(one));
+  });
+  fc.assert(law, { numRuns: 1500 });
+});
+
+test("a label is held with its value: told alone, it would leave the value in clear", () => {
+  const stream = redactor.stream();
+  expect(stream.push("the password=")).toBe("the ");
+  expect(stream.push("hun")).toBe("");
+  // It may still become an e-mail address.
+  expect(stream.push("ter22")).toBe("");
+  expect(stream.push(" and ")).toBe("password=[REDACTED_SECRET] ");
+});
+
+test("what a carry-over of the last 128 characters would tell too early is held", () => {
+  const stream = redactor.stream();
+  const address = `${"a".repeat(60)}@${"b.".repeat(60)}`;
+  const early = address
+    .split("")
+    .map((character) => stream.push(character))
+    .join("");
+  expect(early).toBe("");
+  expect(stream.held).toBe(address.length);
+  expect(stream.push("org now", true)).toBe("[REDACTED_EMAIL] now");
+});
+
+test("a placeholder is told before all of a long secret has come", () => {
+  const stream = redactor.stream();
+  expect(stream.push("-----BEGIN PRIVATE KEY-----\nM")).toBe("[REDACTED_SECRET]");
+  expect(stream.push("MII".repeat(1000))).toBe("");
+  expect(stream.held).toBeLessThanOrEqual(80);
+  expect(stream.push("-----END PRIVATE KEY----- done", true)).toBe(" done");
+});
+
+test("a private key without an end is dropped for 16,000 characters", () => {
+  expect(redactor.redact(`-----BEGIN PRIVATE KEY-----${"x".repeat(16_000)}abc`)).toBe("[REDACTED_SECRET]abc");
+});
+
+test("what is never decided is told as one placeholder, and the stream goes on", () => {
+  const chain = new Redactor({
+    own: [
+      { kind: "CHAIN", pattern: "(?<!z)ab[^z]{0,3}ab" },
+      { kind: "LINK", pattern: "b[^z]{0,3}a" },
+    ],
+  });
+  const found: string[] = [];
+  const stream = chain.stream((kind) => found.push(kind));
+  let all = "";
+  for (let turn = 0; turn < 70; turn += 1) all += stream.push("ab".repeat(32));
+  expect(all).toBe("[REDACTED]");
+  expect(found).toEqual(["UNDECIDED"]);
+  expect(stream.held).toBeLessThan(4096);
+  expect(stream.push("zz and a@b.co.", true)).toMatch(/zz and \[REDACTED_EMAIL\]\.$/);
+});
+
+test("a stream can be used again after its last piece", () => {
+  const stream = redactor.stream();
+  expect(stream.push("a@b.co", true)).toBe("[REDACTED_EMAIL]");
+  expect(stream.held).toBe(0);
+  expect(stream.push("123-45-6789", true)).toBe("[REDACTED_SSN]");
+});
+
+test("invisible characters stay outside of findings and go inside of them", () => {
+  expect(redactor.redact("\u200ba\u200bb 123\u200b-45-\u20606789\ufeff.")).toBe(
+    "\u200ba\u200bb [REDACTED_SSN]\ufeff.",
+  );
+});

@@ -1,0 +1,81 @@
+// A rule that cannot be followed in a stream is refused, with its name and the reason.
+import { expect, test } from "vitest";
+import { ConfigInvalid } from "../../server/errors.ts";
+import { Redactor } from "../../server/privacy/redact.ts";
+
+const withRule = (pattern: string, more: object = {}): Redactor =>
+  new Redactor({ own: [{ kind: "BADGE", pattern, ...more }] });
+
+test.each([
+  ["a*", "unbounded repetition *"],
+  ["ab+", "unbounded repetition +"],
+  ["a{3,}", "unbounded repetition {3,}"],
+  ["(?:ab)+", "unbounded repetition +"],
+  ["^a", "anchor ^"],
+  ["a$", "anchor $"],
+  ["a|$", "anchor $"],
+  [String.raw`(a)\1`, "back-reference"],
+  [String.raw`(?<n>a)\k<n>`, "named group"],
+  ["(?<n>a)", "named group"],
+  ["(?i:a)", "modifier"],
+  ["a(?<!b)c", "lookbehind that is not at its start"],
+  ["(?:a(?<=b))c", "lookbehind that is not at its start"],
+  ["(?=(?<!b)c)d", "lookbehind that is not at its start"],
+  ["(?<!b{41})a", "lookbehind of more than 40 characters"],
+  ["(?<!b*)a", "unbounded repetition *"],
+  ["(?!b+)a", "unbounded repetition +"],
+  ["(?:a{1,9}){1,9}b", "repetition of a repetition that no character sets apart"],
+  ["(?:(?:a{1,9})){1,9}b", "repetition of a repetition that no character sets apart"],
+  [String.raw`(?:\w{1,9} ?){1,9}x`, "repetition of a repetition that no character sets apart"],
+  ["(?:[a-f]{1,5}[d-z]{1,5}){1,9}", "repetition of a repetition that no character sets apart"],
+  ["a{4001}", "4001 characters long"],
+  ["(?:a{100}b){100}", "10100 characters long"],
+  ["a(?=b{4000})", "4001 characters long"],
+  [String.raw`\b`, "can match nothing"],
+  ["", "can match nothing"],
+  ["(a", "group without an end"],
+  ["a)", "parenthesis too many"],
+  ["?a", "repetition of nothing"],
+  ["a{2}{3}", "repetition of nothing"],
+  ["[b-a]", "no regular expression"],
+  [String.raw`\p{Nonsense}`, "no regular expression"],
+])("%j is refused", (pattern, reason) => {
+  expect(() => withRule(pattern)).toThrow(ConfigInvalid);
+  expect(() => withRule(pattern)).toThrow(/^The redaction rule BADGE /);
+  expect(() => withRule(pattern)).toThrow(reason);
+});
+
+test.each(["g", "y", "u", "v", "m", "i s"])("the flags %j are refused", (flags) => {
+  expect(() => withRule("a", { flags })).toThrow("only i and s are allowed");
+});
+
+test.each(["", "badge", "A-B", "A".repeat(25), "1A"])("the kind %j is refused", (kind) => {
+  expect(() => withRule("a", { kind })).toThrow("needs a kind of 1 to 24 capital letters");
+});
+
+test.each([
+  ["a{2}b?", "aab", "[REDACTED_BADGE]"],
+  ["a{1,3}?b", "xaab", "x[REDACTED_BADGE]"],
+  ["(?<=x)a(?!c)", "xab xac", "x[REDACTED_BADGE]b xac"],
+  [String.raw`[\]*+$^]{2}`, "a]*", "a[REDACTED_BADGE]"],
+  [String.raw`\*\+\$\(`, "*+$(", "[REDACTED_BADGE]"],
+  [String.raw`\u0041\x42\u{43}`, "ABC", "[REDACTED_BADGE]"],
+  ["a.c", "abc", "[REDACTED_BADGE]"],
+  ["(?:a|bc|)d", "bcd d", "[REDACTED_BADGE] [REDACTED_BADGE]"],
+  [String.raw`(?:\p{Lu}\p{L}{1,9} ){1,3}KG`, "Emil Sohn KG", "[REDACTED_BADGE]"],
+  ["a(b)?c", "abc ac", "[REDACTED_BADGE] [REDACTED_BADGE]"],
+])("%j finds its part of %j", (pattern, text, redacted) => {
+  expect(withRule(pattern).redact(text)).toBe(redacted);
+});
+
+test.each([2, -1, 0.5])("the group %j of a rule that has one is refused", (group) => {
+  expect(() => withRule("a(b)", { group })).toThrow(`The redaction rule BADGE has no group ${group}.`);
+});
+
+test("a group that took no part is no finding", () => {
+  expect(withRule("a(b)?c", { group: 1 }).redact("ac abc")).toBe("ac a[REDACTED_BADGE]c");
+});
+
+test("a rule that matches nothing but an empty text finds nothing", () => {
+  expect(withRule("a?").redact("ba")).toBe("b[REDACTED_BADGE]");
+});

@@ -1,0 +1,115 @@
+// Values are redacted wherever a text may stand in them, copied only as far as something was found, and never changed.
+import { AIMessage, HumanMessage, ToolMessage } from "@langchain/core/messages";
+import { Send } from "@langchain/langgraph";
+import { expect, test } from "vitest";
+import { openPrivacy } from "../../server/privacy/guard.ts";
+import { dump, load } from "../../server/privacy/serde.ts";
+
+const guard = openPrivacy({ mode: "redact", graphs: {}, rules: [], names: false }).of();
+const mail = "ada@example.org";
+const gone = "[REDACTED_EMAIL]";
+
+const keep = (value: unknown): unknown => load(...dump(guard.value(value)));
+
+test("a text is found in every kind of value that state can hold", () => {
+  class Ticket {
+    readonly by = mail;
+  }
+  const value = {
+    plain: mail,
+    list: [1, [mail]],
+    map: new Map<unknown, unknown>([[mail, { of: mail }]]),
+    set: new Set([mail]),
+    error: new TypeError(`for ${mail}`),
+    made: { toJSON: () => ({ by: mail }) },
+    own: new Ticket(),
+    sent: new Send("next", { to: mail }),
+    [mail]: "a key",
+  };
+  expect(keep(value)).toEqual({
+    plain: gone,
+    list: [1, [gone]],
+    map: new Map<unknown, unknown>([[gone, { of: gone }]]),
+    set: new Set([gone]),
+    error: expect.objectContaining({ name: "TypeError", message: `for ${gone}` }) as unknown,
+    made: { by: gone },
+    own: { by: gone },
+    sent: expect.objectContaining({ node: "next", args: { to: gone } }) as unknown,
+    [gone]: "a key",
+  });
+  expect(value.error.message).toBe(`for ${mail}`);
+});
+
+test("messages stay messages, with everything of them redacted", () => {
+  const messages = [
+    new HumanMessage({ id: "q-1", content: [{ type: "text", text: mail }] }),
+    new AIMessage({
+      id: "a-1",
+      content: mail,
+      tool_calls: [{ id: "call_1", name: "send", args: { to: [mail] } }],
+      additional_kwargs: { reasoning_content: mail },
+      response_metadata: { echoed: mail },
+    }),
+    new ToolMessage({ tool_call_id: "call_1", content: mail, artifact: { raw: mail } }),
+  ];
+  const kept = keep(messages) as typeof messages;
+  expect(JSON.stringify(kept)).not.toContain("ada@");
+  expect(kept.map((message) => message.constructor.name)).toEqual([
+    "HumanMessage",
+    "AIMessage",
+    "ToolMessage",
+  ]);
+  expect(kept.map(({ id }) => id)).toEqual(["q-1", "a-1", undefined]);
+  expect(AIMessage.isInstance(kept[1]) && kept[1].tool_calls).toEqual([
+    { id: "call_1", name: "send", args: { to: [gone] } },
+  ]);
+  expect(messages[1]?.content).toBe(mail);
+});
+
+test("what holds nothing is the same object", () => {
+  const value = {
+    messages: [new AIMessage("hello")],
+    at: new Date(0),
+    bytes: new Uint8Array([1]),
+    of: /x/,
+    n: 12,
+  };
+  expect(guard.value(value)).toBe(value);
+});
+
+test("a long number is a text, and becomes one when it is found", () => {
+  expect(guard.value({ card: 4532015112830366, at: 1_732_570_000_000, many: 123_456_789_012 })).toEqual({
+    card: "[REDACTED_CREDIT_CARD]",
+    at: 1_732_570_000_000,
+    many: 123_456_789_012,
+  });
+  expect(guard.value([4_532_015_112_830_366n])).toEqual(["[REDACTED_CREDIT_CARD]"]);
+});
+
+test("names that LangGraph and models make are left alone, and only where such names stand", () => {
+  const id = "11111111-2222-4333-8444-155512345678";
+  const named = { id, tool_call_id: "call_4155550123", run_id: id, parentId: `lc_run--${id}` };
+  expect(guard.value(named)).toBe(named);
+  expect(guard.value({ id: mail })).toEqual({ id: gone });
+});
+
+test("a graph that is off keeps everything", () => {
+  const privacy = openPrivacy({ mode: "redact", graphs: { lab: "off" }, rules: [], names: false });
+  const value = { of: mail };
+  expect(privacy.of("lab").value(value)).toBe(value);
+  expect(privacy.of("constructor").value(value)).toEqual({ of: gone });
+  expect(privacy.of("lab").stream()).toBeUndefined();
+});
+
+test("what was found is told each time, also of a text that was seen before", () => {
+  const long = `the address of the author of these lines is ${mail}`;
+  const told = [1, 2].map(() => {
+    const kinds: string[] = [];
+    guard.value([long, long], (kind) => kinds.push(kind));
+    return kinds;
+  });
+  expect(told).toEqual([
+    ["EMAIL", "EMAIL"],
+    ["EMAIL", "EMAIL"],
+  ]);
+});

@@ -1,0 +1,110 @@
+// Values of every kind that must never be kept, each with a core that stands nowhere else, and a search for those cores
+// in whatever form bytes may have them.
+import { readFile, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { Database } from "../../server/storage/database.ts";
+
+export interface Taint {
+  readonly value: string;
+  /** A part of it by which even half of it is found. */
+  readonly core: string;
+}
+
+const digits = (n: number, length: number): string => String(n).padStart(length, "0");
+
+/** The number that makes the sum of Luhn right. */
+function luhn(body: string): string {
+  const sum = body
+    .split("")
+    .toReversed()
+    .map((digit, index) => Number(digit) * (index % 2 === 0 ? 2 : 1))
+    .reduce((total, value) => total + (value > 9 ? value - 9 : value), 0);
+  return body + String((10 - (sum % 10)) % 10);
+}
+
+/** The numbers that make the rest of 97 right. */
+function iban(account: string): string {
+  const rest = `${account}131400`
+    .split("")
+    .reduce((remainder, digit) => (remainder * 10 + Number(digit)) % 97, 0);
+  return `DE${digits(98 - rest, 2)}${account}`;
+}
+
+const KINDS: readonly ((n: number) => Taint)[] = [
+  (n) => ({ value: `zq7k${digits(n, 5)}mxw@example.org`, core: `zq7k${digits(n, 5)}mxw` }),
+  (n) => ({
+    value: `+1 415 7${digits(n % 100, 2)} ${digits(7000 + n, 4)}`,
+    core: `415 7${digits(n % 100, 2)} ${digits(7000 + n, 4)}`,
+  }),
+  (n) => {
+    const card = luhn(`45321${digits(n, 5)}78901`);
+    return { value: card, core: card };
+  },
+  (n) => ({ value: `sk-zq7kTaint${digits(n, 5)}AbCdEfGhIjKlMnOp`, core: `Taint${digits(n, 5)}AbCd` }),
+  (n) => {
+    const account = `37040044${digits(n, 10)}`;
+    return { value: iban(account), core: account };
+  },
+  (n) => ({ value: `password=zq7kPw${digits(n, 5)}Secret`, core: `zq7kPw${digits(n, 5)}` }),
+];
+
+let count = 0;
+
+/** As many values as there are kinds, new ones each time. */
+export function taintsOfEachKind(): Taint[] {
+  count += 1;
+  return KINDS.map((make, index) => make(count * KINDS.length + index));
+}
+
+/** A core in every form in which bytes or text may hold it. */
+function formsOf(core: string): Buffer[] {
+  const plain = Buffer.from(core, "utf8");
+  const aligned = [0, 1, 2].map((shift) => {
+    const text = Buffer.concat([Buffer.alloc(shift), plain]).toString("base64");
+    // Its first and last characters depend on what stands beside it.
+    return Buffer.from(text.slice(shift === 0 ? 0 : shift + 1, -4));
+  });
+  return [
+    plain,
+    Buffer.from(core, "utf16le"),
+    Buffer.from(plain.toString("hex")),
+    Buffer.from(encodeURIComponent(core)),
+    ...aligned,
+  ];
+}
+
+/** Cores that stand in the bytes. */
+export function findIn(bytes: Uint8Array, taints: readonly Taint[]): string[] {
+  const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return taints
+    .filter(({ core }) => formsOf(core).some((form) => all.includes(form)))
+    .map(({ core }) => core);
+}
+
+/** Every row of every table, as text: bytes stand in hexadecimal. */
+export async function dumpOf(database: Database): Promise<string> {
+  const tables = await database.query<{ name: string }>(
+    `select format('%I.%I', schemaname, tablename) as name from pg_tables
+      where schemaname not in ('pg_catalog', 'information_schema')`,
+  );
+  const parts: string[] = [];
+  for (const { name } of tables) {
+    const rows = await database.query<{ row: string }>(`select t::text as row from ${name} t`);
+    parts.push(name, ...rows.map(({ row }) => row));
+  }
+  return parts.join("\n");
+}
+
+/** Every file below a folder in which one of the cores stands, with which. */
+export async function searchFolder(folder: string, taints: readonly Taint[]): Promise<string[]> {
+  const files = await readdir(folder, { recursive: true, withFileTypes: true });
+  const found: string[] = [];
+  for (const file of files) {
+    if (!file.isFile()) continue;
+    const path = join(file.parentPath, file.name);
+    // A file may go while the database works.
+    const bytes = await readFile(path).catch(() => Buffer.alloc(0));
+    found.push(...findIn(bytes, taints).map((core) => `${path}: ${core}`));
+  }
+  return found;
+}
