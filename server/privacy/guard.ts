@@ -26,9 +26,10 @@ const OPEN: Guard = {
   stream: () => undefined,
 };
 
-// A state is looked at again with each superstep, and most of its texts are the same as before.
-const REMEMBERED_CHARACTERS = 4_000_000;
-const WORTH_REMEMBERING = 32;
+// A state is looked at again with each superstep, and most of its texts are the same as before; names of fields always
+// are. To look at a short text costs a hundred times as much as to find it here.
+const REMEMBERED = 4_000_000;
+const OF_AN_ENTRY = 64;
 
 interface Seen {
   readonly text: string;
@@ -46,7 +47,7 @@ class Closed implements Guard {
   }
 
   text(text: string, onFound?: OnFound): string {
-    const seen = text.length < WORTH_REMEMBERING ? this.#look(text) : this.#remembered(text);
+    const seen = this.#seen.get(text) ?? this.#lookAnew(text);
     if (onFound) for (const kind of seen.kinds) onFound(kind);
     return seen.text;
   }
@@ -59,22 +60,16 @@ class Closed implements Guard {
     return this.#redactor.stream();
   }
 
-  #look(text: string): Seen {
+  #lookAnew(text: string): Seen {
     const kinds: string[] = [];
     const redacted = this.#redactor.redact(text, (kind) => kinds.push(kind));
-    return { text: redacted, kinds };
-  }
-
-  #remembered(text: string): Seen {
-    const known = this.#seen.get(text);
-    if (known) return known;
-    const seen = this.#look(text);
-    if (text.length > REMEMBERED_CHARACTERS / 4) return seen;
-    this.#size += text.length;
+    const seen = { text: redacted, kinds };
+    if (text.length > REMEMBERED / 4) return seen;
+    this.#size += text.length + OF_AN_ENTRY;
     this.#seen.set(text, seen);
     for (const old of this.#seen.keys()) {
-      if (this.#size <= REMEMBERED_CHARACTERS) break;
-      this.#size -= old.length;
+      if (this.#size <= REMEMBERED) break;
+      this.#size -= old.length + OF_AN_ENTRY;
       this.#seen.delete(old);
     }
     return seen;
