@@ -31,7 +31,7 @@ import {
   versionList,
 } from "./assistant-schemas.ts";
 import { authorize, guardAssistant, ownIdsOf } from "./auth.ts";
-import { readForAssistant, readGuarded } from "./door.ts";
+import { readForGraph, readGuarded } from "./door.ts";
 import { refuseUnstorable } from "./ingress.ts";
 import { announcePage, nextOf, selectKeys } from "./pages.ts";
 import { check } from "./schemas.ts";
@@ -43,7 +43,7 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   const app = new Hono<Bindings>();
 
   app.post("/assistants", async (context) => {
-    const given = check(assistantCreate, await readForAssistant(engine, context));
+    const given = check(assistantCreate, await readForGraph(engine, context));
     const assistantId = given.assistant_id ?? uuidv7();
     const asked = { if_exists: "raise", metadata: undefined, ...given, assistant_id: assistantId };
     const { filter, value } = await authorize(context, "assistants", "create", asked);
@@ -86,8 +86,8 @@ export function assistantRoutes(engine: Engine): Hono<Bindings> {
   });
 
   app.patch(ONE, async (context) => {
-    const given = check(assistantChange, await readForAssistant(engine, context));
     const named = idOf(context);
+    const given = check(assistantChange, await readForGraph(engine, context, named));
     const asked = { metadata: undefined, ...given };
     const { metadata } = await guardAssistant({ engine, context }, "update", named, asked);
     const change = changeOf({ ...given, metadata: metadata && metadataOf(metadata) });

@@ -15,7 +15,22 @@ export async function readGuarded({ privacy }: Held, context: Context): Promise<
 }
 
 /**
- * The body of a request for an assistant: its graph says what of it may be kept. A list is taken one by one.
+ * The body that makes an assistant or changes one: the graph that it is for says what of it may be kept.
+ * @param named the assistant that is changed
+ * @throws what `readBody` throws
+ */
+export async function readForGraph(engine: Engine, context: Context, named?: string): Promise<unknown> {
+  const body = await readBody(context);
+  const { graph_id: graphId } = Object(body) as Record<string, unknown>;
+  const isNamed = typeof graphId === "string";
+  const guard = isNamed ? engine.privacy.of(graphId) : await guardOfAssistant(engine, named);
+  return isNamed
+    ? { ...guard.value({ ...Object(body), graph_id: "" }), graph_id: graphId }
+    : guard.value(body);
+}
+
+/**
+ * The body of a request to run an assistant: its graph says what of it may be kept. A list is taken one by one.
  * @throws what `readBody` throws; PersonalIdentifier for a call-back's address
  */
 export async function readForAssistant(engine: Engine, context: Context): Promise<unknown> {
@@ -27,11 +42,10 @@ export async function readForAssistant(engine: Engine, context: Context): Promis
 
 async function guardRequest(engine: Engine, request: unknown): Promise<unknown> {
   if (typeof request !== "object" || request === null) return request;
-  const { assistant_id: named, graph_id: graphId, webhook, ...rest } = request as Record<string, unknown>;
-  const guard =
-    typeof graphId === "string" ? engine.privacy.of(graphId) : await guardOfAssistant(engine, named);
+  const { assistant_id: named, webhook, ...rest } = request as Record<string, unknown>;
+  const guard = await guardOfAssistant(engine, named);
   if (typeof webhook === "string") refuseIdentifier(guard, "webhook", webhook, ["IP"]);
-  const names = { assistant_id: named, graph_id: graphId, webhook };
+  const names = { assistant_id: named, webhook };
   const given = Object.entries(names).filter(([, value]) => value !== undefined);
   return { ...guard.value(rest), ...Object.fromEntries(given) };
 }

@@ -37,6 +37,7 @@ interface Growing {
   readonly alone: (text: string) => Fields;
 }
 
+/** Looks at one message. */
 export class PieceRedactor {
   readonly #guard: Guard;
   readonly #texts = new Map<string, Growing>();

@@ -3,20 +3,50 @@
 import { PieceRedactor, isPiece } from "../privacy/pieces.ts";
 import type { Piece } from "../privacy/pieces.ts";
 import type { Guard } from "../privacy/guard.ts";
+import type { RedactionStream } from "../privacy/redact.ts";
 import { asFields } from "./input.ts";
 import type { Chunk } from "./modes.ts";
 
-const ENDS = "on_chat_model_end";
-const STREAMS = "on_chat_model_stream";
+// What happens to a runnable, at the end of an event's name.
+const STEP = /_(?:start|stream|end|error)$/;
+
+/** One message or text in pieces. */
+interface Pieces {
+  take(piece: unknown): readonly unknown[];
+  rest(): readonly unknown[];
+}
 
 interface Open {
-  readonly pieces: PieceRedactor;
+  readonly pieces: Pieces;
   /** The chunk that a piece makes. */
-  readonly told: (piece: Piece) => Chunk;
+  readonly told: (piece: unknown) => Chunk;
   /** Where the message comes from: the path of its task, and the node; empty for one of the events. */
   readonly path: readonly string[];
   readonly node: string;
 }
+
+/** A text that a runnable, such as a parser, passes on in pieces. */
+class TextRedactor implements Pieces {
+  readonly #stream: RedactionStream | undefined;
+
+  constructor(guard: Guard) {
+    this.#stream = guard.stream();
+  }
+
+  take(piece: unknown): readonly string[] {
+    return this.#told(this.#stream?.push(String(piece)) ?? String(piece));
+  }
+
+  rest(): readonly string[] {
+    return this.#told(this.#stream?.push("", true) ?? "");
+  }
+
+  #told(text: string): readonly string[] {
+    return text === "" ? [] : [text];
+  }
+}
+
+const pairOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 
 export class ChunkRedactor {
   readonly #guard: Guard;
@@ -44,19 +74,48 @@ export class ChunkRedactor {
     return this.#rest(() => true);
   }
 
-  /** LangGraph's own events tell the same pieces, under the id of the model's run. */
+  /** LangGraph's own events tell the same pieces, each runnable that passes them on anew, under the id of its run. */
   #event(chunk: Chunk): Chunk[] {
     const event = asFields(chunk.payload);
+    const name = String(event["event"]);
+    const key = `${name.replace(STEP, "")} ${String(event["run_id"])}`;
     const { data, ...rest } = event;
-    const key = `run ${String(event["run_id"])}`;
-    const { chunk: piece } = asFields(data);
-    if (event["event"] === STREAMS && isPiece(piece))
-      return this.#take(key, piece, () => this.#ofEvent(chunk, rest, piece));
-    const held = event["event"] === ENDS ? this.#rest((_, other) => other === key) : [];
-    return [...held, { ...chunk, payload: this.#guard.value(event) }];
+    if (!name.endsWith("_stream")) {
+      const held = this.#rest((_, other) => other.startsWith(`${key} `));
+      return [...held, { ...chunk, payload: this.#guard.value(event) }];
+    }
+    const told = (given: unknown): Chunk => ({
+      ...chunk,
+      payload: { ...this.#guard.value(rest), data: { ...this.#guard.value(data as object), chunk: given } },
+    });
+    const { chunk: given } = asFields(data);
+    const place = { path: [], node: "" };
+    if (typeof given === "string") {
+      const open = (): Open => ({ pieces: new TextRedactor(this.#guard), told, ...place });
+      return this.#take(`${key} text`, given, open);
+    }
+    if (isPiece(given)) {
+      const open = (): Open => ({ pieces: new PieceRedactor(this.#guard, given), told, ...place });
+      return this.#take(`${key} ${given.id}`, given, open);
+    }
+    const { text } = asFields(given);
+    if (typeof text === "string" && "concat" in Object(given)) {
+      const open = (): Open => ({
+        pieces: new TextRedactor(this.#guard),
+        told: (one) => told({ ...this.#guard.value({ ...asFields(given), text: "" }), text: one }),
+        ...place,
+      });
+      return this.#take(`${key} text`, text, open);
+    }
+    const [piece, about] = Array.isArray(given) && given.at(-2) === "messages" ? pairOf(given.at(-1)) : [];
+    if (!Array.isArray(given) || !isPiece(piece)) return [{ ...chunk, payload: this.#guard.value(event) }];
+    const kept = this.#guard.value(about);
+    const wrapped = (one: unknown): Chunk => told([...given.slice(0, -1), [one, kept]]);
+    const open = (): Open => ({ pieces: new PieceRedactor(this.#guard, piece), told: wrapped, ...place });
+    return this.#take(`${key} ${piece.id}`, piece, open);
   }
 
-  #take(key: string, piece: Piece, begin: () => Open): Chunk[] {
+  #take(key: string, piece: unknown, begin: () => Open): Chunk[] {
     const open = this.#open.get(key) ?? begin();
     this.#open.set(key, open);
     return open.pieces.take(piece).map(open.told);
@@ -70,16 +129,6 @@ export class ChunkRedactor {
       told: (one) => ({ ...chunk, payload: [one, kept] }),
       path: typeof ns === "string" && ns !== "" ? ns.split("|") : [],
       node: String(node),
-    };
-  }
-
-  #ofEvent(chunk: Chunk, rest: object, piece: Piece): Open {
-    const kept = this.#guard.value(rest);
-    return {
-      pieces: new PieceRedactor(this.#guard, piece),
-      told: (one) => ({ ...chunk, payload: { ...kept, data: { chunk: one } } }),
-      path: [],
-      node: "",
     };
   }
 

@@ -54,9 +54,19 @@ test("an assistant is treated as its graph", async () => {
     metadata: { of: mail },
   });
   expect([other.context, other.metadata?.["of"]]).toEqual([{ of: "[REDACTED_EMAIL]" }, "[REDACTED_EMAIL]"]);
+  const changed = await assistants.update(made.assistant_id, { metadata: { of: mail, and: mail } });
+  expect(changed.metadata).toMatchObject({ of: mail, and: mail });
   const { thread_id: threadId } = await threads.create();
   await runs.wait(threadId, made.assistant_id, { input: { value: mail } });
   expect((await threads.getState(threadId)).values).toMatchObject({ value: mail });
+  // Its context comes under the rules of its new graph, and a request cannot choose whose rules it is under.
+  await assistants.update(made.assistant_id, { graphId: "keeping" });
+  const body = { assistant_id: made.assistant_id, graph_id: "lab", input: { value: mail } };
+  const answer = await send(`/threads/${threadId}/runs/wait`, body);
+  expect(await answer.json()).toMatchObject({ value: "[REDACTED_EMAIL]" });
+  expect((await runs.list(threadId)).at(-1)).toMatchObject({
+    kwargs: { context: { of: "[REDACTED_EMAIL]" } },
+  });
 });
 
 test("what auth says of a caller is kept as it is, so that nobody is taken for somebody else", async () => {

@@ -95,6 +95,57 @@ export async function dumpOf(database: Database): Promise<string> {
   return parts.join("\n");
 }
 
+/** Texts that stand in the same place of one document after the other, each place put together. */
+class Places {
+  readonly #texts = new Map<string, string[]>();
+
+  add(place: string, text: string): void {
+    const texts = this.#texts.get(place);
+    if (texts) texts.push(text);
+    else this.#texts.set(place, [text]);
+  }
+
+  walk(place: string, value: unknown): void {
+    if (typeof value === "string") this.add(place, value);
+    if (typeof value !== "object" || value === null) return;
+    for (const [key, item] of Object.entries(value)) this.walk(`${place}.${key}`, item);
+  }
+
+  all(): string {
+    return [...this.#texts.values()].map((texts) => texts.join("")).join("\n");
+  }
+}
+
+/** What the logs of all runs tell, with what was told in pieces put together: a value told letter by letter stands there. */
+export async function toldOf(database: Database): Promise<string> {
+  const rows = await database.query<{ run_id: string; seq: number; body: string }>(
+    "select run_id, seq, body from holdfast.run_events order by run_id, seq",
+  );
+  const places = new Places();
+  for (const { run_id: run, seq, body } of rows) {
+    for (const [index, line] of body.split("\n").entries()) {
+      const [kind = "", name = "", data = "", ...rest] = line.replace(/^@\d+\t/, "").split("\t");
+      if (kind === "e") places.walk(`${run} ${name}`, JSON.parse(data));
+      else if (/^[DG]$/.test(kind))
+        places.add(`${run} ${seq + index}`, String(JSON.parse(rest.at(-1) ?? "")));
+      else places.add(`${run} ${kind.slice(1)}`, kind.startsWith("a") ? name : String(JSON.parse(name)));
+    }
+  }
+  return places.all();
+}
+
+/** The same for what clients were told. */
+export function seenOf(streams: readonly (readonly unknown[])[]): string {
+  const places = new Places();
+  for (const [index, frames] of streams.entries()) {
+    for (const frame of frames) {
+      const { event, method } = Object(frame) as { event?: string; method?: string };
+      places.walk(`${index} ${event ?? method}`, frame);
+    }
+  }
+  return places.all();
+}
+
 /** Every file below a folder in which one of the cores stands, with which. */
 export async function searchFolder(folder: string, taints: readonly Taint[]): Promise<string[]> {
   const files = await readdir(folder, { recursive: true, withFileTypes: true });
