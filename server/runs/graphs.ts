@@ -128,11 +128,11 @@ const privacySchema = z.object({
   rules: z
     .array(
       z.object({
-        kind: z.string().regex(/^[A-Z][A-Z0-9_]{0,30}$/, "must look like EMPLOYEE_ID"),
+        kind: z.string().regex(/^[A-Z][A-Z0-9_]{0,23}$/, "must look like EMPLOYEE_ID"),
         pattern: z.string().min(1),
         flags: z
           .string()
-          .regex(/^[iu]*$/, "may hold i and u")
+          .regex(/^[is]*$/, "may hold i and s")
           .optional(),
         group: z.literal(1, "must be 1").optional(),
       }),

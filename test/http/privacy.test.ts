@@ -116,7 +116,7 @@ test.each([
   [{ mode: "mask" }, /privacy\.mode must be "redact" or "off"/],
   [{ graphs: { nobody: "off" } }, /privacy\.graphs names nobody, which is no graph of this file/],
   [{ rules: [{ kind: "id", pattern: "x" }] }, /privacy\.rules\.0\.kind must look like EMPLOYEE_ID/],
-  [{ rules: [{ kind: "ID", pattern: "x", flags: "g" }] }, /privacy\.rules\.0\.flags may hold i and u/],
+  [{ rules: [{ kind: "ID", pattern: "x", flags: "g" }] }, /privacy\.rules\.0\.flags may hold i and s/],
 ])("langgraph.json with privacy %j does not start a server", async (privacy, message) => {
   const path = join(folder, "langgraph.json");
   await writeFile(path, JSON.stringify({ graphs: { one: "./one.ts:one" }, privacy }));

@@ -45,15 +45,29 @@ const KINDS: readonly ((n: number) => Taint)[] = [
     const account = `37040044${digits(n, 10)}`;
     return { value: iban(account), core: account };
   },
+  (n) => {
+    const number = `2${digits(n % 100, 2)}-${digits(10 + (n % 89), 2)}-${digits(2000 + n, 4)}`;
+    return { value: number, core: number };
+  },
+  (n) => {
+    const address = `198.${18 + (n % 2)}.${Math.floor(n / 200)}.${n % 200}`;
+    return { value: address, core: address };
+  },
+  (n) => {
+    const address = `02:42:ac:7e:${digits(Math.floor(n / 100), 2)}:${digits(n % 100, 2)}`;
+    return { value: address, core: address };
+  },
   (n) => ({ value: `password=zq7kPw${digits(n, 5)}Secret`, core: `zq7kPw${digits(n, 5)}` }),
 ];
 
 let count = 0;
 
-/** As many values as there are kinds, new ones each time. */
-export function taintsOfEachKind(): Taint[] {
-  count += 1;
-  return KINDS.map((make, index) => make(count * KINDS.length + index));
+/** New values each time: so many of each kind. */
+export function taintsOfEachKind(each = 1): Taint[] {
+  return Array.from({ length: each }, () => {
+    count += 1;
+    return KINDS.map((make, index) => make(count * KINDS.length + index));
+  }).flat();
 }
 
 /** A core in every form in which bytes or text may hold it. */
