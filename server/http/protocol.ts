@@ -1,7 +1,7 @@
 // Routes of protocol v2 over HTTP: commands, and a thread's events as a stream that stays open over all its runs.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import { InputInvalid, ServerStopping, UpgradeRequired, messageOf } from "../errors.ts";
+import { InputInvalid, ServerStopping, UpgradeRequired } from "../errors.ts";
 import { isUuid } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
 import { cursorOf } from "../runs/protocol/entries.ts";
@@ -15,7 +15,7 @@ import { readCommand, run } from "./commands.ts";
 import { readBody } from "./ingress.ts";
 import { eventStream } from "./protocol-schemas.ts";
 import { check } from "./schemas.ts";
-import { EVENT_STREAM, HEARTBEAT, streamed } from "./sse.ts";
+import { EVENT_STREAM, streamed, watched } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
 
 const MAX_THREAD_ID = 255;
@@ -66,11 +66,7 @@ export function protocolRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: n
     return streamed(context, EVENT_STREAM, {
       items,
       render: (events: Shown[]) => framesOf(events, filter),
-      keepAlive: HEARTBEAT,
-      heartbeatMs,
-      gone,
-      onLeave: () => undefined, // the run goes on, and others may watch
-      onCut: (reason) => engine.log.warn("stream.broken", { thread_id: threadId, reason: messageOf(reason) }),
+      ...watched(engine.log, threadId, { heartbeatMs, gone }),
     });
   }
 

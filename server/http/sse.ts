@@ -5,8 +5,10 @@ import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { Context } from "hono";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { every, now, turn } from "../clock.ts";
+import { messageOf } from "../errors.ts";
 import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
+import type { Log } from "../telemetry/log.ts";
 import { asBody, asStream } from "./stream-body.ts";
 
 // One line without a blank one after it: anything more shows as an event in older official clients.
@@ -60,6 +62,19 @@ export interface Streamed<Item> {
   /** Told why the connection is broken off. */
   readonly onCut: (reason: unknown) => void;
 }
+
+/** What all streams of a whole thread have in common: who leaves ends nothing, others may watch. */
+export const watched = (
+  log: Log,
+  threadId: string,
+  { heartbeatMs, gone }: Pick<Streamed<unknown>, "heartbeatMs" | "gone">,
+): Omit<Streamed<unknown>, "items" | "render"> => ({
+  keepAlive: HEARTBEAT,
+  heartbeatMs,
+  gone,
+  onLeave: () => undefined,
+  onCut: (reason) => log.warn("stream.broken", { thread_id: threadId, reason: messageOf(reason) }),
+});
 
 /** The response to a request for a stream: its body follows once all middleware has seen it. */
 export function streamed<Item>(

@@ -59,12 +59,12 @@ export function storeRoutes({
   app.post("/store/items/search", async (context) => {
     const {
       namespace_prefix: namespace,
-      filter,
       limit,
       offset,
-      query,
       ...body
-    } = check(itemSearch, guard.value(await readBody(context)));
+    } = check(itemSearch, await readBody(context));
+    // As it became of what is compared with it.
+    const { filter, query } = guard.value({ filter: body.filter, query: body.query });
     const page = { limit, offset };
     const asked = await authorize(context, "store", "search", { namespace, filter, query, ...page });
     refuseUnstorable("filter", asked.value.filter);

@@ -2,7 +2,7 @@
 // them, until the client leaves or the thread is deleted.
 import { Hono } from "hono";
 import type { z } from "zod";
-import { ServerStopping, messageOf } from "../errors.ts";
+import { ServerStopping } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
 import { findBegin, followRuns, idOf, readPlace } from "../runs/follow-runs.ts";
 import type { EventsOfRun } from "../runs/follow-runs.ts";
@@ -10,7 +10,7 @@ import { dataOf, nameOf } from "../runs/lines.ts";
 import { guardThread } from "./auth.ts";
 import { threadIdOf } from "./protocol.ts";
 import { check, threadStreamQuery } from "./schemas.ts";
-import { EVENT_STREAM, HEARTBEAT, streamed } from "./sse.ts";
+import { EVENT_STREAM, streamed, watched } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
 
 type Mode = NonNullable<z.infer<typeof threadStreamQuery>["stream_mode"]>[number];
@@ -39,11 +39,7 @@ export function threadStreamRoutes(engine: Engine, { heartbeatMs }: { heartbeatM
     return streamed(context, headers, {
       items: followRuns(engine, threadId, { begin, tellsState, signal: gone.signal }),
       render: (events: EventsOfRun) => framesOf(events, modes),
-      keepAlive: HEARTBEAT,
-      heartbeatMs,
-      gone,
-      onLeave: () => undefined, // the run goes on, and others may watch
-      onCut: (reason) => engine.log.warn("stream.broken", { thread_id: threadId, reason: messageOf(reason) }),
+      ...watched(engine.log, threadId, { heartbeatMs, gone }),
     });
   });
 

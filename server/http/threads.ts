@@ -38,7 +38,7 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
     const { if_exists: ifExists } = body;
     // What supersteps write is looked at where it is stored, as what nodes write.
     const graphId: unknown = body.metadata?.["graph_id"];
-    const metadata = engine.privacy.of(String(graphId)).value(body.metadata);
+    const metadata = engine.privacy.of(graphId).value(body.metadata);
     const asked = { thread_id: threadId, metadata, if_exists: ifExists ?? "raise" };
     const { filter, value } = await authorize(context, "threads", "create", asked);
     refuseUnstorable("metadata", value.metadata);

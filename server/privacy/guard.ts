@@ -36,6 +36,9 @@ interface Seen {
   readonly kinds: readonly string[];
 }
 
+/** Looks for what is always looked for. */
+export const plainGuard = (): Guard => new Closed(new Redactor());
+
 class Closed implements Guard {
   readonly mode = "redact";
   readonly #redactor: Redactor;
@@ -125,12 +128,14 @@ export class Privacy {
     return [SAID[mode], ...exceptions].join("; ");
   }
 
-  /** The guard of a graph; without one, of what belongs to none, such as items of the store. */
-  of(graphId?: string): Guard {
-    const mode =
-      (graphId !== undefined && Object.hasOwn(this.policy.graphs, graphId)
-        ? this.policy.graphs[graphId]
-        : undefined) ?? this.policy.mode;
+  /**
+   * The guard of a graph; without one, of what belongs to none, such as items of the store.
+   * @param graphId what metadata says; anything but the id of a graph is none
+   */
+  of(graphId?: unknown): Guard {
+    const { graphs, mode: usual } = this.policy;
+    const own = typeof graphId === "string" && Object.hasOwn(graphs, graphId) ? graphs[graphId] : undefined;
+    const mode = own ?? usual;
     return mode === "off" ? OPEN : this.#closed;
   }
 }

@@ -12,6 +12,7 @@ const IDENTIFIER =
 const NAMED = /(?:^id|_id|Id)$/;
 // Deeper than any state that can be stored.
 const MAX_DEPTH = 500;
+const TOO_DEEP = "[REDACTED]";
 const LONG_NUMBER = 100_000_000;
 
 /**
@@ -28,7 +29,9 @@ function walk(value: unknown, redact: RedactText, key: string, depth: number): u
     const text = redact(String(value));
     return text === String(value) ? value : text;
   }
-  if (typeof value !== "object" || value === null || depth > MAX_DEPTH) return value;
+  if (typeof value !== "object" || value === null) return value;
+  // Nobody has looked any deeper.
+  if (depth > MAX_DEPTH) return TOO_DEEP;
   const next = (item: unknown, name = ""): unknown => walk(item, redact, name, depth + 1);
   if (Array.isArray(value)) return items(value, next);
   if (value instanceof Map) return entries(value, next);
@@ -66,9 +69,21 @@ function items(before: readonly unknown[], next: Next): readonly unknown[] {
 }
 
 function entries(before: Map<unknown, unknown>, next: Next): Map<unknown, unknown> {
-  const all = [...before].map(([key, item]) => [next(key), next(item, String(key))] as const);
-  const isSame = all.every(([key, item]) => before.has(key) && before.get(key) === item);
-  return isSame ? before : new Map(all);
+  const all = [...before].map(([key, item]) => [key, next(key), next(item, String(key))] as const);
+  if (all.every(([key, name, item]) => name === key && before.get(key) === item)) return before;
+  const after = new Map<unknown, unknown>();
+  for (const [key, name, item] of all) {
+    const isNew = name !== key && typeof name === "string";
+    after.set(isNew ? freeName(name, (taken) => after.has(taken) || before.has(taken)) : name, item);
+  }
+  return after;
+}
+
+/** Two names that become the same would lose what stands under one of them. */
+function freeName(name: string, isTaken: (name: string) => boolean): string {
+  let free = name;
+  for (let nth = 2; isTaken(free); nth += 1) free = `${name}_${nth}`;
+  return free;
 }
 
 function errorOf(error: Error, redact: RedactText): Error {
@@ -89,8 +104,9 @@ function fields(before: object, redact: RedactText, next: Next): object {
     if (redacted === item && name === key) continue;
     after ??= copyOf(before);
     if (name !== key) Reflect.deleteProperty(after, key);
+    const place = name === key ? key : freeName(name, (taken) => Object.hasOwn(after ?? before, taken));
     // Assigning to __proto__ would set the prototype and lose the value.
-    Object.defineProperty(after, name, {
+    Object.defineProperty(after, place, {
       value: redacted,
       enumerable: true,
       writable: true,

@@ -253,12 +253,10 @@ function newRun(
     state,
     multitask: request.multitask_strategy,
     metadata: { ...assistant.metadata, ...request.metadata, ...kept },
-    kwargs: kwargsOf(request, keptOf(engine, assistant), {
-      ...asked,
-      ...kept,
-      run_id: runId,
-      thread_id: threadId,
-    }),
+    // Its metadata was looked at before the handlers of auth said in it whose it is.
+    kwargs: engine.privacy
+      .of(assistant.graph_id)
+      .value(kwargsOf(request, assistant, { ...asked, ...kept, run_id: runId, thread_id: threadId })),
     threadMetadata: kept,
     // A thread that is made for somebody says whose it is, as his handler has it.
     ...(by ? { auth: by.auth, filter: by.filter, madeMetadata: request.metadata ?? {} } : {}),
@@ -299,12 +297,6 @@ export async function listRunsOf(
   // Checked at the door: the names of states, and "pending" for all that wait.
   const states = status === undefined ? undefined : status === "pending" ? pending : [status as RunState];
   return listRuns(engine.database, threadId, { metadata: undefined, ...rest, states });
-}
-
-/** An assistant whose graph was changed holds what the one before may have kept. */
-function keptOf({ privacy }: Engine, assistant: AssistantRow): AssistantRow {
-  const guard = privacy.of(assistant.graph_id);
-  return { ...assistant, config: guard.value(assistant.config), context: guard.value(assistant.context) };
 }
 
 function kwargsOf(request: RunRequest, assistant: AssistantRow, identity: Fields): RunKwargs {

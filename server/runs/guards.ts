@@ -22,7 +22,7 @@ export async function guardOfAssistant(engine: Engine, named: unknown): Promise<
  */
 export function keeping(
   { privacy, log }: Pick<Engine, "privacy" | "log">,
-  graphId: string | undefined,
+  graphId: unknown,
   about: { readonly thread_id: string; readonly run_id?: string },
 ): <Kept>(value: Kept, channel: string) => Kept {
   const guard = privacy.of(graphId);

@@ -25,6 +25,17 @@ interface Open {
   readonly node: string;
 }
 
+/** A piece in the data of an event. */
+interface Part {
+  /** What it is a piece of, among those of one runnable. */
+  readonly name: string;
+  readonly piece: unknown;
+  /** For all of it, from this piece on. */
+  readonly begin: () => Pieces;
+  /** The data that tells a piece. */
+  readonly wrap: (one: unknown) => unknown;
+}
+
 /** A text that a runnable, such as a parser, passes on in pieces. */
 class TextRedactor implements Pieces {
   readonly #stream: RedactionStream | undefined;
@@ -45,8 +56,6 @@ class TextRedactor implements Pieces {
     return text === "" ? [] : [text];
   }
 }
-
-const pairOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 
 export class ChunkRedactor {
   readonly #guard: Guard;
@@ -79,40 +88,48 @@ export class ChunkRedactor {
     const event = asFields(chunk.payload);
     const name = String(event["event"]);
     const key = `${name.replace(STEP, "")} ${String(event["run_id"])}`;
-    const { data, ...rest } = event;
-    if (!name.endsWith("_stream")) {
-      const held = this.#rest((_, other) => other.startsWith(`${key} `));
-      return [...held, { ...chunk, payload: this.#guard.value(event) }];
-    }
-    const told = (given: unknown): Chunk => ({
-      ...chunk,
-      payload: { ...this.#guard.value(rest), data: { ...this.#guard.value(data as object), chunk: given } },
-    });
-    const { chunk: given } = asFields(data);
-    const place = { path: [], node: "" };
-    if (typeof given === "string") {
-      const open = (): Open => ({ pieces: new TextRedactor(this.#guard), told, ...place });
-      return this.#take(`${key} text`, given, open);
-    }
-    if (isPiece(given)) {
-      const open = (): Open => ({ pieces: new PieceRedactor(this.#guard, given), told, ...place });
-      return this.#take(`${key} ${given.id}`, given, open);
-    }
-    const { text } = asFields(given);
-    if (typeof text === "string" && "concat" in Object(given)) {
-      const open = (): Open => ({
-        pieces: new TextRedactor(this.#guard),
-        told: (one) => told({ ...this.#guard.value({ ...asFields(given), text: "" }), text: one }),
-        ...place,
+    const whole = (): Chunk => ({ ...chunk, payload: this.#guard.value(event) });
+    if (!name.endsWith("_stream")) return [...this.#rest((_, other) => other.startsWith(`${key} `)), whole()];
+    const { chunk: given, ...data } = asFields(event["data"]);
+    const part = this.#partOf(given);
+    if (!part) return [whole()];
+    return this.#take(`${key} ${part.name}`, part.piece, () => {
+      const kept = this.#guard.value({ ...event, data });
+      const told = (one: unknown): Chunk => ({
+        ...chunk,
+        payload: { ...kept, data: { ...kept.data, chunk: part.wrap(one) } },
       });
-      return this.#take(`${key} text`, text, open);
+      return { pieces: part.begin(), told, path: [], node: "" };
+    });
+  }
+
+  /** What grows in the data of an event: a text, a message, or either as a runnable passes it on. */
+  #partOf(given: unknown): Part | undefined {
+    const guard = this.#guard;
+    const text = (piece: string, wrap: Part["wrap"]): Part => ({
+      name: "text",
+      piece,
+      begin: () => new TextRedactor(guard),
+      wrap,
+    });
+    const message = (piece: Piece, wrap: Part["wrap"]): Part => ({
+      name: `message ${piece.id}`,
+      piece,
+      begin: () => new PieceRedactor(guard, piece),
+      wrap,
+    });
+    if (typeof given === "string") return text(given, same);
+    if (isPiece(given)) return message(given, same);
+    if (Array.isArray(given)) {
+      // A graph's own chunk: its namespace, if that was asked for, the mode, and what the mode tells.
+      const [mode, payload]: unknown[] = given.slice(-2);
+      const [piece, about]: unknown[] = mode === "messages" && Array.isArray(payload) ? payload : [];
+      if (!isPiece(piece)) return undefined;
+      return message(piece, (one) => [...guard.value(given.slice(0, -1)), [one, guard.value(about)]]);
     }
-    const [piece, about] = Array.isArray(given) && given.at(-2) === "messages" ? pairOf(given.at(-1)) : [];
-    if (!Array.isArray(given) || !isPiece(piece)) return [{ ...chunk, payload: this.#guard.value(event) }];
-    const kept = this.#guard.value(about);
-    const wrapped = (one: unknown): Chunk => told([...given.slice(0, -1), [one, kept]]);
-    const open = (): Open => ({ pieces: new PieceRedactor(this.#guard, piece), told: wrapped, ...place });
-    return this.#take(`${key} ${piece.id}`, piece, open);
+    const fields = asFields(given);
+    if (typeof fields["text"] !== "string" || !("concat" in Object(given))) return undefined;
+    return text(fields["text"], (one) => ({ ...guard.value({ ...fields, text: "" }), text: one }));
   }
 
   #take(key: string, piece: unknown, begin: () => Open): Chunk[] {
@@ -142,6 +159,8 @@ export class ChunkRedactor {
     return chunks;
   }
 }
+
+const same = (one: unknown): unknown => one;
 
 /** Whether a message is over when a chunk comes: its node has told what it wrote, or a whole message. */
 function isOver({ path, node }: Open, { namespace, mode, payload }: Chunk): boolean {

@@ -170,7 +170,7 @@ export async function updateState(
     const graph = await graphOf(engine, threadId, locked, transaction);
     if (!graph) throw new ThreadWithoutGraph(threadId);
     // All of it on one connection: the change and the thread's status are committed together.
-    const graphId = String(locked.metadata["graph_id"]);
+    const graphId = locked.metadata["graph_id"];
     const redact = keeping(engine, graphId, { thread_id: threadId });
     const checkpointer = new Checkpoints(transaction, { redact });
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);

@@ -63,7 +63,7 @@ async function write(
   graph: Graph,
   { threadId, metadata, supersteps }: NewThread,
 ): Promise<void> {
-  const redact = keeping(engine, String(metadata["graph_id"]), { thread_id: threadId });
+  const redact = keeping(engine, metadata["graph_id"], { thread_id: threadId });
   const config = configOf(new Checkpoints(transaction, { redact }), threadId, undefined);
   await graph.bulkUpdateState(config, supersteps).catch(refuseUpdate);
   await storeState(transaction, graph, threadId);

@@ -8,7 +8,7 @@ import { rangeUnder } from "./store-names.ts";
 import { textsOf } from "./store-texts.ts";
 import { boundsOf, pack, scoreOf, unit } from "./store-vectors.ts";
 import type { Bounds, Embedder } from "./store-vectors.ts";
-import { lastOfEach, searchItems } from "./store.ts";
+import { lastOfEach, refreshing, searchItems } from "./store.ts";
 import type { StoreItem, StoreSearch, StoreWrite } from "./store.ts";
 
 /** Items whose vectors are held in memory at a time; fewer when they have many: then so many bytes of coarse ones. */
@@ -76,12 +76,7 @@ with wanted as (
     from unnest($1::text[], $2::text[], $3::int8[]) with ordinality as w (path, key, written, n)
     join holdfast.store_items i on i.path = w.path and i.key = w.key and ${WRITTEN} = w.written
    where i.expires_at is null or i.expires_at > now()),
-held as (
-  select i.path, i.key from holdfast.store_items i join wanted w on i.path = w.path and i.key = w.key
-   where $4 and i.ttl_minutes is not null and i.expires_at > now() for update of i skip locked),
-refreshed as (
-  update holdfast.store_items i set expires_at = now() + i.ttl_minutes * interval '1 min'
-    from held h where i.path = h.path and i.key = h.key)
+${refreshing("wanted f", "$4")}
 select n::int as n, namespace, key, value, created_at, updated_at from wanted order by n`;
 
 /**

@@ -81,15 +81,21 @@ embedded as (
          coarse = excluded.coarse, exact = excluded.exact)
 select $2::uuid is null or exists (select 1 from held) as is_written`;
 
-// Reading waits for nobody: a row that is locked is being written, read or taken away by somebody else.
-export const findItemsSql = `/* findStoreItems */
-with held as (
-  select i.path, i.key from holdfast.store_items i
-    join unnest($1::text[], $2::text[]) as w (path, key) on i.path = w.path and i.key = w.key
-   where $3 and i.ttl_minutes is not null and i.expires_at > now() for update of i skip locked),
+/**
+ * Makes the time of items that have one begin anew. Reading waits for nobody: a row that is locked is being written, read
+ * or taken away by somebody else.
+ * @param found the items that are read, under the name f, with path and key
+ * @param condition whether to do it at all
+ */
+export const refreshing = (found: string, condition: string): string => `held as (
+  select i.path, i.key from holdfast.store_items i join ${found} on i.path = f.path and i.key = f.key
+   where ${condition} and i.ttl_minutes is not null and i.expires_at > now() for update of i skip locked),
 refreshed as (
   update holdfast.store_items i set expires_at = now() + i.ttl_minutes * interval '1 min'
-    from held h where i.path = h.path and i.key = h.key)
+    from held h where i.path = h.path and i.key = h.key)`;
+
+export const findItemsSql = `/* findStoreItems */
+with ${refreshing("unnest($1::text[], $2::text[]) as f (path, key)", "$3")}
 select w.n::int as n, i.namespace, i.key, i.value, i.created_at, i.updated_at
   from unnest($1::text[], $2::text[]) with ordinality as w (path, key, n)
   join holdfast.store_items i on i.path = w.path and i.key = w.key
@@ -106,12 +112,7 @@ with found as (
        where v.path = i.path and v.key = i.key and v.embedder = $7 and v.item_updated_at = i.updated_at))
      and ${meets("$3")}
    order by i.path, i.key limit $4 offset $5),
-held as (
-  select i.path, i.key from holdfast.store_items i join found f on i.path = f.path and i.key = f.key
-   where $6 and i.ttl_minutes is not null and i.expires_at > now() for update of i skip locked),
-refreshed as (
-  update holdfast.store_items i set expires_at = now() + i.ttl_minutes * interval '1 min'
-    from held h where i.path = h.path and i.key = h.key)
+${refreshing("found f", "$6")}
 select namespace, key, value, created_at, updated_at from found order by path, key`;
 
 // Items whose time is over, the longest overdue first.

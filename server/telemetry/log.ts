@@ -1,7 +1,6 @@
 // One JSON line per fact, to standard error. A line holds ids, codes and figures, never what a user wrote.
 import { pino } from "pino";
-import { redactText } from "../privacy/redact.ts";
-import { redactValue } from "../privacy/values.ts";
+import { plainGuard } from "../privacy/guard.ts";
 
 export interface Log {
   debug(event: string, facts?: object): void;
@@ -12,24 +11,24 @@ export interface Log {
 
 /** Event names are noun.past-verb, such as run.finished. */
 export function openLog(level: "debug" | "info" | "warn" | "error"): Log {
+  const guard = plainGuard();
   const logger = pino(
     {
       level,
       base: null,
       messageKey: "event",
       timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: named },
+      // What went wrong is told in words of others, who may quote what a user wrote.
+      formatters: { level: named, log: (facts) => guard.value(facts) },
     },
     pino.destination({ dest: 2, sync: true }),
   );
   return {
-    debug: (event, facts = {}) => logger.debug(kept(facts), event),
-    info: (event, facts = {}) => logger.info(kept(facts), event),
-    warn: (event, facts = {}) => logger.warn(kept(facts), event),
-    error: (event, facts = {}) => logger.error(kept(facts), event),
+    debug: (event, facts = {}) => logger.debug(facts, event),
+    info: (event, facts = {}) => logger.info(facts, event),
+    warn: (event, facts = {}) => logger.warn(facts, event),
+    error: (event, facts = {}) => logger.error(facts, event),
   };
 }
 
-// What went wrong is told in words of others, who may quote what a user wrote.
-const kept = (facts: object): object => redactValue(facts, redactText);
 const named = (label: string): object => ({ level: label });

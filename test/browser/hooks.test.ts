@@ -1,6 +1,7 @@
 // The official React hooks, unchanged, in a browser: what a person sees while servers die and pages are loaded again.
 import { describe, expect, test } from "vitest";
 import { useStage } from "./stage.ts";
+import type { Stage } from "./stage.ts";
 
 const TOKENS = 100;
 const SLOW = `fake-slow-${TOKENS}tok-30ms`;
@@ -11,6 +12,17 @@ const HOOKS = [
   { hook: "@langchain/react over server-sent events", page: "protocol.html", query: { transport: "sse" } },
   { hook: "@langchain/react over WebSocket", page: "protocol.html", query: { transport: "websocket" } },
 ];
+
+async function editAndAskAgain({ open, ask, write, click, shows }: Stage): Promise<void> {
+  await open("talk", "fake-echo");
+  await ask("tea");
+  await shows(["human: tea", "ai: tea"]);
+  await write("coffee");
+  await click("edit");
+  await shows(["human: coffee", "ai: coffee"]);
+  await click("again");
+  await shows(["human: coffee", "ai: coffee"]);
+}
 
 describe.each(HOOKS)("$hook", ({ page, query }) => {
   const stage = useStage(page, query);
@@ -50,14 +62,7 @@ describe.each(HOOKS)("$hook", ({ page, query }) => {
   });
 
   test("an edited question takes the place of the first one, and an answer may be asked for again", async () => {
-    await open("talk", "fake-echo");
-    await ask("tea");
-    await shows(["human: tea", "ai: tea"]);
-    await write("coffee");
-    await click("edit");
-    await shows(["human: coffee", "ai: coffee"]);
-    await click("again");
-    await shows(["human: coffee", "ai: coffee"]);
+    await editAndAskAgain(stage);
     await ask("more");
     await shows(["human: coffee", "ai: coffee", "human: more", "ai: more"]);
     expect((await seen()).error).toBe("");
@@ -88,17 +93,9 @@ describe.each(HOOKS)("$hook", ({ page, query }) => {
 
 describe("branches", () => {
   const stage = useStage("");
-  const { open, ask, write, click, shows } = stage;
 
   test("an edited question and an answer asked for again are branches, and the page shows the newest", async () => {
-    await open("talk", "fake-echo");
-    await ask("tea");
-    await shows(["human: tea", "ai: tea"]);
-    await write("coffee");
-    await click("edit");
-    await shows(["human: coffee", "ai: coffee"]);
-    await click("again");
-    await shows(["human: coffee", "ai: coffee"]);
+    await editAndAskAgain(stage);
     const branches = stage.page.locator('li[data-type="ai"]');
     await expect.poll(() => branches.getAttribute("data-branches")).toBe("2");
     await expect

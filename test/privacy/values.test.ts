@@ -40,6 +40,29 @@ test("a text is found in every kind of value that state can hold", () => {
   expect(value.error.message).toBe(`for ${mail}`);
 });
 
+test("names that become the same keep what stands under each of them", () => {
+  const [one, two] = [mail, "grace@example.org"];
+  expect(guard.value({ [one]: 1, [two]: 2, other: 3 })).toEqual({ other: 3, [gone]: 1, [`${gone}_2`]: 2 });
+  expect(guard.value({ [one]: 1, [gone]: 2 })).toEqual({ [gone]: 2, [`${gone}_2`]: 1 });
+  const map = new Map([
+    [one, 1],
+    [two, 2],
+  ]);
+  expect(guard.value(map)).toEqual(
+    new Map([
+      [gone, 1],
+      [`${gone}_2`, 2],
+    ]),
+  );
+  expect(guard.value(guard.value({ [one]: 1, [two]: 2 }))).toEqual({ [gone]: 1, [`${gone}_2`]: 2 });
+});
+
+test("what stands deeper than anybody looks is not kept", () => {
+  let value: unknown = { of: mail };
+  for (let depth = 0; depth < 600; depth += 1) value = { value };
+  expect(JSON.stringify(guard.value(value))).not.toContain("ada@");
+});
+
 test("messages stay messages, with everything of them redacted", () => {
   const messages = [
     new HumanMessage({ id: "q-1", content: [{ type: "text", text: mail }] }),

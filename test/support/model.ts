@@ -16,3 +16,12 @@ export async function startFakeModel(options: OfflineModelOptions = {}): Promise
   const model = await startOfflineModel({ delayMs: 0, onCall: (call) => calls.push(call), ...options });
   return { ...model, calls, forgetCalls: () => calls.splice(0) };
 }
+
+/** A question that is answered in so many tokens, one every `ms` milliseconds, and the whole answer. */
+export const slowAnswer = (
+  tokens: number,
+  ms: number,
+): { input: { messages: object[]; model: string }; whole: string } => ({
+  input: { messages: [{ role: "user", content: "hold fast" }], model: `fake-slow-${tokens}tok-${ms}ms` },
+  whole: Array.from({ length: tokens }, (_, index) => `tok${index}`).join(" "),
+});

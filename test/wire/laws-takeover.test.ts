@@ -9,18 +9,14 @@ import type { OfficialClient, Sdk } from "../support/clients.ts";
 import { ONE_REQUEST, useCluster } from "../support/cluster.ts";
 import type { Cluster } from "../support/cluster.ts";
 import type { Running } from "../support/holdfast.ts";
-import { startFakeModel } from "../support/model.ts";
+import { slowAnswer, startFakeModel } from "../support/model.ts";
 import { collect } from "../support/server.ts";
 import type { Frame } from "../support/server.ts";
 import { shown } from "../support/shown.ts";
 import { until } from "../support/until.ts";
 
 const TOKENS = 24;
-const WHOLE = Array.from({ length: TOKENS }, (_, index) => `tok${index}`).join(" ");
-const INPUT = {
-  messages: [{ role: "user", content: "hold fast" }],
-  model: `fake-slow-${TOKENS}tok-30ms`,
-};
+const { input: INPUT, whole: WHOLE } = slowAnswer(TOKENS, 30);
 
 const model = await startFakeModel();
 afterAll(() => model.stop());

@@ -3,17 +3,13 @@ import { randomUUID } from "node:crypto";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, describe, expect, test } from "vitest";
 import { ONE_REQUEST, useCluster } from "../support/cluster.ts";
-import { startFakeModel } from "../support/model.ts";
+import { slowAnswer, startFakeModel } from "../support/model.ts";
 import type { Frame } from "../support/server.ts";
 import { shown } from "../support/shown.ts";
 import { until } from "../support/until.ts";
 
 const TOKENS = 24;
-const WHOLE = Array.from({ length: TOKENS }, (_, index) => `tok${index}`).join(" ");
-const INPUT = {
-  messages: [{ role: "user", content: "hold fast" }],
-  model: `fake-slow-${TOKENS}tok-30ms`,
-};
+const { input: INPUT, whole: WHOLE } = slowAnswer(TOKENS, 30);
 
 const model = await startFakeModel();
 afterAll(() => model.stop());
