@@ -1,10 +1,21 @@
 import { defineConfig } from "vitest/config";
 
+// What looks at stored values, or writes them in ways of its own, is tested once more on databases that are sealed.
+const SEALED = [
+  "test/http/{auth-laws,store,store-meaning,thread-copy,thread-search}.test.ts",
+  "test/runs/store.test.ts",
+];
+
 export default defineConfig({
   test: {
+    projects: [
+      {
+        extends: true,
+        test: { name: "fast", include: ["test/**/*.test.ts"], exclude: ["test/browser/**"] }, // npm run test:browser
+      },
+      { extends: true, test: { name: "sealed", include: SEALED, env: { TEST_SEALED: "1" } } },
+    ],
     globals: true, // the validation suite of LangGraph finds describe and it there
-    include: ["test/**/*.test.ts"],
-    exclude: ["test/browser/**"], // npm run test:browser
     globalSetup: "test/support/setup.ts",
     testTimeout: 20_000,
     hookTimeout: 60_000,

@@ -13,6 +13,9 @@
 -- 0011_auth (breaking: no)
 -- 0012_store_vectors (breaking: no)
 -- 0013_boot_attempt (breaking: no)
+-- 0014_sealing (breaking: no)
+-- 0015_audit (breaking: no)
+-- 0016_vault (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -41,6 +44,39 @@ create table holdfast.assistants (
   updated_at timestamp with time zone default now() not null,
   revision uuid default gen_random_uuid() not null,
   constraint assistants_pkey PRIMARY KEY (assistant_id)
+);
+
+create table holdfast.audit_entries (
+  entry_id uuid not null,
+  tenant_id text not null,
+  at timestamp with time zone default now() not null,
+  actor_kind text not null,
+  actor_hash text,
+  action text not null,
+  object text not null,
+  outcome text not null,
+  detail jsonb default '{}'::jsonb not null,
+  constraint audit_entries_actor_kind CHECK ((actor_kind = ANY (ARRAY['command'::text, 'caller'::text, 'server'::text]))),
+  constraint audit_entries_pkey PRIMARY KEY (entry_id)
+);
+
+create table holdfast.audit_links (
+  seq bigint not null,
+  entry_id uuid not null,
+  prev_hash bytea,
+  hash bytea not null,
+  constraint audit_links_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES holdfast.audit_entries(entry_id),
+  constraint audit_links_entry_id_key UNIQUE (entry_id),
+  constraint audit_links_hash_key UNIQUE (hash),
+  constraint audit_links_pkey PRIMARY KEY (seq),
+  constraint audit_links_prev_hash_key UNIQUE NULLS NOT DISTINCT (prev_hash),
+  constraint audit_links_seq CHECK ((seq > 0))
+);
+
+create table holdfast.audit_unlinked (
+  entry_id uuid not null,
+  constraint audit_unlinked_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES holdfast.audit_entries(entry_id),
+  constraint audit_unlinked_pkey PRIMARY KEY (entry_id)
 );
 
 create table holdfast.chunks (
@@ -91,6 +127,19 @@ create table holdfast.crons (
   constraint crons_on_run_completed CHECK ((on_run_completed = ANY (ARRAY['delete'::text, 'keep'::text]))),
   constraint crons_pkey PRIMARY KEY (cron_id),
   constraint crons_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
+);
+
+create table holdfast.data_keys (
+  data_key_id uuid not null,
+  tenant_id text not null,
+  thread_id text,
+  path text collate "C",
+  kek_id text not null,
+  wrapped bytea not null,
+  created_at timestamp with time zone default now() not null,
+  constraint data_keys_pkey PRIMARY KEY (data_key_id),
+  constraint data_keys_subject CHECK ((num_nonnulls(thread_id, path) <= 1)),
+  constraint data_keys_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
 );
 
 create table holdfast.documents (
@@ -191,7 +240,7 @@ create table holdfast.store_items (
   updated_at timestamp with time zone default now() not null,
   constraint store_items_path CHECK ((path ~ '^\.([^.]+\.)+$'::text)),
   constraint store_items_pkey PRIMARY KEY (path, key),
-  constraint store_items_value CHECK ((jsonb_typeof(value) = 'object'::text))
+  constraint store_items_value CHECK ((jsonb_typeof(value) = ANY (ARRAY['object'::text, 'string'::text]))) NOT VALID
 );
 
 create table holdfast.store_vectors (
@@ -229,10 +278,21 @@ create table holdfast.threads (
   ttl_strategy text,
   expires_at timestamp with time zone,
   begun integer default 0 not null,
+  data_key_id uuid,
   constraint threads_pkey PRIMARY KEY (thread_id),
   constraint threads_resting CHECK ((resting = ANY (ARRAY['idle'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_status CHECK ((status = ANY (ARRAY['idle'::text, 'busy'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_ttl_strategy CHECK ((ttl_strategy = ANY (ARRAY['delete'::text, 'keep_latest'::text])))
+);
+
+create table holdfast.vault_entries (
+  token text collate "C" not null,
+  thread_id text not null,
+  kind text not null,
+  value bytea not null,
+  created_at timestamp with time zone default now() not null,
+  constraint vault_entries_pkey PRIMARY KEY (token, thread_id),
+  constraint vault_entries_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
 );
 
 create table holdfast.watched_threads (
@@ -313,6 +373,12 @@ CREATE INDEX crons_of_assistant ON holdfast.crons USING btree (assistant_id);
 
 CREATE INDEX crons_of_thread ON holdfast.crons USING btree (thread_id) WHERE (thread_id IS NOT NULL);
 
+CREATE INDEX data_keys_by_kek ON holdfast.data_keys USING btree (kek_id, data_key_id);
+
+CREATE INDEX data_keys_of_rest ON holdfast.data_keys USING btree (tenant_id, path, created_at) WHERE (thread_id IS NULL);
+
+CREATE INDEX data_keys_of_thread ON holdfast.data_keys USING btree (thread_id) WHERE (thread_id IS NOT NULL);
+
 CREATE INDEX postings_chunk ON holdfast.postings USING btree (chunk_id);
 
 CREATE INDEX postings_lookup ON holdfast.postings USING btree (collection_id, lexeme) INCLUDE (chunk_id, tf, length);
@@ -351,6 +417,8 @@ CREATE INDEX threads_left_over ON holdfast.threads USING btree (created_at) WHER
 
 CREATE INDEX threads_waiting ON holdfast.threads USING btree (thread_id) WHERE has_waiting;
 
+CREATE INDEX vault_entries_of_thread ON holdfast.vault_entries USING btree (thread_id);
+
 CREATE INDEX webhooks_due ON holdfast.webhooks USING btree (next_at) WHERE (state = 'pending'::text);
 
 CREATE INDEX webhooks_ended ON holdfast.webhooks USING btree (ended_at) WHERE (state <> 'pending'::text);
@@ -360,6 +428,20 @@ CREATE INDEX webhooks_of_run ON holdfast.webhooks USING btree (run_id);
 CREATE UNIQUE INDEX runs_idem_key ON holdfast.runs USING btree (idem_key) WHERE (idem_key IS NOT NULL);
 
 CREATE UNIQUE INDEX runs_one_live ON holdfast.runs USING btree (thread_id) WHERE (state = ANY (ARRAY['ready'::text, 'running'::text]));
+
+CREATE TRIGGER audit_entries_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON holdfast.audit_entries FOR EACH STATEMENT EXECUTE FUNCTION holdfast.refuse_audit_change();
+
+CREATE TRIGGER audit_links_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON holdfast.audit_links FOR EACH STATEMENT EXECUTE FUNCTION holdfast.refuse_audit_change();
+
+CREATE OR REPLACE FUNCTION holdfast.refuse_audit_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  raise exception 'The audit log is append-only: % of % is refused.', tg_op, tg_table_name
+    using errcode = 'restrict_violation';
+end
+$function$;
 
 CREATE STATISTICS holdfast.runs_graph ON (metadata ->> 'graph_id'::text) FROM holdfast.runs;
 

@@ -3,7 +3,7 @@
 // What a command needs is loaded when it runs: help and a wrong setting answer at once.
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { addToEnvironment, readConfig } from "./config.ts";
 import type { Config } from "./config.ts";
 import { AppError, messageOf } from "./errors.ts";
@@ -80,6 +80,8 @@ function program(): Command {
   webhookCommands(
     cli.command("webhooks").description("call-backs of runs: list them, send parked ones again"),
   );
+  keyCommands(cli.command("keys").description("the keys that seal what is stored: make, rotate, shred"));
+  auditCommands(cli.command("audit").description("the audit log: list its entries, verify its chain"));
   cli
     .command("doctor")
     .description("check settings, database, graphs, documents and model")
@@ -110,6 +112,54 @@ function program(): Command {
   return cli;
 }
 
+function keyCommands(keys: Command): void {
+  const now = new Date().toISOString().slice(0, 10);
+  keys
+    .command("new")
+    .description("make a key and print it as a line of HOLDFAST_KEYS_FILE")
+    .option("--name <name>", "name of the key", `key-${now}`)
+    .option("--file <file>", "put it at the end of this file instead; a new file is made for its owner alone")
+    .action(async (options: { name: string; file?: string }) => {
+      const { makeKey } = await import("./commands/keys.ts");
+      process.exitCode = await makeKey({ ...options, say });
+    });
+  keys
+    .command("status")
+    .description("say which keys wrap how many data keys, and whether the database is sealed")
+    .option("--json", "print one JSON object")
+    .action(async (options: { json?: true }) => {
+      const { showKeys } = await import("./commands/keys.ts");
+      process.exitCode = await showKeys(await settle(), { ...options, say });
+    });
+  keys
+    .command("rotate")
+    .description("wrap all data keys with the first key of the ring, while servers run")
+    .option("--json", "print one JSON object")
+    .action(async (options: { json?: true }) => {
+      const { rotateKeys } = await import("./commands/keys.ts");
+      process.exitCode = await rotateKeys(await settle(), { ...options, say });
+    });
+  keys
+    .command("seal")
+    .description("seal what a database holds already; no server may run meanwhile")
+    .option("--json", "print one JSON object")
+    .action(async (options: { json?: true }) => {
+      const { sealAll } = await import("./commands/keys.ts");
+      process.exitCode = await sealAll(await settle(), { ...options, say });
+    });
+  keys
+    .command("shred")
+    .description("delete what is sealed together with its keys, so that older copies cannot be read either")
+    .addArgument(new Argument("<subject>", "what").choices(["thread", "namespace", "tenant"]))
+    .argument("<name>", "id of the thread, labels of the namespace divided by dots, or the tenant")
+    .option("--yes", "shred a whole tenant")
+    .option("--json", "print one JSON object")
+    .action(async (subject: "thread", name: string, options: { yes?: true; json?: true }) => {
+      const { shredKeys } = await import("./commands/keys.ts");
+      process.exitCode = await shredKeys(await settle(), { ...options, subject, name, say });
+    });
+}
+
 function webhookCommands(webhooks: Command): void {
   webhooks
     .command("list")
@@ -130,6 +180,27 @@ function webhookCommands(webhooks: Command): void {
     .action(async (ids: string[], options: { all?: true; json?: true }) => {
       const { resendWebhooks } = await import("./commands/webhooks.ts");
       process.exitCode = await resendWebhooks(await settle(), { ...options, ids, say });
+    });
+}
+
+function auditCommands(audit: Command): void {
+  audit
+    .command("list")
+    .description("list entries, newest first")
+    .option("--limit <number>", "at most this many", numeric, "100")
+    .option("--json", "print one JSON array")
+    .action(async ({ limit, ...options }: { limit: string; json?: true }) => {
+      const { showAudit } = await import("./commands/audit.ts");
+      process.exitCode = await showAudit(await settle(), { ...options, limit: Number(limit), say });
+    });
+  audit
+    .command("verify")
+    .description("look for entries that were changed, taken away or put in; changes nothing")
+    .option("--head <hash>", "a hash that the chain must hold, from the log of a server")
+    .option("--json", "print one JSON object")
+    .action(async (options: { head?: string; json?: true }) => {
+      const { verifyAudit } = await import("./commands/audit.ts");
+      process.exitCode = await verifyAudit(await settle(), { ...options, say });
     });
 }
 

@@ -243,6 +243,12 @@ export const settings = {
     schema: commaSeparated,
     help: "Networks (CIDR), addresses and host names (*.example.com too) that webhooks may reach although they are not public, separated by commas.",
   }),
+  keys: setting({
+    env: "HOLDFAST_KEYS",
+    secret: true,
+    schema: z.string().optional(),
+    help: "Keys that seal what is stored, a line name:base64 each, the first for what is new; holdfast keys new makes one. Unset: nothing is sealed (docs/sealing.md).",
+  }),
   privacyNames: setting({
     env: "HOLDFAST_PRIVACY_NAMES",
     schema: flag.prefault("off"),

@@ -272,6 +272,21 @@ export class ValueUnreadable extends AppError {
   readonly status = 500;
 }
 
+/** What is stored is not what was sealed there: altered, moved from another row, or not sealed at all. */
+export class SealedValueInvalid extends AppError {
+  readonly code = "sealed_value_invalid";
+  readonly status = 500;
+  constructor([table, column, ...row]: readonly string[], what: string, options?: ErrorOptions) {
+    super(`${table}.${column} of ${row.join(" ")} ${what}. Nothing of it was used.`, options);
+  }
+}
+
+/** The key of sealed data is gone (shredded), or is wrapped by a key that this server was not given. */
+export class DataKeyUnusable extends AppError {
+  readonly code = "data_key_unusable";
+  readonly status = 500;
+}
+
 /** A call would go over a ceiling. Nothing was sent to the provider. */
 export class BudgetExceeded extends AppError {
   readonly code = "budget_exceeded";

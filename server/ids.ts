@@ -19,9 +19,18 @@ export function assistantIdOf(graphId: string): string {
   return format(hash.subarray(0, 16), 5);
 }
 
+/** The 16 bytes of a UUID. */
+export const uuidBytes = (uuid: string): Buffer => Buffer.from(uuid.replaceAll("-", ""), "hex");
+
+/** The UUID that 16 bytes are. */
+export const uuidOf = (bytes: Uint8Array): string => dashed(Buffer.from(bytes).toString("hex"));
+
 function format(bytes: Buffer, version: number): string {
   bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | (version << 4), 6);
   bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);
-  const hex = bytes.toString("hex");
+  return dashed(bytes.toString("hex"));
+}
+
+function dashed(hex: string): string {
   return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }

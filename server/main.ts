@@ -8,7 +8,7 @@ import { serve } from "@hono/node-server";
 import { sleep } from "./clock.ts";
 import { awaitCallbacks, useModelEndpoint } from "./config.ts";
 import type { Config } from "./config.ts";
-import { ResourceTaken, messageOf } from "./errors.ts";
+import { ConfigInvalid, ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
 import { buildApp } from "./http/app.ts";
 import type { Fetch } from "./http/app.ts";
@@ -25,6 +25,7 @@ import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
 import { search } from "./retrieval/search.ts";
 import { seedAssistants } from "./runs/assistants.ts";
+import { startAuditChain } from "./runs/audit.ts";
 import { loadAuthority } from "./runs/auth.ts";
 import { startCrons } from "./runs/crons.ts";
 import { drain } from "./runs/drain.ts";
@@ -47,6 +48,7 @@ import { graphSettings } from "./services.ts";
 import { CheckpointBatch } from "./storage/checkpoint-batch.ts";
 import type { Database } from "./storage/database.ts";
 import { openDatabase } from "./storage/open.ts";
+import { settleSealing } from "./storage/sealing.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
 import { wakeStoreQueues } from "./storage/store-queue.ts";
@@ -97,6 +99,12 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   say(
     `Database: ${isEmbedded ? "embedded PostgreSQL" : "PostgreSQL at DATABASE_URL"}, schema ${version} (${changes})`,
   );
+  const isSealed = await settleSealing(database);
+  say(
+    isSealed
+      ? "Sealing: on"
+      : "Sealing: off; set HOLDFAST_KEYS_FILE to encrypt what is stored (docs/sealing.md)",
+  );
   await options.prepare?.(database);
   const model = await connectModel(options, parts);
   if (config.fault) armFaultOf(config.fault);
@@ -112,6 +120,10 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const isEmpty = model === "offline" ? "; vectors of the offline model carry no meaning" : "";
   if (embedder) say(`Store: searched by meaning with ${embedder.name}${isEmpty}`);
   const privacy = openPrivacy({ ...options.graphs.privacy, names: config.privacyNames });
+  if (privacy.tokenises && !isSealed)
+    throw new ConfigInvalid(
+      'langgraph.json: privacy "tokenise" keeps what is found sealed: set HOLDFAST_KEYS_FILE (holdfast keys new makes a key), or say "redact".',
+    );
   say(`Privacy: ${privacy.describe()}`);
   const own = await seedAssistants(database, graphIds, config.assistantSeeds ?? {}, say);
   const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;
@@ -177,8 +189,8 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     stopping.abort();
     return leave(engine, http, config);
   });
-  const [crons, sweep] = [startCrons(engine), startSweep(engine)];
-  parts.defer(() => Promise.all([crons.stop(), sweep.stop()]).then(() => undefined));
+  const [crons, sweep, audit] = [startCrons(engine), startSweep(engine), startAuditChain(engine)];
+  parts.defer(() => Promise.all([crons.stop(), sweep.stop(), audit.stop()]).then(() => undefined));
   releaseMemory();
   log.info("server.started", { url: http?.url, graphs: graphIds, worker_id: workerId, role });
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };

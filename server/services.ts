@@ -31,6 +31,11 @@ export interface Services {
   readonly settings: GraphSettings;
   /** What of a text may be kept, as the operator has set it for this graph; absent without the server. */
   readonly redact?: (text: string) => string;
+  /**
+   * The text with what the tokens of this thread stand for, for a call to the outside such as sending a message. Keep what
+   * it returns in the node: where it is kept or told, it becomes a token again. Absent without the server.
+   */
+  readonly reveal?: (text: string) => Promise<string>;
 }
 
 /** The key in `config.configurable`. */

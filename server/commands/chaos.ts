@@ -110,7 +110,7 @@ async function buildStage(
   const { graph, input, own, instances } = options;
   // Databases are not made through a pooler.
   const url = config.databaseDirectUrl ?? config.databaseUrl ?? "";
-  const scratch = await openScratch(own ?? givenServer(url));
+  const scratch = await openScratch(own ?? givenServer(url), config.keys);
   parts.defer(() => scratch.close());
   await indexSamples(config, { graphsPath: resolve(config.graphs), say: () => undefined })(scratch.database);
   const hasModel = config.openaiApiKey !== undefined || config.openaiBaseUrl !== undefined;

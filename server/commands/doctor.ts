@@ -11,6 +11,7 @@ import type { Database } from "../storage/database.ts";
 import { checkSchema } from "../storage/migrate.ts";
 import { openDatabase } from "../storage/open.ts";
 import { defaultScope } from "../storage/scope.ts";
+import { requireKeks, sealingOf } from "../storage/sealing.ts";
 
 interface Finding {
   readonly check: string;
@@ -57,6 +58,7 @@ async function findInDatabase(config: Config): Promise<Finding[]> {
           if (pending.length > 0) throw new Error(`pending: ${pending.join(", ")}; run holdfast migrate`);
           return current;
         }),
+        await find("sealing", () => describeSealing(database)),
         await find("documents", async () => {
           const collections = await listCollections(database, defaultScope);
           const one = collections.find(({ name }) => name === config.collection);
@@ -84,6 +86,18 @@ async function find(check: string, look: () => string | Promise<string>): Promis
 async function describe(database: Database): Promise<string> {
   const [row] = await database.query<{ server_version: string }>("show server_version");
   return `PostgreSQL ${row?.server_version}`;
+}
+
+/** Also says what a server would refuse to start for. */
+async function describeSealing(database: Database): Promise<string> {
+  const sealing = await sealingOf(database);
+  if (sealing === "begun") throw new Error("begun: stop all servers and run holdfast keys seal");
+  if (!database.seals.isOn && sealing === "on") throw new Error("sealed, and HOLDFAST_KEYS is not set");
+  if (!database.seals.isOn) return "off: set HOLDFAST_KEYS_FILE to encrypt what is stored";
+  await requireKeks(database);
+  return sealing === "on"
+    ? `on, new keys are wrapped by ${database.seals.ring.current}`
+    : "off: the next start seals an empty database; run holdfast keys seal on one that holds something";
 }
 
 async function askModel({ openaiApiKey, openaiBaseUrl }: Config): Promise<string> {

@@ -207,9 +207,10 @@ export const Info = z.strictObject({
   langgraph_js_version: z.string(),
   context: z.literal("js"),
   privacy: z.strictObject({
-    mode: z.enum(["redact", "off"]),
-    graphs: z.record(z.string(), z.enum(["redact", "off"])),
+    mode: z.enum(["redact", "tokenise", "off"]),
+    graphs: z.record(z.string(), z.enum(["redact", "tokenise", "off"])),
     names: z.boolean(),
+    sealed: z.boolean().meta({ description: "Whether what is stored is encrypted." }),
   }),
   flags: z.record(z.string(), z.boolean()),
 });

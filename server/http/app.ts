@@ -19,6 +19,7 @@ import { docsRoutes } from "./docs-page.ts";
 import { metaRoutes, probeRoutes } from "./health.ts";
 import { protocolRoutes } from "./protocol.ts";
 import { pruneRoutes } from "./prune.ts";
+import { revealing } from "./reveal.ts";
 import { runRoutes } from "./runs.ts";
 import { deliver } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
@@ -57,6 +58,7 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
   const { authority, ui } = options;
   if (authority) app.use(authentication(authority, (path) => ui !== undefined && isUiFile(ui, path)));
   if (options.custom) mountCustomApp(app, options.custom);
+  if (authority && engine.privacy.tokenises) app.use(revealing(engine));
   const parts = served(engine, options);
   // The user's own app stays out of the description.
   if (!options.http.disable_meta)

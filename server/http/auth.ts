@@ -6,11 +6,11 @@ import { AssistantNotFound, CronNotFound, RunNotFound, ThreadNotFound } from "..
 import type { Authority, AuthEvent, Caller, Events, Permit } from "../runs/auth.ts";
 import type { Engine } from "../runs/engine.ts";
 import { assistantIdFor, noAssistantFor } from "../runs/assistants.ts";
-import { getRun } from "../runs/create.ts";
+import { getRunFacts } from "../runs/create.ts";
 import { assistantIdOf } from "../ids.ts";
 import { isAssistantVisible, isCronVisible, isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
-import type { RunRow } from "../storage/runs.ts";
+import type { RunFacts } from "../storage/runs.ts";
 import { findThread } from "../storage/threads.ts";
 import { ACCESS } from "./access.ts";
 import type { Bindings } from "./sse.ts";
@@ -121,10 +121,10 @@ export async function guardRun(
   action: "read" | "update" | "delete",
   at: { threadId: string | undefined; runId: string },
   asked: object = {},
-): Promise<RunRow> {
+): Promise<RunFacts> {
   const { threadId, runId } = at;
   const { filter } = await authorize(context, "threads", action, { thread_id: threadId, ...asked });
-  const run = await getRun(engine, threadId, runId);
+  const run = await getRunFacts(engine, threadId, runId);
   if (filter && !(await isThreadVisible(engine.database, run.thread_id, filter))) throw new RunNotFound();
   return run;
 }

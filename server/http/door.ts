@@ -4,7 +4,7 @@ import type { Context } from "hono";
 import { PersonalIdentifier } from "../errors.ts";
 import type { Guard } from "../privacy/guard.ts";
 import type { Engine } from "../runs/engine.ts";
-import { guardOfAssistant } from "../runs/guards.ts";
+import { guardAsked, guardOfAssistant } from "../runs/guards.ts";
 import { readBody } from "./ingress.ts";
 
 type Held = Pick<Engine, "privacy">;
@@ -47,7 +47,7 @@ async function guardRequest(engine: Engine, request: unknown): Promise<unknown> 
   if (typeof webhook === "string") refuseIdentifier(guard, "webhook", webhook, ["IP"]);
   const names = { assistant_id: named, webhook };
   const given = Object.entries(names).filter(([, value]) => value !== undefined);
-  return { ...guard.value(rest), ...Object.fromEntries(given) };
+  return { ...guardAsked(guard, rest), ...Object.fromEntries(given) };
 }
 
 /** @param but kinds that may stand in it @throws PersonalIdentifier when something is found in it */

@@ -23,7 +23,7 @@ export function probeRoutes(engine: Engine): Hono<Bindings> {
 
 /** For clients, under the official paths. */
 export function metaRoutes(
-  { privacy }: Pick<Engine, "privacy">,
+  { privacy, database }: Pick<Engine, "privacy" | "database">,
   about: { version: string; langgraphVersion: string },
 ): Hono<Bindings> {
   const app = new Hono<Bindings>();
@@ -33,7 +33,7 @@ export function metaRoutes(
       version: about.version,
       langgraph_js_version: about.langgraphVersion,
       context: "js",
-      privacy: privacy.policy,
+      privacy: { ...privacy.policy, sealed: database.seals.isOn },
       flags: {
         assistants: true,
         crons: true,

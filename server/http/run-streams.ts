@@ -9,7 +9,7 @@ import { followLegacy } from "../runs/follow.ts";
 import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
 import { getStateText } from "../runs/state.ts";
-import type { RunRow } from "../storage/runs.ts";
+import type { RunFacts } from "../storage/runs.ts";
 import { EVENT_STREAM, HEARTBEAT, frames, streamed } from "./sse.ts";
 import type { Bindings, Streamed } from "./sse.ts";
 
@@ -41,7 +41,7 @@ export class RunStreams {
     this.#heartbeatMs = heartbeatMs;
   }
 
-  stream(context: Context<Bindings>, run: RunRow, from: From): Response {
+  stream(context: Context<Bindings>, run: RunFacts, from: From): Response {
     const gone = new AbortController();
     const events = followLegacy(this.#engine, run, { after: from.after, signal: gone.signal });
     const shown = from.modes || from.namespaces ? wantedOf(events, from) : events;
@@ -51,7 +51,7 @@ export class RunStreams {
   }
 
   /** The last values as one JSON object, with an empty line now and then while it is not there yet. */
-  wait(context: Context<Bindings>, run: RunRow, from: From): Response {
+  wait(context: Context<Bindings>, run: RunFacts, from: From): Response {
     const gone = new AbortController();
     const events = followLegacy(this.#engine, run, { after: from.after, signal: gone.signal });
     const items = this.#valuesOf(run, lastValues(events));
@@ -60,7 +60,7 @@ export class RunStreams {
   }
 
   /** The final values of a run, else of its thread. */
-  async join(context: Context<Bindings>, run: RunRow, cancelsOnLeave: boolean): Promise<Response> {
+  async join(context: Context<Bindings>, run: RunFacts, cancelsOnLeave: boolean): Promise<Response> {
     const from = { after: -1, cancelsOnLeave, isStateless: false };
     const gone = new AbortController();
     const events = followLegacy(this.#engine, run, { after: -1, signal: gone.signal });
@@ -81,7 +81,7 @@ export class RunStreams {
   }
 
   /** Resolves when the run is over or the client is gone. */
-  async ended(context: Context<Bindings>, run: RunRow): Promise<void> {
+  async ended(context: Context<Bindings>, run: RunFacts): Promise<void> {
     const { signal } = context.req.raw;
     try {
       for await (const events of followLegacy(this.#engine, run, { after: -1, signal })) void events;
@@ -90,7 +90,7 @@ export class RunStreams {
     }
   }
 
-  async *#valuesOf(run: RunRow, values: AsyncGenerator<string>): AsyncGenerator<string> {
+  async *#valuesOf(run: RunFacts, values: AsyncGenerator<string>): AsyncGenerator<string> {
     for await (const text of values) {
       if (text !== "{}") yield text;
       else {
@@ -101,7 +101,7 @@ export class RunStreams {
   }
 
   #held(
-    run: RunRow,
+    run: RunFacts,
     from: From,
     gone: AbortController,
   ): Omit<Streamed<unknown>, "items" | "render" | "keepAlive"> {
@@ -194,7 +194,7 @@ async function* resumed<Item>(
 
 /** Where a run is, and where its stream goes on after a cut: there, leaving still cancels if it did before. */
 function locationsOf(
-  { thread_id: thread, run_id: run }: RunRow,
+  { thread_id: thread, run_id: run }: RunFacts,
   { cancelsOnLeave, isStateless }: From,
 ): Record<string, string> {
   const path = `/threads/${thread}/runs/${run}`;

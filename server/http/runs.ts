@@ -11,7 +11,7 @@ import type { Engine } from "../runs/engine.ts";
 import { legacyBefore } from "../runs/follow.ts";
 import { isPending, isTerminal } from "../runs/run.ts";
 import { checkWebhook } from "../runs/webhook.ts";
-import type { RunRow } from "../storage/runs.ts";
+import type { RunFacts, RunRow } from "../storage/runs.ts";
 import { authorize, guardRun, guardThread } from "./auth.ts";
 import { readForAssistant, readGuarded } from "./door.ts";
 import { refuseUnstorable } from "./ingress.ts";
@@ -89,8 +89,8 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
     );
   });
 
-  app.get(RUN, async (context) => context.json(toRun(await find(context))));
-  app.get("/runs/:run", async (context) => context.json(toRun(await find(context))));
+  app.get(RUN, async (context) => context.json(await whole(await find(context))));
+  app.get("/runs/:run", async (context) => context.json(await whole(await find(context))));
 
   app.delete(RUN, async (context) => {
     const { thread_id: threadId, run_id: runId } = await find(context, "delete");
@@ -99,9 +99,9 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
   });
 
   app.post(`${RUN}/retry`, async (context) => {
-    const { thread_id: threadId, run_id: runId } = await find(context, "update");
-    await retry(engine, { threadId, runId });
-    return context.json(toRun(await getRun(engine, threadId, runId)));
+    const run = await find(context, "update");
+    await retry(engine, { threadId: run.thread_id, runId: run.run_id });
+    return context.json(await whole(run));
   });
 
   app.post(`${RUN}/cancel`, async (context) => {
@@ -160,8 +160,12 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
     return { run, isStateless, cancelsOnLeave: request.on_disconnect === "cancel" };
   }
 
+  async function whole(run: Pick<RunFacts, "thread_id" | "run_id">): Promise<object> {
+    return toRun(await getRun(engine, run.thread_id, run.run_id));
+  }
+
   /** Whoever may end a run by leaving must be allowed to end it. */
-  async function followed(context: Context<Bindings>, cancelsOnLeave: boolean): Promise<RunRow> {
+  async function followed(context: Context<Bindings>, cancelsOnLeave: boolean): Promise<RunFacts> {
     if (cancelsOnLeave) await find(context, "update", { action: "interrupt" });
     return find(context);
   }
@@ -170,7 +174,7 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
     context: Context<Bindings>,
     action: "read" | "update" | "delete" = "read",
     more: object = {},
-  ): Promise<RunRow> {
+  ): Promise<RunFacts> {
     const thread = context.req.param("thread");
     const threadId = thread === undefined ? undefined : checkId("thread", thread);
     const runId = checkId("run", context.req.param("run") ?? "");

@@ -8,6 +8,7 @@ import { every, now, turn } from "../clock.ts";
 import { messageOf } from "../errors.ts";
 import { dataOf, nameOf } from "../runs/lines.ts";
 import type { Numbered } from "../runs/lines.ts";
+import { Reveal } from "../runs/reveal.ts";
 import type { Log } from "../telemetry/log.ts";
 import { asBody, asStream } from "./stream-body.ts";
 
@@ -15,7 +16,10 @@ import { asBody, asStream } from "./stream-body.ts";
 export const HEARTBEAT = ": heartbeat\n";
 // A client that takes nothing for so long is cut off; it may come back with Last-Event-ID.
 const STALLED_MS = 60_000;
-const SENT_HERE = "x-hono-already-sent";
+export const SENT_HERE = "x-hono-already-sent";
+
+/** Where a request keeps what its caller is shown instead of tokens. */
+export const revealKey = "holdfast.reveal";
 
 /** Who may follow a thread, over a connection that lasts. */
 export interface Watcher {
@@ -82,7 +86,17 @@ export function streamed<Item>(
   headers: Record<string, string>,
   stream: Streamed<Item>,
 ): Response {
-  const { env } = context;
+  const reveal: unknown = context.get(revealKey as never);
+  return reveal instanceof Reveal
+    ? begun(context, headers, revealed(stream, reveal))
+    : begun(context, headers, stream);
+}
+
+function begun<Item>(
+  { env }: Context<Bindings>,
+  headers: Record<string, string>,
+  stream: Streamed<Item>,
+): Response {
   env.send = (answer) => {
     if (!answer) stream.gone.abort(); // something else is answered
     else if (answer.rewritten) void pump(env.outgoing, answer, { ...stream, ...asStream(answer.rewritten) });
@@ -90,6 +104,18 @@ export function streamed<Item>(
   };
   env.body = env.mayBeRewritten ? asBody(stream) : null;
   return new Response(env.body, { headers: { ...headers, [SENT_HERE]: "true" } });
+}
+
+/** The same stream as its reader may see it. A token stands whole in one event. */
+function revealed<Item>(stream: Streamed<Item>, reveal: Reveal): Streamed<string | Uint8Array> {
+  const { items, render } = stream;
+  async function* shown(): AsyncGenerator<string | Uint8Array> {
+    for await (const item of items) {
+      const piece = render(item);
+      yield typeof piece === "string" ? await reveal.text(piece) : piece;
+    }
+  }
+  return { ...stream, items: shown(), render: (piece) => piece };
 }
 
 /** The headers of server-sent events, such that no proxy keeps them back. */

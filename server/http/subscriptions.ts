@@ -15,6 +15,8 @@ import { parseBody } from "./ingress.ts";
 import { refuseUnknown } from "./protocol.ts";
 import { subscribe, unsubscribe } from "./protocol-schemas.ts";
 import { check } from "./schemas.ts";
+import { Reveal } from "../runs/reveal.ts";
+import { revealKey } from "./sse.ts";
 import type { Watcher } from "./sse.ts";
 
 const MOST = 1000;
@@ -163,8 +165,10 @@ export class Subscriptions {
     return this.#sendText(JSON.stringify(message));
   }
 
-  async #sendText(text: string): Promise<void> {
+  async #sendText(told: string): Promise<void> {
     const socket = this.#socket;
+    const reveal = this.#watcher.context.get(revealKey);
+    const text = reveal instanceof Reveal ? await reveal.text(told) : told;
     if (socket.readyState !== socket.OPEN) return;
     if (socket.bufferedAmount < FULL_BYTES) {
       socket.send(text);

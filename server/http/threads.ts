@@ -47,6 +47,7 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
       metadata: metadataOf(value.metadata),
       ttl: ttlOf(body.ttl, engine.limits.threadTtl),
       supersteps: (body.supersteps ?? []).map(({ updates }) => ({ updates: updates.map(toUpdate) })),
+      by: callerOf(context)?.user.identity,
     };
     const isTaken = ifExists === "do_nothing";
     return context.json(toThread(await createThread(engine, thread, isTaken, filter)));
@@ -127,8 +128,9 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
     const checkpoint = checkpointOf(update.checkpoint, update.checkpoint_id);
     const asNode = update.as_node ?? undefined;
     await guardThread({ engine, context }, "update", threadId);
+    const by = callerOf(context)?.user.identity;
     return context.json({
-      checkpoint: await updateState(engine, threadId, { values: update.values, asNode, checkpoint }),
+      checkpoint: await updateState(engine, threadId, { values: update.values, asNode, checkpoint, by }),
     });
   });
 

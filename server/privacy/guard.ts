@@ -3,9 +3,13 @@ import { ConfigInvalid, messageOf } from "../errors.ts";
 import { Redactor } from "./redact.ts";
 import type { Own, RedactionStream } from "./redact.ts";
 import { redactValue } from "./values.ts";
+import type { Vault } from "./vault.ts";
 
-/** `redact`: what is found becomes a placeholder before it is kept. `off`: everything is kept as it comes. */
-type PrivacyMode = "redact" | "off";
+/**
+ * `redact`: what is found becomes a placeholder before it is kept. `tokenise`: on a thread it becomes a token, for which
+ * its owner is shown what it stands for; elsewhere a placeholder. `off`: everything is kept as it comes.
+ */
+export type PrivacyMode = "redact" | "tokenise" | "off";
 
 /** Told the kind of each finding that nobody had taken out before. */
 type OnFound = (kind: string) => void;
@@ -30,6 +34,8 @@ const OPEN: Guard = {
 // are. To look at a short text costs a hundred times as much as to find it here.
 const REMEMBERED = 4_000_000;
 const OF_AN_ENTRY = 64;
+/** Each run on a thread with a vault remembers texts of its own. */
+const REMEMBERED_OF_THREAD = 200_000;
 
 interface Seen {
   readonly text: string;
@@ -39,14 +45,27 @@ interface Seen {
 /** Looks for what is always looked for. */
 export const plainGuard = (): Guard => new Closed(new Redactor());
 
+interface Closing {
+  readonly mode?: "redact" | "tokenise";
+  /** Of the thread whose texts these are. */
+  readonly vault?: Vault;
+  /** How many characters of texts are remembered. */
+  readonly most?: number;
+}
+
 class Closed implements Guard {
-  readonly mode = "redact";
+  readonly mode: "redact" | "tokenise";
   readonly #redactor: Redactor;
+  readonly #vault: Vault | undefined;
+  readonly #most: number;
   readonly #seen = new Map<string, Seen>();
   #size = 0;
 
-  constructor(redactor: Redactor) {
+  constructor(redactor: Redactor, { mode = "redact", vault, most = REMEMBERED }: Closing = {}) {
+    this.mode = mode;
     this.#redactor = redactor;
+    this.#vault = vault;
+    this.#most = most;
   }
 
   text(text: string, onFound?: OnFound): string {
@@ -59,19 +78,19 @@ class Closed implements Guard {
     return redactValue(value, (text) => this.text(text, onFound));
   }
 
-  stream(): RedactionStream {
-    return this.#redactor.stream();
+  stream(onFound?: OnFound): RedactionStream {
+    return this.#vault ? this.#redactor.tokenising(this.#vault, onFound) : this.#redactor.stream(onFound);
   }
 
   #lookAnew(text: string): Seen {
     const kinds: string[] = [];
-    const redacted = this.#redactor.redact(text, (kind) => kinds.push(kind));
+    const redacted = this.stream((kind) => kinds.push(kind)).push(text, true);
     const seen = { text: redacted, kinds };
-    if (text.length > REMEMBERED / 4) return seen;
+    if (text.length > this.#most / 4) return seen;
     this.#size += text.length + OF_AN_ENTRY;
     this.#seen.set(text, seen);
     for (const old of this.#seen.keys()) {
-      if (this.#size <= REMEMBERED) break;
+      if (this.#size <= this.#most) break;
       this.#size -= old.length + OF_AN_ENTRY;
       this.#seen.delete(old);
     }
@@ -108,16 +127,27 @@ export function openPrivacy({
 
 const SAID: Readonly<Record<PrivacyMode, string>> = {
   redact: "personal data and secrets that are found are redacted before anything is kept",
+  tokenise:
+    "personal data that is found on a thread is kept sealed and apart, and shown to its owner only; secrets are redacted",
   off: "everything is kept as it comes",
 };
 
 export class Privacy {
   readonly policy: PrivacyPolicy;
-  readonly #closed: Guard;
+  readonly #redactor: Redactor;
+  readonly #guards: Readonly<Record<PrivacyMode, Guard>>;
 
   constructor(policy: PrivacyPolicy, redactor: Redactor) {
     this.policy = policy;
-    this.#closed = new Closed(redactor);
+    this.#redactor = redactor;
+    const tokenise = new Closed(redactor, { mode: "tokenise" });
+    this.#guards = { redact: new Closed(redactor), tokenise, off: OPEN };
+  }
+
+  /** Whether some graph keeps what is found apart. */
+  get tokenises(): boolean {
+    const { mode, graphs } = this.policy;
+    return mode === "tokenise" || Object.values(graphs).includes("tokenise");
   }
 
   /** In words for the operator. */
@@ -133,9 +163,23 @@ export class Privacy {
    * @param graphId what metadata says; anything but the id of a graph is none
    */
   of(graphId?: unknown): Guard {
+    return this.#guards[this.#modeOf(graphId)];
+  }
+
+  /**
+   * The guard of a graph for what is said on one thread.
+   * @param vaultOf the thread's vault; asked for only if the graph keeps what is found there
+   */
+  onThread(graphId: unknown, vaultOf: () => Vault | undefined): { guard: Guard; vault: Vault | undefined } {
+    const vault = this.#modeOf(graphId) === "tokenise" ? vaultOf() : undefined;
+    if (!vault) return { guard: this.of(graphId), vault };
+    const closing = { mode: "tokenise", vault, most: REMEMBERED_OF_THREAD } as const;
+    return { guard: new Closed(this.#redactor, closing), vault };
+  }
+
+  #modeOf(graphId: unknown): PrivacyMode {
     const { graphs, mode: usual } = this.policy;
     const own = typeof graphId === "string" && Object.hasOwn(graphs, graphId) ? graphs[graphId] : undefined;
-    const mode = own ?? usual;
-    return mode === "off" ? OPEN : this.#closed;
+    return own ?? usual;
   }
 }

@@ -27,17 +27,24 @@ interface Dropping {
   atLeastTo: number;
 }
 
+/** What stands in the place of a finding: a placeholder, or whatever may be kept of it. */
+export type Replace = (kind: string, found: string) => string;
+
 /** @param onFound told the kind of each finding */
 export function redactionStream(
   rules: readonly CompiledRule[],
   onFound: (kind: string) => void = () => {},
+  replace: Replace = placeholderOf,
 ): RedactionStream {
-  return new Stream(rules, onFound);
+  return new Stream(rules, onFound, replace);
 }
+
+export const placeholderOf: Replace = (kind) => `[REDACTED_${kind}]`;
 
 class Stream implements RedactionStream {
   readonly #rules: readonly CompiledRule[];
   readonly #onFound: (kind: string) => void;
+  readonly #replace: Replace;
   readonly #invisible = new Invisible();
   readonly #matches: Matches;
   /** Without invisible characters. What is before #base is told, and kept for what stands to its right. */
@@ -45,9 +52,10 @@ class Stream implements RedactionStream {
   #base = 0;
   #dropping: Dropping | undefined;
 
-  constructor(rules: readonly CompiledRule[], onFound: (kind: string) => void) {
+  constructor(rules: readonly CompiledRule[], onFound: (kind: string) => void, replace: Replace) {
     this.#rules = rules;
     this.#onFound = onFound;
+    this.#replace = replace;
     this.#matches = new Matches(rules);
   }
 
@@ -106,7 +114,8 @@ class Stream implements RedactionStream {
       cut = decidedIn(chain, cut);
       for (const finding of findingsIn(chain, cut)) {
         told +=
-          this.#invisible.weave(text, this.#base, finding.start, true) + this.#placeholder(finding.kind);
+          this.#invisible.weave(text, this.#base, finding.start, true) +
+          this.#placeholder(finding.kind, text.slice(finding.start, finding.end));
         this.#invisible.drop(finding.end);
         this.#base = finding.end;
         if (!finding.opening) continue;
@@ -121,9 +130,9 @@ class Stream implements RedactionStream {
     return told;
   }
 
-  #placeholder(kind: string): string {
+  #placeholder(kind: string, found: string): string {
     this.#onFound(kind);
-    return `[REDACTED_${kind}]`;
+    return this.#replace(kind, found);
   }
 
   #settle(isFinal: boolean): string {

@@ -1,10 +1,11 @@
 // Replaces personal data and secrets in a text by placeholders. Pure; redacting twice changes nothing.
 import { names as nameRules } from "./names.ts";
 import { structured } from "./patterns.ts";
-import { redactionStream } from "./redact-stream.ts";
-import type { RedactionStream } from "./redact-stream.ts";
+import { placeholderOf, redactionStream } from "./redact-stream.ts";
+import type { RedactionStream, Replace } from "./redact-stream.ts";
 import { compileRule } from "./rule.ts";
-import type { CompiledRule, Own } from "./rule.ts";
+import type { CompiledRule, Own, Rule } from "./rule.ts";
+import type { Vault } from "./vault.ts";
 
 export type { RedactionStream } from "./redact-stream.ts";
 export type { Own } from "./rule.ts";
@@ -33,6 +34,21 @@ export class Redactor {
   stream(onFound?: (kind: string) => void): RedactionStream {
     return redactionStream(this.#rules, onFound);
   }
+
+  /**
+   * For a text on a thread that has a vault: a finding becomes its token, and a token stays one, also when it comes in
+   * pieces.
+   */
+  tokenising(vault: Vault, onFound: (kind: string) => void = () => {}): RedactionStream {
+    const replace: Replace = (kind, found) => {
+      if (kind === TOKENS.kind) return found;
+      return vault.token(kind, found) ?? placeholderOf(kind, found);
+    };
+    const told = (kind: string): void => {
+      if (kind !== TOKENS.kind) onFound(kind);
+    };
+    return redactionStream([compiledTokens(), ...this.#rules], told, replace);
+  }
 }
 
 let compiled: readonly CompiledRule[] | undefined;
@@ -53,6 +69,15 @@ export function redactText(text: string): string {
 function compiledStructured(): readonly CompiledRule[] {
   compiled ??= structured.map(compileRule);
   return compiled;
+}
+
+// As TOKEN of vault.ts has it.
+const TOKENS: Rule = { kind: "TOKEN", pattern: "\\[[A-Z][A-Z0-9_]{0,23}:[a-z2-7]{16}\\]" };
+let compiledToken: CompiledRule | undefined;
+
+function compiledTokens(): CompiledRule {
+  compiledToken ??= compileRule(TOKENS);
+  return compiledToken;
 }
 
 function compiledNames(): readonly CompiledRule[] {

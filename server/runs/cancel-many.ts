@@ -2,7 +2,7 @@
 import { RunEnded, RunNotFound } from "../errors.ts";
 import { isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
-import { findRun, listRunIds } from "../storage/runs.ts";
+import { findRunFacts, listRunIds } from "../storage/runs.ts";
 import { cancelRun } from "./cancel.ts";
 import type { CancelAction } from "./cancel.ts";
 import type { Engine } from "./engine.ts";
@@ -49,7 +49,7 @@ async function placeOf(
   threadId: string | undefined,
   filter: AuthFilter | undefined,
 ): Promise<{ threadId: string; runId: string }> {
-  const run = await findRun(engine.database, runId);
+  const run = await findRunFacts(engine.database, runId);
   if (!run || (threadId !== undefined && run.thread_id !== threadId)) throw new RunNotFound();
   if (filter && !(await isThreadVisible(engine.database, run.thread_id, filter))) throw new RunNotFound();
   return { threadId: run.thread_id, runId };

@@ -1,11 +1,11 @@
 // Stopping runs, from any instance: a pending one at once, a running one by its owner, whose graph is aborted.
 import { RunEnded, RunLive, RunNotFailed, RunNotFound } from "../errors.ts";
 import { cancelPending, deleteEndedRun, lockRun, requestCancel, retryRun } from "../storage/finish.ts";
+import type { LockedRun } from "../storage/finish.ts";
 import { deleteRunEvents } from "../storage/events.ts";
 import { lockThreads, promoteRuns } from "../storage/queue.ts";
-import type { RunRow } from "../storage/runs.ts";
 import type { Queryable } from "../storage/database.ts";
-import { announceReady, RunCancelled } from "./end.ts";
+import { announceReady, callBackOfPending, RunCancelled } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfThread } from "./graph-of.ts";
 import { isPending, isTerminal } from "./run.ts";
@@ -30,7 +30,7 @@ export async function cancelRun(
       await requestCancel(transaction, [runId], action, reason);
       return true;
     }
-    await cancelPending(transaction, [runId], action, reason);
+    await cancelPending(transaction, [runId], { action, reason, bodyOf: callBackOfPending });
     // One that waited for another try has left checkpoints, or has just lost them.
     const graphId = run.metadata["graph_id"];
     const graph = run.attempt > 0 ? await graphOfThread(engine, graphId, threadId, transaction) : undefined;
@@ -76,7 +76,7 @@ export async function retry(engine: Engine, at: { threadId: string; runId: strin
 function onThread<T>(
   engine: Engine,
   { threadId, runId }: { threadId: string; runId: string },
-  work: (transaction: Queryable, run: RunRow) => Promise<T>,
+  work: (transaction: Queryable, run: LockedRun) => Promise<T>,
 ): Promise<T> {
   return engine.database.transaction(async (transaction) => {
     await lockThreads(transaction, [threadId]);

@@ -13,16 +13,18 @@ import { promoteRuns } from "../storage/queue.ts";
 import {
   countUnfinished,
   findRun,
+  findRunFacts,
   findRunByKey,
   insertRun,
   listRuns,
   listUnfinished,
 } from "../storage/runs.ts";
-import type { NewRun, OwnedRunRow, RunAuth, RunRow } from "../storage/runs.ts";
+import type { NewRun, OwnedRunRow, RunAuth, RunFacts, RunRow } from "../storage/runs.ts";
+import type { ThreadKey } from "../storage/seals.ts";
 import { lockThread } from "../storage/threads.ts";
 import { withAssistant } from "./assistants.ts";
 import { stopRuns } from "./cancel.ts";
-import { announceReady } from "./end.ts";
+import { announceReady, callBackOfPending } from "./end.ts";
 import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { execute } from "./execute.ts";
@@ -31,6 +33,7 @@ import { metadataOf, wholeLine } from "./lines.ts";
 import { isPending } from "./run.ts";
 import type { RunState } from "./run.ts";
 import { getThread, requireCheckpoint } from "./state.ts";
+import { guardThreadText } from "./vault.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -129,13 +132,23 @@ async function createRunOf(
     ...(request.checkpoint_id ? { checkpoint_id: request.checkpoint_id } : {}),
   };
   await requireCheckpoint(new Checkpoints(engine.database), threadId, asked);
-  const run = newRun(engine, { threadId, assistant, request, options, asked });
+  const threadKey = await keyOf(engine, threadId, options);
+  const run = newRun(engine, { threadId, assistant, request, options, asked, threadKey });
   engine.live.expect(run.runId);
   try {
     return await accept(engine, run, request, options);
   } finally {
     engine.live.forget(run.runId);
   }
+}
+
+/** The key of the run's thread; nobody else knows of a thread that is made for the run. */
+function keyOf(
+  { database }: Engine,
+  threadId: string,
+  { isStateless = false }: CreateOptions,
+): Promise<ThreadKey | undefined> | ThreadKey | undefined {
+  return isStateless ? database.seals.newOfThread(threadId) : database.seals.ofThread(database, threadId);
 }
 
 async function accept(
@@ -171,12 +184,16 @@ async function queue(
     // Two requests with one key meet here: the second one finds the run of the first before it decides anything.
     const thread = await lockThread(transaction, threadId, run.filter);
     const isThere = thread !== undefined;
+    const key = isThere ? await transaction.seals.ofLocked(transaction, threadId) : undefined;
+    if (key?.id !== run.threadKey?.key.id) engine.database.seals.forgetThread(threadId);
     if (thread?.is_visible === false) throw new ThreadNotFound(threadId);
     const first = await earlier(transaction, run.idemKey);
     if (first) return { earlier: first };
     // A run that makes its thread found none, and made none: the assistant is another, or the thread just went.
     if (!isThere && run.creates !== "no") throw new AssistantChanged();
     if (!isThere) throw new ThreadNotFound(threadId);
+    // Tokens are made under the thread's key: with another one they are made anew.
+    if (key?.id !== run.threadKey?.key.id && run.vault && run.vault.length > 0) throw new AssistantChanged();
     const isStopping = strategy === "interrupt" || strategy === "rollback";
     const stopped = isStopping ? await stopOthers(transaction, threadId, strategy) : [];
     const others = await countUnfinished(transaction, threadId);
@@ -189,6 +206,7 @@ async function queue(
     const workerId = state === "running" ? run.workerId : null;
     const inserted = await insertRun(transaction, {
       ...run,
+      threadKey: key && { key, row: undefined },
       state,
       workerId,
       creates: "no",
@@ -219,7 +237,8 @@ async function stopOthers(
   const idsOf = (wanted: (state: RunState) => boolean): string[] =>
     others.filter(({ state }) => wanted(state)).map(({ run_id: id }) => id);
   const running = idsOf((state) => state === "running");
-  await cancelPending(transaction, idsOf(isPending), action, "another run came");
+  const how = { action, reason: "another run came", bodyOf: callBackOfPending };
+  await cancelPending(transaction, idsOf(isPending), how);
   await requestCancel(transaction, running, action, "another run came");
   return running;
 }
@@ -235,28 +254,37 @@ function newRun(
     request: RunRequest;
     options: CreateOptions;
     asked: Fields;
+    threadKey: ThreadKey | undefined;
   },
 ): NewRun {
-  const { threadId, assistant, request, options, asked } = given;
+  const { threadId, assistant, request, options, asked, threadKey } = given;
   const { runId = uuidv7(), by } = options;
   const kept = { graph_id: assistant.graph_id, assistant_id: assistant.assistant_id };
   const isDelayed = (request.after_seconds ?? 0) > 0;
   const state = isDelayed ? "delayed" : hasSlot(engine) ? "running" : "ready";
   const isTemporary = options.isStateless && request.on_completion !== "keep";
   const creates = request.if_not_exists === "create" || options.isStateless ? "thread" : "no";
+  const { guard, vault } = guardThreadText(engine, assistant.graph_id, {
+    threadId,
+    key: threadKey?.key,
+    identity: by?.auth.user.identity,
+  });
+  // Its metadata was looked at before the handlers of auth said in it whose it is.
+  const kwargs = guard.value(
+    kwargsOf(request, assistant, { ...asked, ...kept, run_id: runId, thread_id: threadId }),
+  );
   return {
     runId,
     threadId,
+    threadKey,
+    vault: vault?.takeNew(),
     assistantId: assistant.assistant_id,
     assistantRevision: assistant.revision,
     workerId: state === "running" ? engine.workerId : null,
     state,
     multitask: request.multitask_strategy,
     metadata: { ...assistant.metadata, ...request.metadata, ...kept },
-    // Its metadata was looked at before the handlers of auth said in it whose it is.
-    kwargs: engine.privacy
-      .of(assistant.graph_id)
-      .value(kwargsOf(request, assistant, { ...asked, ...kept, run_id: runId, thread_id: threadId })),
+    kwargs,
     threadMetadata: kept,
     // A thread that is made for somebody says whose it is, as his handler has it.
     ...(by ? { auth: by.auth, filter: by.filter, madeMetadata: request.metadata ?? {} } : {}),
@@ -279,8 +307,18 @@ export function acceptedOf(row: OwnedRunRow): AcceptedRun {
 }
 
 /** A run, of this thread if one is named. @throws RunNotFound also when the run belongs to another thread */
-export async function getRun(engine: Engine, threadId: string | undefined, runId: string): Promise<RunRow> {
-  const run = await findRun(engine.database, runId);
+export const getRun = (engine: Engine, threadId: string | undefined, runId: string): Promise<RunRow> =>
+  ofThread(findRun(engine.database, runId), threadId);
+
+/** The same without what was asked of it, which may be unreadable. @throws RunNotFound */
+export const getRunFacts = (engine: Engine, threadId: string | undefined, runId: string): Promise<RunFacts> =>
+  ofThread(findRunFacts(engine.database, runId), threadId);
+
+async function ofThread<Run extends { readonly thread_id: string }>(
+  found: Promise<Run | undefined>,
+  threadId: string | undefined,
+): Promise<Run> {
+  const run = await found;
   if (!run || (threadId !== undefined && run.thread_id !== threadId)) throw new RunNotFound();
   return run;
 }

@@ -4,7 +4,15 @@ import { now, sleep } from "../clock.ts";
 import { CronNotFound, DatabaseUnavailable, ThreadNotFound, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
-import { advanceCron, claimCrons, deleteCron, insertCron, lockCron, updateCron } from "../storage/crons.ts";
+import {
+  advanceCron,
+  claimCrons,
+  deleteCron,
+  insertCron,
+  lockCron,
+  openCrons,
+  updateCron,
+} from "../storage/crons.ts";
 import type { CronRow, DueCron } from "../storage/crons.ts";
 import type { RunAuth } from "../storage/runs.ts";
 import { noAssistantFor, requireAssistant } from "./assistants.ts";
@@ -154,11 +162,12 @@ async function fire(engine: Engine, cron: DueCron): Promise<void> {
     let error: string | null = null;
     try {
       faultPoint("cron.firing");
-      const run = await createRun(engine, cron.thread_id ?? uuidv7(), requestOf(cron), {
+      const [opened = cron] = await openCrons(engine.database, [cron]);
+      const run = await createRun(engine, cron.thread_id ?? uuidv7(), requestOf(opened), {
         isStateless: cron.thread_id === null,
         idemKey: `cron:${cron.cron_id}:${time.toISOString()}`,
         // Which threads and assistants its maker may use was asked when it was made.
-        by: cron.auth ? { auth: cron.auth } : undefined,
+        by: opened.auth ? { auth: opened.auth } : undefined,
       });
       engine.log.info("cron.fired", { ...facts, run_id: run.run_id, at: time });
     } catch (failure) {

@@ -8,15 +8,16 @@ import { persistently } from "../persist.ts";
 import type { Guard } from "../privacy/guard.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { CheckpointWrite } from "../storage/checkpoint-form.ts";
-import { deleteRunEvents } from "../storage/events.ts";
+import { deleteRunEvents, findLastEvent } from "../storage/events.ts";
 import { deleteCheckpointsOfRun, deleteOwnRun, finishRun } from "../storage/finish.ts";
 import type { RunEnd } from "../storage/finish.ts";
 import { lockThreads, promoteRuns, releaseRuns } from "../storage/queue.ts";
-import { findRun } from "../storage/runs.ts";
-import type { RunError } from "../storage/runs.ts";
+import { findRunFacts } from "../storage/runs.ts";
+import type { OwnedRunRow, RunError, RunRow } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfThread } from "./graph-of.ts";
+import { wholeLine } from "./lines.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import type { Owner } from "./run.ts";
@@ -107,7 +108,7 @@ async function finish(engine: Engine, held: Held, reached: Final): Promise<void>
     persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
   let ended = await write();
   if (!ended) {
-    const row = await persistently(() => findRun(engine.database, owner.runId), { forMs: FINISH_MS });
+    const row = await persistently(() => findRunFacts(engine.database, owner.runId), { forMs: FINISH_MS });
     const isOurs = row?.attempt === owner.attempt;
     if (isOurs && row.state === "running" && row.cancel === "rollback") {
       await rollBack(engine, held); // asked for when the graph was at its end already
@@ -123,6 +124,36 @@ async function finish(engine: Engine, held: Held, reached: Final): Promise<void>
   if (!ended) throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
   if (webhook) engine.hints.due("webhooks");
   if (ended.hasWaiting) await promote(engine, owner.threadId);
+}
+
+/**
+ * Ends a run that was claimed and cannot be read: what was asked of it was altered, or its key is gone. Without its key
+ * nothing can be sealed, and so nothing is said of why but in the log.
+ */
+export async function endUnreadable(engine: Engine, run: OwnedRunRow, reason: AppError): Promise<void> {
+  const { run_id: runId, thread_id: threadId, attempt, key, data_key_id: keyId } = run;
+  engine.log.error("run.unreadable", { run_id: runId, code: reason.code, reason: reason.message });
+  const { last } = await findLastEvent(engine.database, runId);
+  const error = { error: reason.name, message: reason.message };
+  const isSayable = key !== undefined || keyId === null;
+  const line = wholeLine({ event: "error", data: JSON.stringify(error) });
+  const ended = await finishRun(
+    engine.database,
+    { runId, threadId, workerId: engine.workerId, attempt, key },
+    {
+      state: "error",
+      error: isSayable ? error : null,
+      threadStatus: "error",
+      threadState: null,
+      rest: isSayable ? { seq: last + 1, last: last + 1, body: line } : undefined,
+      points: [],
+      segments: 17,
+      after: undefined,
+      webhook: undefined,
+    },
+  );
+  if (ended?.hasWaiting) await promote(engine, threadId);
+  engine.hints.events([runId]);
 }
 
 /** The checkpoints that go with the end. A value that PostgreSQL has refused makes it another end. */
@@ -197,9 +228,24 @@ async function stateOf(engine: Engine, run: AcceptedRun, { threadState }: Outcom
 }
 
 function callBack(run: AcceptedRun, outcome: Outcome, state: unknown): string {
-  const { run_id, thread_id, assistant_id, metadata, kwargs, created_at, started_at, multitask } = run;
   const values: unknown =
     typeof state === "object" && state !== null ? Reflect.get(state, "values") : undefined;
+  const more = {
+    ...(values === undefined ? {} : { values }),
+    ...(outcome.error ? { error: outcome.error } : {}),
+  };
+  return bodyOf(run, outcome.state, more);
+}
+
+/** The body of the call-back of a run that ended before it began. */
+export const callBackOfPending = (run: RunRow): string => bodyOf(run, "interrupted", {});
+
+function bodyOf(
+  run: Omit<RunRow, "kwargs"> & { readonly kwargs: unknown },
+  status: string,
+  more: object,
+): string {
+  const { run_id, thread_id, assistant_id, metadata, kwargs, created_at, started_at, multitask } = run;
   return toWireJson({
     run_id,
     thread_id,
@@ -208,10 +254,9 @@ function callBack(run: AcceptedRun, outcome: Outcome, state: unknown): string {
     kwargs,
     created_at,
     multitask_strategy: multitask,
-    status: outcome.state,
+    status,
     run_started_at: started_at,
     run_ended_at: new Date(now()),
-    ...(values === undefined ? {} : { values }),
-    ...(outcome.error ? { error: outcome.error } : {}),
+    ...more,
   });
 }

@@ -16,7 +16,7 @@ import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfRun } from "./graph-of.ts";
 import { hasUntracked } from "./graphs.ts";
-import { keeping } from "./guards.ts";
+import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
 import { graphModes, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
@@ -27,9 +27,12 @@ import { tell } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import { ChunkRedactor } from "./redaction.ts";
+import { Reveal } from "./reveal.ts";
 import { rewind } from "./rewind.ts";
 import { takeBackUpdate } from "./take-back.ts";
 import type { Owner } from "./run.ts";
+import { guardThreadText } from "./vault.ts";
+import type { ThreadGuard } from "./vault.ts";
 import { newestState, stateTextOf } from "./state.ts";
 
 // After a crash of the database its last moments may be missing from the log: numbers go on far beyond any
@@ -46,6 +49,10 @@ interface Drive {
   readonly recording: Recording;
   /** The run's events for protocol v2, if anybody follows its thread so. */
   readonly told: Told | undefined;
+  /** What is said on the thread may be kept as this guard has it. */
+  readonly text: ThreadGuard;
+  /** How many values of nodes were taken out of what is kept. */
+  masked: number;
 }
 
 /**
@@ -61,13 +68,19 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
     threadId: run.thread_id,
     workerId: engine.workerId,
     attempt: run.attempt,
+    key: run.key,
   };
   const begin = metadataOf(run.run_id, run.attempt);
   const onLost = (error: LeaseLost): void => controller.abort(error);
   const recording = engine.recorder.open(owner, first, onLost, isBegun ? [begin] : []);
   if (!isBegun) void recording.append(begin);
   const told = run.is_watched ? tell(engine, run) : undefined;
-  const done = drive({ engine, run, owner, controller, control, recording, told });
+  const text = guardThreadText(engine, run.graph_id, {
+    threadId: run.thread_id,
+    key: run.key,
+    identity: run.auth?.user.identity,
+  });
+  const done = drive({ engine, run, owner, controller, control, recording, told, text, masked: 0 });
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;
   engine.live.add({ runId, attempt, controller, tail: recording.tail, requestDrain, done });
@@ -88,7 +101,13 @@ async function drive(held: Drive): Promise<void> {
     controller.abort(); // nothing of this run may go on after its end
     await endRun(engine, held, outcome);
     const facts = { run_id: run.run_id, graph_id: run.graph_id, attempt: run.attempt, ms: now() - startedAt };
-    engine.log.info("run.finished", { ...facts, status: outcome.state, code: outcome.error?.error });
+    const masked = held.masked > 0 ? { masked: held.masked } : {};
+    engine.log.info("run.finished", {
+      ...facts,
+      ...masked,
+      status: outcome.state,
+      code: outcome.error?.error,
+    });
   } catch (error) {
     controller.abort();
     recording.close("lost");
@@ -103,7 +122,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   const { engine, run, controller, recording } = held;
   const { signal } = controller;
   if (run.deadline) void stopAt(run.deadline, controller);
-  const guard = engine.privacy.of(run.graph_id);
+  const { guard, keep } = held.text;
   const redactor = new ChunkRedactor(guard);
   const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);
   try {
@@ -123,6 +142,8 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     let isInterrupted = false;
     let values: unknown;
     for await (const chunk of kept(source, redactor)) {
+      const keeping = keep();
+      if (keeping) await keeping;
       isInterrupted ||= isInterrupt(chunk);
       if (chunk.mode === "values" && chunk.namespace.length === 0) values = chunk.payload;
       if (isHidden(chunk)) continue;
@@ -150,6 +171,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       held.control.drainRequested && isDrained(reason) ? new HandOver() : reason,
       guard,
     );
+    await keep();
     const status = outcome.error ? "failed" : "interrupted";
     if (outcome.state !== "handed over")
       await record(recording, await projection.end({ status, error: outcome.error }));
@@ -192,14 +214,19 @@ async function stopAt(deadline: Date, controller: AbortController): Promise<void
   controller.abort(new RunTimedOut());
 }
 
-function checkpointerOf({ engine, run, owner, controller }: Drive, graph: Graph): Checkpoints {
+function checkpointerOf(held: Drive, graph: Graph): Checkpoints {
+  const { engine, run, owner, controller, text } = held;
+  const about = { graph_id: run.graph_id, thread_id: run.thread_id, run_id: run.run_id };
   return new Checkpoints(engine.database, {
     onLost: (error) => controller.abort(error),
     patienceMs: PATIENCE_MS,
-    put: (write, urgency) => engine.checkpoints.put(owner, write, urgency),
+    put: async (write, urgency) => {
+      await text.keep();
+      return engine.checkpoints.put(owner, write, urgency);
+    },
     settled: () => engine.checkpoints.settled(owner),
     triggers: graph.triggerToNodes,
-    redact: keeping(engine, run.graph_id, { thread_id: run.thread_id, run_id: run.run_id }),
+    redact: keepingOf(engine, text.guard, about, () => (held.masked += 1)),
     isNew: !run.has_checkpoints,
   });
 }
@@ -265,7 +292,12 @@ function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
 function optionsOf(held: Drive, given: Given): object {
   const { engine, run, controller, control } = held;
   const { kwargs } = run;
-  const guard = engine.privacy.of(run.graph_id);
+  const { guard } = held.text;
+  const reveal = new Reveal(engine.database, {
+    identity: undefined,
+    permissions: [],
+    threadId: run.thread_id,
+  });
   const merged = mergeConfigs([kwargs.defaults ?? {}, run.thread_config, kwargs.config]);
   const { configurable, metadata, recursion_limit: _limit, max_concurrency: _most, ...rest } = merged;
   const place = withoutAuth(asFields(configurable));
@@ -282,7 +314,11 @@ function optionsOf(held: Drive, given: Given): object {
       ...place,
       ...(run.auth ? authFields(run.auth) : {}),
       __pregel_checkpointer: given.checkpointer,
-      [SERVICES]: { ...engine.services, redact: (text: string) => guard.text(text) },
+      [SERVICES]: {
+        ...engine.services,
+        redact: (text: string) => guard.text(text),
+        reveal: (text: string) => reveal.text(text),
+      },
     },
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
     store: storeOf(held),

@@ -119,7 +119,7 @@ const threadTtlSchema = z.object({
   strategy: z.enum(["delete", "keep_latest"]).nullish(),
 });
 
-const privacyMode = z.enum(["redact", "off"], 'must be "redact" or "off"');
+const privacyMode = z.enum(["redact", "tokenise", "off"], 'must be "redact", "tokenise" or "off"');
 const privacySchema = z.object({
   mode: privacyMode.default("redact"),
   /** Graphs that are treated otherwise. */

@@ -1,6 +1,6 @@
 // Reads the log for all who follow runs, and finds the next run for all who follow threads.
 import type { Queryable } from "../storage/database.ts";
-import { findSegment, listSegments } from "../storage/events.ts";
+import { findSegment, listSegments, openSegments } from "../storage/events.ts";
 import type { SegmentRow } from "../storage/events.ts";
 import { listBegun } from "../storage/begun.ts";
 import type { BegunRow } from "../storage/begun.ts";
@@ -22,7 +22,8 @@ interface Ahead {
 
 export class EventReader {
   readonly #database: Queryable;
-  readonly #segments: Gather<{ runId: string; after: number }, SegmentRow[]>;
+  /** What cannot be read fails who asked for it, and nobody else. */
+  readonly #segments: Gather<{ runId: string; after: number }, PromiseSettledResult<SegmentRow[]>>;
   readonly #watched: Gather<Ahead, WatchedRun | undefined>;
   readonly #begun: Gather<Ahead, BegunRow[]>;
 
@@ -30,7 +31,10 @@ export class EventReader {
     this.#database = database;
     this.#segments = new Gather(MOST_READS, async (questions) => {
       const rows = Map.groupBy(await listSegments(database, questions, PAGE), ({ n }) => n);
-      return questions.map((_, index) => rows.get(index + 1) ?? []);
+      const opened = questions.map(({ runId }, index) =>
+        openSegments(database, runId, rows.get(index + 1) ?? []),
+      );
+      return Promise.allSettled(opened);
     });
     this.#watched = new Gather<Ahead, WatchedRun | undefined>(MOST_LOOKS, async (questions) => {
       const rows = new Map((await listNextWatched(database, questions)).map((row) => [row.n, row]));
@@ -43,8 +47,10 @@ export class EventReader {
   }
 
   /** Up to `PAGE` segments with events after number `after`; one row without a segment when there is none. */
-  read(runId: string, after: number): Promise<SegmentRow[]> {
-    return this.#segments.ask(`${runId} ${after}`, { runId, after });
+  async read(runId: string, after: number): Promise<SegmentRow[]> {
+    const answer = await this.#segments.ask(`${runId} ${after}`, { runId, after });
+    if (answer.status === "rejected") throw answer.reason;
+    return answer.value;
   }
 
   /** The segment that holds an event. */

@@ -212,9 +212,10 @@ export class Recorder {
 
   #segmentOf(open: Open): Segment {
     const seq = open.next - open.lines.length;
-    const { runId, attempt } = open.owner;
+    const { runId, attempt, key } = open.owner;
     const body = this.#take(open).join("\n");
-    return { runId, attempt, seq, last: open.next - 1, body, isFirst: seq === open.first && !open.hasBegun };
+    const isFirst = seq === open.first && !open.hasBegun;
+    return { runId, attempt, seq, last: open.next - 1, body, isFirst, key };
   }
 
   #take(open: Open): string[] {

@@ -1,4 +1,5 @@
 // The states of a run and the moves between them: the one table that code, the database's CHECK and docs follow.
+import type { DataKey } from "../privacy/seal.ts";
 
 export const MOVES = {
   delayed: ["blocked", "interrupted"],
@@ -28,4 +29,6 @@ export interface Owner {
   readonly threadId: string;
   readonly workerId: string;
   readonly attempt: number;
+  /** Under which what is written for the run is sealed; undefined when nothing is. */
+  readonly key?: DataKey | undefined;
 }

@@ -6,8 +6,10 @@ import type { CheckpointListOptions } from "@langchain/langgraph-checkpoint";
 import {
   AppError,
   CheckpointNotFound,
+  DataKeyUnusable,
   GraphNotServed,
   InputInvalid,
+  SealedValueInvalid,
   StateUnreadable,
   ThreadBusy,
   ThreadNotFound,
@@ -27,6 +29,7 @@ import type { Engine } from "./engine.ts";
 import { graphOfThread } from "./graph-of.ts";
 import type { Graph } from "./graphs.ts";
 import { keeping } from "./guards.ts";
+import { guardThreadText } from "./vault.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
 
 type Fields = Record<string, unknown>;
@@ -161,7 +164,13 @@ export async function listHistory(
 export async function updateState(
   engine: Engine,
   threadId: string,
-  update: { values: unknown; asNode?: string | undefined; checkpoint?: Fields | undefined },
+  update: {
+    readonly values: unknown;
+    readonly asNode?: string | undefined;
+    readonly checkpoint?: Fields | undefined;
+    /** Who changes it. */
+    readonly by?: string | undefined;
+  },
 ): Promise<Fields> {
   return engine.database.transaction(async (transaction) => {
     const locked = await lockThread(transaction, threadId);
@@ -171,8 +180,10 @@ export async function updateState(
     if (!graph) throw new ThreadWithoutGraph(threadId);
     // All of it on one connection: the change and the thread's status are committed together.
     const graphId = locked.metadata["graph_id"];
-    const redact = keeping(engine, graphId, { thread_id: threadId });
-    const checkpointer = new Checkpoints(transaction, { redact });
+    const key = await transaction.seals.ofLocked(transaction, threadId);
+    const text = guardThreadText(engine, graphId, { threadId, key, identity: update.by }, transaction);
+    const redact = keeping(engine, text.guard, { graph_id: graphId, thread_id: threadId });
+    const checkpointer = new Checkpoints(transaction, { redact, keep: text.keep });
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);
     // The edges that decide what comes next may look into the store.
     const store = new GraphStore(transaction, {
@@ -218,9 +229,9 @@ export async function newestState(
   return stateOf(await graph.getState(config).catch((error: unknown) => unreadable(error)));
 }
 
-/** Whether a state cannot be read: it is damaged, or its graph does not take it. */
+/** Whether a state cannot be read: it is damaged, its key is gone, or its graph does not take it. */
 export const isUnreadable = (error: unknown): boolean =>
-  error instanceof ValueUnreadable || error instanceof StateUnreadable;
+  [ValueUnreadable, StateUnreadable, SealedValueInvalid, DataKeyUnusable].some((one) => error instanceof one);
 
 /** What a graph's own code throws while a state is read is no failure of this server. */
 function unreadable(error: unknown): never {

@@ -2,17 +2,11 @@
 // one, old call-backs.
 // Each instance looks from time to time; a lock lets one of them do a job, in small transactions that may all be lost.
 import { sleep } from "../clock.ts";
-import { messageOf } from "../errors.ts";
+import { AppError, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import type { Database, Queryable } from "../storage/database.ts";
-import {
-  clearExpiry,
-  compactRun,
-  lockExpired,
-  lockLeftOver,
-  lockUncompacted,
-  tryJob,
-} from "../storage/expiry.ts";
+import { compactRun, lockUncompacted, settleCompacted } from "../storage/compact.ts";
+import { clearExpiry, lockExpired, lockLeftOver, tryJob } from "../storage/expiry.ts";
 import { deleteThreads, keepLatest, lockPrunable } from "../storage/prune.ts";
 import { deleteExpiredItems } from "../storage/store.ts";
 import { deleteIdleWatches } from "../storage/watched.ts";
@@ -123,9 +117,16 @@ async function expireThreads(transaction: Queryable): Promise<number> {
 }
 
 async function compactNext(transaction: Queryable, options: SweepOptions): Promise<number> {
-  const runId = await lockUncompacted(transaction, options.compactAfterMs ?? COMPACT_AFTER_MS);
-  if (runId === undefined) return 0;
-  await compactRun(transaction, runId, SEGMENT_BYTES);
+  const run = await lockUncompacted(transaction, options.compactAfterMs ?? COMPACT_AFTER_MS);
+  if (!run) return 0;
+  try {
+    await compactRun(transaction, run, SEGMENT_BYTES);
+  } catch (error) {
+    // A log that cannot be read stays as it is, and must not keep all others from their turn.
+    if (!(error instanceof AppError) || error.retryable) throw error;
+    options.log.error("run.unreadable", { run_id: run.run_id, code: error.code, reason: error.message });
+    await settleCompacted(transaction, run.run_id, 1);
+  }
   faultPoint("sweep.compacted");
   return 1;
 }

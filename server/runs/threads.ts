@@ -18,6 +18,7 @@ import { keeping } from "./guards.ts";
 import { configOf, refuseUpdate, storeState } from "./state.ts";
 import type { ThreadState } from "./state.ts";
 import { getWholeThread } from "./thread-view.ts";
+import { guardThreadText } from "./vault.ts";
 import type { Shown, Shows } from "./thread-view.ts";
 
 type Fields = Record<string, unknown>;
@@ -28,6 +29,8 @@ export interface NewThread {
   readonly ttl: ThreadTtl | null;
   /** Values that nodes of the graph in metadata.graph_id would have written, one superstep after the other. */
   readonly supersteps: readonly Superstep[];
+  /** Who makes it. */
+  readonly by?: string | undefined;
 }
 
 /**
@@ -61,10 +64,13 @@ async function write(
   engine: Engine,
   transaction: Queryable,
   graph: Graph,
-  { threadId, metadata, supersteps }: NewThread,
+  { threadId, metadata, supersteps, by: identity }: NewThread,
 ): Promise<void> {
-  const redact = keeping(engine, metadata["graph_id"], { thread_id: threadId });
-  const config = configOf(new Checkpoints(transaction, { redact }), threadId, undefined);
+  const about = { graph_id: metadata["graph_id"], thread_id: threadId };
+  const key = await transaction.seals.ofLocked(transaction, threadId);
+  const { guard, keep } = guardThreadText(engine, about.graph_id, { threadId, key, identity }, transaction);
+  const redact = keeping(engine, guard, about);
+  const config = configOf(new Checkpoints(transaction, { redact, keep }), threadId, undefined);
   await graph.bulkUpdateState(config, supersteps).catch(refuseUpdate);
   await storeState(transaction, graph, threadId);
 }

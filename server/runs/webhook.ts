@@ -2,11 +2,11 @@
 // instance lives, always under the same webhook-id, so that a receiver can drop repeats.
 import { Webhook } from "standardwebhooks";
 import { deadline, now, sleep } from "../clock.ts";
-import { messageOf } from "../errors.ts";
+import { AppError, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import type { Egress } from "../models/egress.ts";
 import type { Database } from "../storage/database.ts";
-import { claimWebhooks, deferWebhook, finishWebhook, parkWebhook } from "../storage/webhooks.ts";
+import { claimWebhooks, deferWebhook, finishWebhook, openWebhook, parkWebhook } from "../storage/webhooks.ts";
 import type { DueWebhook } from "../storage/webhooks.ts";
 import type { Log } from "../telemetry/log.ts";
 
@@ -134,7 +134,13 @@ async function deliver(options: WebhookOptions, webhook: DueWebhook, signal: Abo
 
 async function attempt(options: WebhookOptions, webhook: DueWebhook, signal: AbortSignal): Promise<Outcome> {
   const sentAt = new Date(now());
-  const body = stamped(webhook.payload, sentAt);
+  let body: string;
+  try {
+    body = stamped((await openWebhook(options.database, webhook)).payload, sentAt);
+  } catch (error) {
+    if (!(error instanceof AppError) || error.retryable) throw error;
+    return { isDelivered: false, error: error.message, isFinal: true };
+  }
   const headers = { "content-type": "application/json", ...signed(options.secrets, webhook, body, sentAt) };
   try {
     const status = await post(options, webhook.url, { headers, body, signal });

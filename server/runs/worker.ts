@@ -3,7 +3,7 @@
 import { LeaseLost, messageOf } from "../errors.ts";
 import { claimRuns, listHeldRuns, lockWaitingThreads, promoteRuns, releaseRuns } from "../storage/queue.ts";
 import { acceptedOf } from "./create.ts";
-import { announceReady } from "./end.ts";
+import { announceReady, endUnreadable } from "./end.ts";
 import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { execute } from "./execute.ts";
@@ -87,7 +87,8 @@ export class Worker {
     await Promise.all(
       rows.map(async (row) => {
         try {
-          await execute(engine, acceptedOf(row));
+          if (row.unreadable) await endUnreadable(engine, row, row.unreadable);
+          else await execute(engine, acceptedOf(row));
         } finally {
           live.forget(row.run_id);
         }

@@ -1,7 +1,11 @@
 // The form in which checkpoints travel to the database, and the statements' part that writes them: the same when they
 // are written by themselves and when they go with the end of a run.
 // All values travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
+import { seal } from "../privacy/seal.ts";
+import type { DataKey } from "../privacy/seal.ts";
 import type { CheckpointKey, Value } from "./checkpoint-rows.ts";
+import { placeOf } from "./sealed.ts";
+import type { SealedName } from "./sealed.ts";
 
 /** A checkpoint with the channel values that are new in it. */
 export interface PointWrite extends CheckpointKey {
@@ -66,20 +70,36 @@ special as (
 
 type Row = Record<string, unknown>;
 
+/** At the end of the type of a value that is sealed. */
+export const SEALED_TYPE = "+sealed";
+
+interface Item {
+  readonly n: number;
+  readonly write: CheckpointWrite;
+  /** Under which its values are sealed; undefined when nothing is. */
+  readonly key: DataKey | undefined;
+}
+
 /** Checkpoints with their values, the writes of tasks, and the bytes of both: the values of $1, $2 and $3. */
-export function packed(items: readonly { n: number; write: CheckpointWrite }[]): [string, string, Buffer] {
+export function packed(items: readonly Item[]): [string, string, Buffer] {
   const values: Row[] = [];
   const points = new Map<string, string>();
   const writes = new Map<string, Row>();
   const bytes: Uint8Array[] = [];
   let end = 1; // offsets of substring() begin at 1
-  const place = (value: Value): Row => {
-    bytes.push(value.bytes);
+  const place = (item: Item, value: Value, name: SealedName, row: readonly (string | number)[]): Row => {
+    const { key, write } = item;
+    const type = key ? value.type + SEALED_TYPE : value.type;
+    const stored = key
+      ? seal(key, placeOf(name, [write.threadId, write.namespace, ...row, type]), value.bytes)
+      : value.bytes;
+    bytes.push(stored);
     const start = end;
-    end += value.bytes.length;
-    return { channel: value.channel, type: value.type, start, size: value.bytes.length };
+    end += stored.length;
+    return { channel: value.channel, type, start, size: stored.length };
   };
-  for (const { n, write } of items) {
+  for (const item of items) {
+    const { n, write } = item;
     const at = { n, ns: write.namespace, id: write.checkpointId };
     const key = `${n} ${write.namespace} ${write.checkpointId}`;
     if ("checkpoint" in write) {
@@ -87,14 +107,19 @@ export function packed(items: readonly { n: number; write: CheckpointWrite }[]):
       // One statement may not write a row twice: of two that came together, the later one counts.
       const row = JSON.stringify({ ...at, parent: parentId ?? null });
       points.set(key, `${row.slice(0, -1)},"checkpoint":${checkpoint},"metadata":${metadata}}`);
-      for (const value of write.values)
-        values.push({ n, ns: write.namespace, version: value.version, ...place(value) });
+      for (const value of write.values) {
+        const { channel, version } = value;
+        const placed = place(item, value, "checkpoint_blobs.blob", [channel, version]);
+        values.push({ n, ns: write.namespace, version, ...placed });
+      }
     } else {
       for (const value of write.writes) {
         const { taskId: task, taskPath: path, mayReplace: replaces } = write;
         const rowKey = `${key} ${task} ${value.idx}`;
         if (!replaces && writes.has(rowKey)) continue;
-        writes.set(rowKey, { ...at, task, path, replaces, idx: value.idx, ...place(value) });
+        const row = [write.checkpointId, task, value.idx, value.channel];
+        const placed = place(item, value, "checkpoint_writes.blob", row);
+        writes.set(rowKey, { ...at, task, path, replaces, idx: value.idx, ...placed });
       }
     }
   }

@@ -1,7 +1,11 @@
 // Reading checkpoints from the stock PostgresSaver's tables: one statement per read.
 // Parts are read by primary key, in laterals with `limit 1` or `offset 0`: without statistics the planner would
 // rather join with all rows of the thread.
+import { SealedValueInvalid } from "../errors.ts";
+import { SEALED_TYPE } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
+import { openRows, placeOf } from "./sealed.ts";
+import type { Reading } from "./sealed.ts";
 
 export interface CheckpointKey {
   readonly threadId: string;
@@ -107,7 +111,7 @@ select 'write', w.thread_id, w.checkpoint_ns, w.checkpoint_id, null, null, null,
      where thread_id = p.thread_id and checkpoint_ns = p.checkpoint_ns and checkpoint_id = p.checkpoint_id offset 0) w`;
 
 const listPendingSends = `/* listPendingSends */
-select checkpoint_id, type, blob from public.checkpoint_writes
+select thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob from public.checkpoint_writes
  where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = any ($3::text[]) and channel = $4
  order by checkpoint_id, task_path collate "C", task_id collate "C", idx`;
 
@@ -125,16 +129,78 @@ const findNewestOwner = `/* findNewestOwner */
 select metadata ->> 'run_id' = $2 as is_own from public.checkpoints
  where thread_id = $1 and checkpoint_ns = '' order by checkpoint_id desc limit 1`;
 
+/** A value as it is stored, with what names its row. */
+export type StoredBlob = Pick<
+  CheckpointRow,
+  "thread_id" | "checkpoint_ns" | "channel" | "version" | "type" | "blob"
+>;
+export type StoredWrite = Pick<
+  CheckpointRow,
+  "thread_id" | "checkpoint_ns" | "checkpoint_id" | "task_id" | "idx" | "channel" | "type" | "blob"
+>;
+
+const ofBlob: Reading<StoredBlob> = {
+  name: "checkpoint_blobs.blob",
+  as: "bytes",
+  row: (row) => [row.thread_id, row.checkpoint_ns, row.channel, row.version, row.type],
+};
+const ofWrite: Reading<StoredWrite> = {
+  name: "checkpoint_writes.blob",
+  as: "bytes",
+  row: ({ thread_id: thread, checkpoint_ns: ns, checkpoint_id: id, task_id: task, idx, channel, type }) => [
+    thread,
+    ns,
+    id ?? "",
+    task,
+    idx,
+    channel,
+    type,
+  ],
+};
+
+/** Values of channels as they were read, opened. @throws SealedValueInvalid, DataKeyUnusable */
+export const openBlobs = <Row extends StoredBlob>(on: Queryable, rows: Row[]): Promise<Row[]> =>
+  opened(on, rows, ofBlob);
+
+/** Values of writes as they were read, opened. @throws SealedValueInvalid, DataKeyUnusable */
+export const openWrites = <Row extends StoredWrite>(on: Queryable, rows: Row[]): Promise<Row[]> =>
+  opened(on, rows, ofWrite);
+
+async function opened<Row extends StoredBlob | StoredWrite>(
+  on: Queryable,
+  rows: Row[],
+  reading: Reading<Row>,
+): Promise<Row[]> {
+  if (!on.seals.isOn) {
+    const sealed = rows.find(({ type }) => type?.endsWith(SEALED_TYPE));
+    if (!sealed) return rows;
+    throw new SealedValueInvalid(
+      placeOf(reading.name, reading.row(sealed)),
+      "is sealed, and this process has no keys",
+    );
+  }
+  const open = await openRows<Row>(on, rows, { blob: reading });
+  return open.map((row) => Object.assign({}, row, { type: row.type.slice(0, -SEALED_TYPE.length) }));
+}
+
+/** Rows of a read with their values opened; the checkpoints among them hold none. */
+async function openValues(on: Queryable, rows: CheckpointRow[]): Promise<CheckpointRow[]> {
+  const { checkpoint = [], blob = [], write = [] } = Object.groupBy(rows, ({ kind }) => kind);
+  return [...checkpoint, ...(await openBlobs(on, blob)), ...(await openWrites(on, write))];
+}
+
 /** The checkpoint with its values and writes, as rows in no order; the newest if no id is given. */
-export const findCheckpointRows = (
+export const findCheckpointRows = async (
   on: Queryable,
   key: { threadId: string; namespace: string; checkpointId: string | undefined },
-): Promise<CheckpointRow[]> =>
-  on.query(findCheckpoint, [key.threadId, key.namespace, key.checkpointId ?? null]);
+): Promise<CheckpointRow[]> => {
+  const values = [key.threadId, key.namespace, key.checkpointId ?? null];
+  return openValues(on, await on.query<CheckpointRow>(findCheckpoint, values));
+};
 
 /** A page of checkpoints, newest first, with all their values and writes as rows. */
-export const listCheckpointRows = (on: Queryable, page: CheckpointPage): Promise<CheckpointRow[]> =>
-  on.query(listCheckpoints, [
+export const listCheckpointRows = async (on: Queryable, page: CheckpointPage): Promise<CheckpointRow[]> => {
+  const rows = await on.query<CheckpointRow>(listCheckpoints, [
     page.threadId ?? null,
     page.namespace ?? null,
     page.checkpointId ?? null,
@@ -145,13 +211,17 @@ export const listCheckpointRows = (on: Queryable, page: CheckpointPage): Promise
       : [null, null, null]),
     page.limit,
   ]);
+  return openValues(on, rows);
+};
 
 /** Writes to `channel` of checkpoints made before version 4, which kept a superstep's sends there. */
-export const listPendingSendRows = (
+export const listPendingSendRows = async (
   on: Queryable,
   key: { threadId: string; namespace: string; checkpointIds: readonly string[]; channel: string },
-): Promise<{ checkpoint_id: string; type: string; blob: Uint8Array }[]> =>
-  on.query(listPendingSends, [key.threadId, key.namespace, key.checkpointIds, key.channel]);
+): Promise<StoredWrite[]> => {
+  const values = [key.threadId, key.namespace, key.checkpointIds, key.channel];
+  return openWrites(on, await on.query<StoredWrite>(listPendingSends, values));
+};
 
 const isOwn = `/* isOfRun */
 select from public.checkpoints

@@ -3,7 +3,9 @@
 import type { Owner } from "../runs/run.ts";
 import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
 import type { CheckpointWrite } from "./checkpoint-form.ts";
+import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
+import { sealedBody } from "./events.ts";
 import type { Segment } from "./events.ts";
 
 // A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
@@ -12,7 +14,8 @@ const OF_RUNS = `
     join holdfast.runs r on r.run_id = f.run_id and r.attempt = f.attempt and r.worker_id = $6 and r.state = 'running'
      for share of r`;
 const OF_THREAD = `
-  select 1 as n, thread_id, null::uuid as run_id from holdfast.threads where thread_id = $4 for key share`;
+  select 1 as n, thread_id, null::uuid as run_id from holdfast.threads
+   where thread_id = $4 and data_key_id is not distinct from $5 for key share`;
 
 // The form and the fence of events are those of insertSegments. Events may not go before others of their run that a
 // crash of the database has taken: those are written again first.
@@ -97,21 +100,26 @@ export async function putForOwners(
   const places = new Map(owners.map((owner, index) => [keyOf(owner), index + 1]));
   const placeOf = (owner: { runId: string; attempt: number }): number => places.get(keyOf(owner)) ?? 0;
   const rows = await on.query<{ run_id: string; attempt: number; fits: boolean }>(putForRuns, [
-    ...packed(items.map(({ owner, write }) => ({ n: placeOf(owner), write }))),
+    ...packed(items.map(({ owner, write }) => ({ n: placeOf(owner), write, key: owner.key }))),
     owners.map(({ runId }) => runId),
     owners.map(({ attempt }) => attempt),
     workerId,
     JSON.stringify(
       segments.map((one) => {
-        const { seq, last, body, isFirst } = one;
-        return { n: placeOf(one), seq, last, body, is_first: isFirst };
+        const { seq, last, isFirst } = one;
+        return { n: placeOf(one), seq, last, body: sealedBody(one), is_first: isFirst };
       }),
     ),
   ]);
   return new Map(rows.map(({ run_id: runId, attempt, fits }) => [keyOf({ runId, attempt }), { fits }]));
 }
 
-/** One write outside any run. False: the thread is gone, nothing was written. */
-export async function putForThread(on: Queryable, write: CheckpointWrite): Promise<boolean> {
-  return (await on.query(putForThreadRow, [...packed([{ n: 1, write }]), write.threadId])).length > 0;
+/** One write outside any run. False: the thread is gone, or has another key, and nothing was written. */
+export async function putForThread(
+  on: Queryable,
+  write: CheckpointWrite,
+  key: DataKey | undefined,
+): Promise<boolean> {
+  const values = [...packed([{ n: 1, write, key }]), write.threadId, key?.id ?? null];
+  return (await on.query(putForThreadRow, values)).length > 0;
 }

@@ -22,6 +22,7 @@ import type {
 import type { RunnableConfig } from "@langchain/core/runnables";
 import { InputInvalid, InputPoisoned, LeaseLost } from "../errors.ts";
 import { persistently } from "../persist.ts";
+import type { DataKey } from "../privacy/seal.ts";
 import { dump, load } from "../privacy/serde.ts";
 import { isStorable } from "../privacy/storable.ts";
 import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./checkpoint-rows.ts";
@@ -44,6 +45,8 @@ export interface CheckpointsOptions {
   readonly patienceMs?: number;
   /** Writes for the run that drives the graph; by default each write is a statement of its own. False: lost. */
   readonly put?: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
+  /** Called before a write, for what has to be stored before it; undefined when nothing has. */
+  readonly keep?: () => Promise<void> | undefined;
   /** Resolves when everything that was put can be read. */
   readonly settled?: () => Promise<void>;
   /** The channels that trigger nodes of the graph; unknown: any may. */
@@ -72,6 +75,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #triggers: Readonly<Record<string, readonly string[]>> | undefined;
   readonly #redact: <Kept>(value: Kept, channel: string) => Kept;
   readonly #settled: () => Promise<void>;
+  readonly #keys = new Map<string, Promise<DataKey | undefined>>();
   #isNew: boolean;
   /** Undefined before the first put. */
   lastPut: LastPut | undefined;
@@ -82,7 +86,12 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#database = database;
     this.#onLost = options.onLost ?? (() => {});
     this.#patienceMs = options.patienceMs ?? 0;
-    this.#put = options.put ?? ((write) => this.#persist(() => putForThread(this.#database, write)));
+    const { keep = () => undefined } = options;
+    const putAlone = async (write: CheckpointWrite): Promise<boolean> => {
+      await keep();
+      return this.#persist(() => this.#putAlone(write));
+    };
+    this.#put = options.put ?? putAlone;
     this.#triggers = options.triggers;
     this.#redact = options.redact ?? ((value) => value);
     this.#settled = options.settled ?? (() => Promise.resolve());
@@ -213,6 +222,14 @@ export class Checkpoints extends BaseCheckpointSaver {
   #valueOf<Place extends object>(channel: string, value: unknown, place: Place): Value & Place {
     const [type, bytes] = dump(this.#redact(value, channel));
     return { channel, type, bytes, ...place };
+  }
+
+  /** Outside any run, under the key that the thread had when it was first written to. */
+  async #putAlone(write: CheckpointWrite): Promise<boolean> {
+    const { threadId } = write;
+    const finding = this.#keys.get(threadId) ?? this.#database.seals.ofLocked(this.#database, threadId);
+    this.#keys.set(threadId, finding);
+    return putForThread(this.#database, write, await finding);
   }
 
   /** Every statement here may run twice: what it writes is the same the second time. */

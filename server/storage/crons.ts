@@ -3,6 +3,8 @@
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import { codeOf } from "./postgres.ts";
+import { openRows, placeOf, sealJson } from "./sealed.ts";
+import type { Readings } from "./sealed.ts";
 import type { RunAuth } from "./runs.ts";
 
 export interface CronRow {
@@ -118,10 +120,21 @@ const advanceCronRow = `/* advanceCron */
 update holdfast.crons set next_run_at = $3, claimed_until = null, error = $4
  where cron_id = $1 and next_run_at = $2`;
 
+const CRON_READINGS: Readings<CronRow & Partial<CronOwner>> = {
+  payload: { name: "crons.payload", as: "json", row: (row) => [row.cron_id] },
+  auth: { name: "crons.auth", as: "json", row: (row) => [row.cron_id] },
+};
+
+/** Crons as they were read, opened. @throws SealedValueInvalid, DataKeyUnusable */
+export const openCrons = <Row extends CronRow>(on: Queryable, rows: Row[]): Promise<Row[]> =>
+  openRows(on, rows, CRON_READINGS as Readings<Row>);
+
 /** The new cron, or undefined when its thread does not exist. */
 export async function insertCron(on: Queryable, cron: NewCron & CronOwner): Promise<CronRow | undefined> {
+  const key = await on.seals.ofRest(on);
+  const auth = cron.auth ? JSON.stringify(cron.auth) : null;
   try {
-    const [row] = await on.query<CronRow>(insertCronRow, [
+    const rows = await on.query<CronRow>(insertCronRow, [
       cron.cron_id,
       cron.assistant_id,
       cron.thread_id,
@@ -130,11 +143,12 @@ export async function insertCron(on: Queryable, cron: NewCron & CronOwner): Prom
       cron.end_time,
       cron.on_run_completed,
       cron.is_enabled,
-      JSON.stringify(cron.payload),
+      sealJson(key, placeOf("crons.payload", [cron.cron_id]), JSON.stringify(cron.payload)),
       cron.metadata,
       cron.next_run_at,
-      cron.auth ? JSON.stringify(cron.auth) : null,
+      auth && sealJson(key, placeOf("crons.auth", [cron.cron_id]), auth),
     ]);
+    const [row] = await openCrons(on, rows);
     return row;
   } catch (error) {
     if (codeOf(error) === FOREIGN_KEY_VIOLATION) return undefined;
@@ -143,23 +157,25 @@ export async function insertCron(on: Queryable, cron: NewCron & CronOwner): Prom
 }
 
 export async function lockCron(transaction: Queryable, cronId: string): Promise<CronRow | undefined> {
-  const [row] = await transaction.query<CronRow>(lockCronRow, [cronId]);
+  const [row] = await openCrons(transaction, await transaction.query<CronRow>(lockCronRow, [cronId]));
   return row;
 }
 
 /** Replaces what can be changed. Lock the cron first. */
 export async function updateCron(transaction: Queryable, cron: NewCron): Promise<CronRow | undefined> {
-  const [row] = await transaction.query<CronRow>(updateCronRow, [
+  const key = await transaction.seals.ofRest(transaction);
+  const rows = await transaction.query<CronRow>(updateCronRow, [
     cron.cron_id,
     cron.schedule,
     cron.timezone,
     cron.end_time,
     cron.on_run_completed,
     cron.is_enabled,
-    JSON.stringify(cron.payload),
+    sealJson(key, placeOf("crons.payload", [cron.cron_id]), JSON.stringify(cron.payload)),
     cron.metadata,
     cron.next_run_at,
   ]);
+  const [row] = await openCrons(transaction, rows);
   return row;
 }
 
@@ -168,19 +184,23 @@ export async function deleteCron(on: Queryable, cronId: string): Promise<boolean
   return (await on.query(deleteCronRow, [cronId])).length > 0;
 }
 
-export const listCrons = (on: Queryable, page: CronPage): Promise<CronRow[]> =>
-  on.query(listCronRows, [...filtered(page), page.sortBy, page.sortOrder, page.limit, page.offset]);
+export async function listCrons(on: Queryable, page: CronPage): Promise<CronRow[]> {
+  const values = [...filtered(page), page.sortBy, page.sortOrder, page.limit, page.offset];
+  return openCrons(on, await on.query<CronRow>(listCronRows, values));
+}
 
 export async function countCrons(on: Queryable, filter: CronFilter): Promise<number> {
   const [row] = await on.query<{ count: number }>(countCronRows, filtered(filter));
   return row?.count ?? 0;
 }
 
-/** Takes due crons whose assistants run these graphs for `leaseMs`, the longest overdue first. */
-export const claimCrons = (
+/** As they are stored: takes due crons whose assistants run these graphs for `leaseMs`, the longest overdue first. */
+export async function claimCrons(
   on: Queryable,
   claim: { graphIds: readonly string[]; limit: number; leaseMs: number },
-): Promise<DueCron[]> => on.query(claimCronRows, [claim.graphIds, claim.limit, claim.leaseMs]);
+): Promise<DueCron[]> {
+  return on.query<DueCron>(claimCronRows, [claim.graphIds, claim.limit, claim.leaseMs]);
+}
 
 /** Moves a cron on from the time that it was due; one that was moved or changed meanwhile stays as it is. */
 export async function advanceCron(

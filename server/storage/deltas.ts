@@ -3,12 +3,17 @@
 import { compareWritesSortKeys, writesSortKey } from "@langchain/langgraph-checkpoint";
 import type { DeltaChannelHistory } from "@langchain/langgraph-checkpoint";
 import { load } from "../privacy/serde.ts";
+import { openBlobs, openWrites } from "./checkpoint-rows.ts";
 import type { CheckpointKey } from "./checkpoint-rows.ts";
 import type { Queryable } from "./database.ts";
 
 interface DeltaRow {
   readonly kind: "seed" | "write";
   readonly depth: number;
+  readonly thread_id: string;
+  readonly checkpoint_ns: string;
+  readonly checkpoint_id: string;
+  readonly version: string;
   readonly channel: string;
   readonly type: string;
   readonly blob: Uint8Array;
@@ -38,15 +43,16 @@ with recursive ancestor as (
         from public.checkpoints
        where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = a.parent_checkpoint_id limit 1) c
    where cardinality(a.missing) > 0)
-select 'write' as kind, a.depth, w.channel, w.type, w.blob, w.task_path, w.task_id, w.idx
+select 'write' as kind, a.depth, $1::text as thread_id, $2::text as checkpoint_ns, a.checkpoint_id, null as version,
+       w.channel, w.type, w.blob, w.task_path, w.task_id, w.idx
   from ancestor a cross join lateral (
     select channel, type, blob, task_path, task_id, idx from public.checkpoint_writes
      where thread_id = $1 and checkpoint_ns = $2 and checkpoint_id = a.checkpoint_id and channel = any (a.wanted)
     offset 0) w
 union all
-select 'seed', a.depth, b.channel, b.type, b.blob, null, null, null
+select 'seed', a.depth, $1::text, $2::text, a.checkpoint_id, b.version, b.channel, b.type, b.blob, null, null, null
   from ancestor a cross join unnest(a.wanted) u cross join lateral (
-    select channel, type, blob from public.checkpoint_blobs
+    select channel, version, type, blob from public.checkpoint_blobs
      where thread_id = $1 and checkpoint_ns = $2 and channel = u and version = a.versions ->> u and type <> 'empty'
      limit 1) b
  where not u = any (a.missing)`;
@@ -61,7 +67,9 @@ export async function listDeltaHistory(
     channels.map((channel) => [channel, { writes: [] }]),
   );
   const values = [key.threadId, key.namespace, key.checkpointId ?? null, channels];
-  const rows = await on.query<DeltaRow>(listDeltas, values);
+  const stored = await on.query<DeltaRow>(listDeltas, values);
+  const { write = [], seed = [] } = Object.groupBy(stored, ({ kind }) => kind);
+  const rows = [...(await openWrites(on, write)), ...(await openBlobs(on, seed))];
   for (const row of rows.toSorted(oldestFirst)) {
     const value = load(row.type, row.blob);
     const history = histories.get(row.channel);

@@ -1,7 +1,9 @@
 // Rows of holdfast.run_events: what a run's stream shows. One row holds the events seq … last as lines of text;
 // the form of a line belongs to runs/lines.ts.
 import type { RunState } from "../runs/run.ts";
+import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
+import { openRows, placeOf, sealText } from "./sealed.ts";
 
 /** Consecutive events of one run, as one row. */
 export interface Segment {
@@ -12,6 +14,8 @@ export interface Segment {
   readonly body: string;
   /** Nothing of this attempt comes before it. */
   readonly isFirst: boolean;
+  /** Under which it is sealed when it is written. */
+  readonly key?: DataKey | undefined;
 }
 
 export interface SegmentRow {
@@ -77,11 +81,24 @@ export const insertSegments = (
     segments.map(({ runId }) => runId),
     workerId,
     JSON.stringify(
-      segments.map(({ runId, attempt, seq, last, body }) => ({ run_id: runId, attempt, seq, last, body })),
+      segments.map((one) => {
+        const { runId, attempt, seq, last } = one;
+        return { run_id: runId, attempt, seq, last, body: sealedBody(one) };
+      }),
     ),
   ]);
 
-/** Segments with events after each cursor, oldest first; at least one row for each question. */
+/** The events of a segment as they are stored. */
+export const sealedBody = ({ runId, seq, body, key }: Segment): string =>
+  sealText(key, placeOf("run_events.body", [runId, seq]), body);
+
+/** Segments of one run as they were read, opened. @throws SealedValueInvalid, DataKeyUnusable */
+export const openSegments = (on: Queryable, runId: string, rows: SegmentRow[]): Promise<SegmentRow[]> =>
+  openRows(on, rows, {
+    body: { name: "run_events.body", as: "text", row: ({ seq }) => [runId, seq ?? -1] },
+  });
+
+/** Segments with events after each cursor, oldest first, as they are stored; at least one row for each question. */
 export const listSegments = (
   on: Queryable,
   cursors: readonly { runId: string; after: number }[],
@@ -95,7 +112,7 @@ export async function findSegment(
   runId: string,
   seq: number,
 ): Promise<SegmentRow | undefined> {
-  const [row] = await on.query<SegmentRow>(findSegmentRow, [runId, seq]);
+  const [row] = await openSegments(on, runId, await on.query<SegmentRow>(findSegmentRow, [runId, seq]));
   return row;
 }
 

@@ -1,11 +1,13 @@
 // How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
+import { uuidv7 } from "../ids.ts";
 import type { Owner, RunState } from "../runs/run.ts";
 import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
 import type { CheckpointWrite } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
 import type { RunError, RunRow } from "./runs.ts";
-import { RUN_COLUMNS } from "./runs.ts";
+import { RUN_COLUMNS, openRuns } from "./runs.ts";
+import { placeOf, sealJson, sealText } from "./sealed.ts";
 
 export interface RunEnd {
   readonly state: Extract<RunState, "success" | "error" | "timeout" | "interrupted">;
@@ -43,7 +45,7 @@ outbox as (
   insert into holdfast.webhooks (webhook_id, run_id, url, payload)
   select $11::uuid, run_id, webhook, $12::json from held where webhook is not null and $12::json is not null)
 update holdfast.threads t
-   set status = case when t.has_waiting then 'busy' else $10 end, resting = $10, error = $9::json, state = $17::json,
+   set status = case when t.has_waiting then 'busy' else $10 end, resting = $10, error = $19::json, state = $17::json,
        updated_at = now(), state_updated_at = now(),
        expires_at = case when t.is_temporary then now() + interval '10 min'
          when t.ttl_minutes is not null then now() + t.ttl_minutes * interval '1 min' end
@@ -56,13 +58,12 @@ with r as (
          segments = case when attempt > 0 then 17 else 0 end
    where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
   returning *),
-outbox as (
-  insert into holdfast.webhooks (webhook_id, run_id, url, payload)
-  select gen_random_uuid(), run_id, webhook, json_build_object('run_id', run_id, 'thread_id', thread_id,
-    'assistant_id', assistant_id, 'metadata', metadata, 'kwargs', kwargs, 'created_at', created_at,
-    'multitask_strategy', multitask, 'status', state, 'run_started_at', started_at, 'run_ended_at', ended_at)
-    from r where webhook is not null)
-update holdfast.threads t set expires_at = now() + interval '10 min' from r where t.thread_id = r.thread_id and t.is_temporary`;
+thread as (
+  update holdfast.threads t set expires_at = now() + interval '10 min' from r where t.thread_id = r.thread_id and t.is_temporary)
+select ${RUN_COLUMNS} from r where webhook is not null`;
+
+const insertWebhookRow = `/* insertWebhook */
+insert into holdfast.webhooks (webhook_id, run_id, url, payload) values ($1, $2, $3, $4)`;
 
 const deletePendingRows = `/* deletePending */
 delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
@@ -72,7 +73,7 @@ const requestCancelRows = `/* requestCancel */
 update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
  where run_id = any ($1::uuid[]) and state = 'running' and cancel is distinct from 'rollback'`;
 
-const lockRunRow = `/* lockRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1 for update`;
+const lockRunRow = `/* lockRun */ select run_id, thread_id, state, attempt, metadata from holdfast.runs where run_id = $1 for update`;
 
 const deleteOwnRow = `/* deleteOwnRun */
 delete from holdfast.runs where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' returning run_id`;
@@ -114,37 +115,54 @@ export async function finishRun(
   owner: Owner,
   end: RunEnd,
 ): Promise<{ hasWaiting: boolean } | undefined> {
+  const { runId, threadId, key } = owner;
+  const { webhook, rest } = end;
+  const error = end.error ? JSON.stringify(end.error) : null;
+  const payload = webhook && (await sealedPayload(on, webhook.id, webhook.payload));
   const [row] = await on.query<{ has_waiting: boolean }>(finishRunRow, [
-    ...packed(end.points.map((write) => ({ n: 1, write }))),
-    owner.runId,
-    owner.threadId,
+    ...packed(end.points.map((write) => ({ n: 1, write, key }))),
+    runId,
+    threadId,
     owner.workerId,
     owner.attempt,
     end.state,
-    end.error ? JSON.stringify(end.error) : null,
+    error && sealJson(key, placeOf("runs.error", [runId]), error),
     end.threadStatus,
-    end.webhook?.id ?? null,
-    end.webhook?.payload ?? null,
+    webhook?.id ?? null,
+    payload ?? null,
     end.segments,
-    end.rest?.seq ?? null,
-    end.rest?.last ?? null,
-    end.rest?.body ?? null,
-    end.threadState,
+    rest?.seq ?? null,
+    rest?.last ?? null,
+    rest ? sealText(key, placeOf("run_events.body", [runId, rest.seq]), rest.body) : null,
+    end.threadState && sealJson(key, placeOf("threads.state", [threadId]), end.threadState),
     end.after ?? null,
+    error && sealJson(key, placeOf("threads.error", [threadId]), error),
   ]);
   return row && { hasWaiting: row.has_waiting };
 }
 
-/** Ends runs that have not begun; a rollback leaves nothing of them. Lock the thread first. */
+/** What goes to the receiver of a call-back; sealed while it waits, also when its run's thread is gone already. */
+async function sealedPayload(on: Queryable, webhookId: string, payload: string): Promise<string> {
+  return sealJson(await on.seals.ofRest(on), placeOf("webhooks.payload", [webhookId]), payload);
+}
+
+/**
+ * Ends runs that have not begun; a rollback leaves nothing of them. Lock the thread first.
+ * @param bodyOf the body of the call-back of a run that asked for one, as JSON text
+ */
 export async function cancelPending(
   transaction: Queryable,
   runIds: readonly string[],
-  action: "interrupt" | "rollback",
-  reason: string | null,
+  how: { action: "interrupt" | "rollback"; reason: string | null; bodyOf: (run: RunRow) => string },
 ): Promise<void> {
   if (runIds.length === 0) return;
-  if (action === "interrupt") {
-    await transaction.query(cancelPendingRows, [runIds, reason]);
+  if (how.action === "interrupt") {
+    const ended = await transaction.query<RunRow>(cancelPendingRows, [runIds, how.reason]);
+    for (const run of await openRuns(transaction, ended)) {
+      const id = uuidv7();
+      const payload = await sealedPayload(transaction, id, how.bodyOf(run));
+      await transaction.query(insertWebhookRow, [id, run.run_id, run.webhook, payload]);
+    }
     return;
   }
   const gone = await transaction.query<Pick<RunRow, "run_id" | "thread_id" | "attempt">>(deletePendingRows, [
@@ -168,9 +186,12 @@ export async function requestCancel(
   if (runIds.length > 0) await transaction.query(requestCancelRows, [runIds, action, reason]);
 }
 
+/** What of a run says what may be done with it. */
+export type LockedRun = Pick<RunRow, "run_id" | "thread_id" | "state" | "attempt" | "metadata">;
+
 /** A run's row, locked. Lock its thread first. */
-export async function lockRun(transaction: Queryable, runId: string): Promise<RunRow | undefined> {
-  const [row] = await transaction.query<RunRow>(lockRunRow, [runId]);
+export async function lockRun(transaction: Queryable, runId: string): Promise<LockedRun | undefined> {
+  const [row] = await transaction.query<LockedRun>(lockRunRow, [runId]);
   return row;
 }
 

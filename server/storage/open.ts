@@ -5,7 +5,9 @@ import type { Config } from "../config.ts";
 import type { Database } from "./database.ts";
 import { startEmbedded } from "./embedded.ts";
 import { migrate, migrationTimeoutMs } from "./migrate.ts";
+import { KeyRing } from "../privacy/key-ring.ts";
 import { openPostgres } from "./postgres.ts";
+import { Seals } from "./seals.ts";
 
 export interface OpenDatabase {
   readonly database: Database;
@@ -26,6 +28,7 @@ type DatabaseConfig = Pick<
   | "statementTimeoutMs"
   | "preparedStatements"
   | "pooler"
+  | "keys"
 >;
 
 /** @param say told of each slow step, in words for a person */
@@ -34,15 +37,16 @@ export async function openDatabase(
   say: (text: string) => void = () => {},
 ): Promise<OpenDatabase> {
   const { databaseUrl: url, databaseDirectUrl: directUrl } = config;
+  const seals = new Seals(config.keys === undefined ? undefined : new KeyRing(config.keys));
   if (url) {
-    const database = openPostgres({ ...config, url, directUrl });
+    const database = openPostgres({ ...config, url, directUrl, seals });
     const migrateGiven = (): ReturnType<typeof migrate> => migrateAt(config, directUrl ?? url, !directUrl);
     return { database, isEmbedded: false, migrate: migrateGiven, close: () => database.close() };
   }
   const dataDir = isAbsolute(config.dataDir) ? config.dataDir : resolve(config.dataDir);
   const mayMove = config.dataDir === DEFAULT_DATA_DIR;
   const embedded = await startEmbedded({ dataDir, mayMove, onProgress: say });
-  const database = openPostgres({ ...config, url: embedded.url, pooler: false });
+  const database = openPostgres({ ...config, url: embedded.url, pooler: false, seals });
   const close = async (): Promise<void> => {
     await database.close();
     await embedded.stop();

@@ -3,6 +3,7 @@ import { Client, DatabaseError, Pool, types } from "pg";
 import type { ClientBase } from "pg";
 import { AppError, ConfigInvalid, DatabaseUnavailable, messageOf } from "../errors.ts";
 import type { Database, Queryable, Session } from "./database.ts";
+import { Seals } from "./seals.ts";
 
 export interface PostgresOptions {
   readonly url: string;
@@ -14,6 +15,8 @@ export interface PostgresOptions {
   readonly preparedStatements: boolean;
   /** `url` is a transaction pooler, which takes no settings for a connection. */
   readonly pooler?: boolean;
+  /** Without them nothing is sealed. */
+  readonly seals?: Seals;
 }
 
 export const UNIQUE_VIOLATION = "23505";
@@ -55,7 +58,9 @@ export function openPostgres(options: PostgresOptions): Database {
     // An idle connection died; the pool drops it and the next query opens another.
   });
   const isNamed = options.preparedStatements && !options.pooler;
+  const { seals = new Seals() } = options;
   const on = (client: Pool | ClientBase): Queryable => ({
+    seals,
     query: <Row>(text: string, values: readonly unknown[] = []) =>
       run<Row>(client, isNamed ? nameOf(text) : undefined, text, values),
   });
@@ -120,6 +125,7 @@ async function transact<T>(
 function inTurn(queryable: Queryable): Queryable {
   let last: Promise<unknown> = Promise.resolve();
   return {
+    seals: queryable.seals,
     query: <Row>(text: string, values?: readonly unknown[]) => {
       const next = last.then(() => queryable.query<Row>(text, values));
       last = next.catch(() => undefined); // its caller has the error

@@ -1,9 +1,11 @@
 // How runs move from waiting to running and from a dead worker to a live one.
 // Lock order everywhere: the thread, then its runs. What only reads hints (a heartbeat, a notification) decides nothing:
 // each statement here looks again.
+import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
-import { BOOT, RUN_COLUMNS } from "./runs.ts";
+import { BOOT, RUN_COLUMNS, openRuns } from "./runs.ts";
 import type { OwnedRunRow } from "./runs.ts";
+import { AppError } from "../errors.ts";
 
 // The graph is what a run was accepted with: its assistant may run another one by now, or be gone.
 export const claimRows = `/* claimRuns */
@@ -18,7 +20,7 @@ r as (
          is_watched = u.is_watched or exists (select from holdfast.watched_threads w where w.thread_id = u.thread_id)
     from next where u.run_id = next.run_id
   returning u.*)
-select ${RUN_COLUMNS}, r.auth, r.boot_attempt, t.config as thread_config,
+select ${RUN_COLUMNS}, r.auth, r.boot_attempt, t.config as thread_config, t.data_key_id,
        exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join holdfast.threads t using (thread_id)`;
 
@@ -78,12 +80,35 @@ update holdfast.runs set state = 'ready', worker_id = null, run_at = now(), upda
    select h.run_id, h.attempt from unnest($2::uuid[], $3::int[]) as h (run_id, attempt))
 returning run_id`;
 
-/** Takes up to `limit` ready runs of these graphs: each belongs to one worker, in a new attempt. */
-export const claimRuns = (
+/** A run that was claimed, and why it cannot be executed if it cannot. */
+export interface ClaimedRunRow extends OwnedRunRow {
+  readonly unreadable?: AppError;
+}
+
+/**
+ * Takes up to `limit` ready runs of these graphs: each belongs to one worker, in a new attempt. One that cannot be read
+ * is taken too, and says why: what was asked of it was altered, or its key is gone.
+ */
+export async function claimRuns(
   on: Queryable,
   claim: { workerId: string; limit: number; graphIds: readonly string[]; timeoutMs: number },
-): Promise<OwnedRunRow[]> =>
-  on.query(claimRows, [claim.workerId, claim.limit, claim.graphIds, claim.timeoutMs]);
+): Promise<ClaimedRunRow[]> {
+  const values = [claim.workerId, claim.limit, claim.graphIds, claim.timeoutMs];
+  const rows = await on.query<OwnedRunRow>(claimRows, values);
+  return Promise.all(rows.map((row) => openClaimed(on, row)));
+}
+
+async function openClaimed(on: Queryable, row: OwnedRunRow): Promise<ClaimedRunRow> {
+  let key: DataKey | undefined;
+  try {
+    key = row.data_key_id === null ? undefined : await on.seals.key(on, row.data_key_id);
+    const [opened = row] = await openRuns(on, [row]);
+    return { ...opened, key };
+  } catch (error) {
+    if (!(error instanceof AppError) || error.retryable) throw error;
+    return { ...row, key, unreadable: error };
+  }
+}
 
 /** Threads whose next run could begin but was not promoted, or where nothing waits any more, locked. */
 export async function lockWaitingThreads(transaction: Queryable, limit: number): Promise<string[]> {

@@ -3,7 +3,13 @@ import type { RunState } from "../runs/run.ts";
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import type { ThreadTtl } from "./expiry.ts";
+import type { DataKey } from "../privacy/seal.ts";
 import { codeOf, UNIQUE_VIOLATION } from "./postgres.ts";
+import { openRows, placeOf, sealJson, sealText } from "./sealed.ts";
+import type { Readings } from "./sealed.ts";
+import type { ThreadKey } from "./seals.ts";
+import type { VaultEntry } from "../privacy/vault.ts";
+import { packedEntries } from "./vault.ts";
 
 export interface RunRow {
   readonly run_id: string;
@@ -41,6 +47,9 @@ export interface OwnedRunRow extends RunRow {
   readonly has_checkpoints: boolean;
   /** The first attempt in this life of the database server: a crash may have taken the last events of those before. */
   readonly boot_attempt: number;
+  /** The thread's key; null when nothing is sealed. */
+  readonly data_key_id: string | null;
+  readonly key?: DataKey | undefined;
 }
 
 /** Who asked for a run. */
@@ -59,6 +68,10 @@ export interface RunError {
 export interface NewRun {
   readonly runId: string;
   readonly threadId: string;
+  /** The thread's key: nothing is written if it has another. Undefined when nothing is sealed. */
+  readonly threadKey?: ThreadKey | undefined;
+  /** What was found in what is asked: kept before the run is there. */
+  readonly vault?: readonly VaultEntry[] | undefined;
   readonly assistantId: string;
   /** What the assistant was when it was read: nothing is written if it was changed or deleted since. Unset: not asked. */
   readonly assistantRevision?: string | undefined;
@@ -104,19 +117,27 @@ export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset
 const insertRunRow = `/* insertRun */
 with assistant as (select from holdfast.assistants where assistant_id = $3 and revision = $18),
 made as (
-  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun)
+  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun, data_key_id)
   select $2, 'busy', coalesce($20::jsonb, '{}') || $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'),
-         $17::float8, $23, ($5 in ('running', 'ready'))::int
-   where $14 <> 'no' and ($18::uuid is null or exists (select from assistant))
-  on conflict (thread_id) do nothing returning thread_id, config, begun, false as was_written),
+         $17::float8, $23, ($5 in ('running', 'ready'))::int, $24::uuid
+   where $14 <> 'no' and ($24 is null or $26::bytea is not null) and ($18::uuid is null or exists (select from assistant))
+  on conflict (thread_id) do nothing returning thread_id, config, begun, data_key_id, false as was_written),
+key as (
+  insert into holdfast.data_keys (data_key_id, tenant_id, thread_id, kek_id, wrapped)
+  select data_key_id, $27, thread_id, $25, $26 from made where data_key_id is not null),
 taken as (
   update holdfast.threads
      set status = 'busy', error = null, expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
-   where thread_id = $2 and (status <> 'busy' or $15::boolean) and ($18::uuid is null or exists (select from assistant))
+   where thread_id = $2 and (status <> 'busy' or $15::boolean) and data_key_id is not distinct from $24 and ($18::uuid is null or exists (select from assistant))
      and ($19::jsonb is null or metadata @> $19)
-  returning thread_id, config, begun, state_updated_at > created_at as was_written),
+  returning thread_id, config, begun, data_key_id, state_updated_at > created_at as was_written),
 thread as (select * from made union all select * from taken),
+kept as (
+  insert into holdfast.vault_entries (token, thread_id, kind, value)
+  select e.token, thread.thread_id, e.kind, decode(e.value, 'base64')
+    from thread cross join json_to_recordset($28::json) as e (token text, kind text, value text)
+  on conflict (token, thread_id) do nothing),
 r as (
   insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, attempt, multitask, metadata, kwargs, idem_key,
     run_at, deadline, boot, started_at, webhook, auth, ordinal, is_watched)
@@ -130,13 +151,16 @@ r as (
 event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, 0, 0, attempt, $16 from r where $16::text is not null and state = 'running')
-select ${RUN_COLUMNS}, r.auth, thread.config as thread_config, r.boot_attempt,
+select ${RUN_COLUMNS}, r.auth, thread.config as thread_config, r.boot_attempt, thread.data_key_id,
        thread.was_written or exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join thread using (thread_id)`;
 
+// What of a run is never sealed: enough to say whose it is and where it stands.
+const findRunFactsRow = `/* findRunFacts */
+select run_id, thread_id, assistant_id, state, attempt, cancel, metadata, is_watched from holdfast.runs where run_id = $1`;
 const findRunRow = `/* findRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1`;
 const findWritersKwargsRow = `/* findWritersKwargs */
-select kwargs from holdfast.runs where run_id = (
+select run_id, kwargs from holdfast.runs where run_id = (
   select (metadata ->> 'run_id')::uuid from public.checkpoints
    where thread_id = $1 and checkpoint_ns = '' and metadata ? 'run_id' order by checkpoint_id desc limit 1)`;
 const findRunByKeyRow = `/* findRunByKey */ select ${RUN_COLUMNS} from holdfast.runs r where idem_key = $1`;
@@ -171,9 +195,12 @@ select run_id as "runId", thread_id as "threadId" from holdfast.runs r
  * "taken": its idempotency key was used before, or another run of the thread came first.
  */
 export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow | "taken" | undefined> {
+  const { runId, threadKey, auth, firstLine } = run;
+  const { key, row: newKey } = threadKey ?? {};
+  const kwargs = JSON.stringify(run.kwargs);
   try {
     const [row] = await on.query<OwnedRunRow>(insertRunRow, [
-      run.runId,
+      runId,
       run.threadId,
       run.assistantId,
       run.workerId,
@@ -181,31 +208,62 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       run.multitask,
       run.metadata,
       run.threadMetadata,
-      JSON.stringify(run.kwargs),
+      sealJson(key, placeOf("runs.kwargs", [runId]), kwargs),
       run.idemKey ?? null,
       run.afterSeconds ?? 0,
       run.timeoutMs,
       run.webhook ?? null,
       run.creates ?? "no",
       run.isDecided ?? false,
-      run.firstLine ?? null,
+      firstLine === undefined ? null : sealText(key, placeOf("run_events.body", [runId, 0]), firstLine),
       run.threadTtl?.minutes ?? null,
       run.assistantRevision ?? null,
       run.filter ?? null,
       run.madeMetadata ?? null,
-      run.auth ? JSON.stringify(run.auth) : null,
+      auth ? sealJson(key, placeOf("runs.auth", [runId]), JSON.stringify(auth)) : null,
       run.isWatched ?? false,
       run.threadTtl?.strategy ?? "delete",
+      key?.id ?? null,
+      newKey?.kek_id ?? null,
+      newKey?.wrapped ?? null,
+      newKey?.tenant_id ?? null,
+      key && run.vault ? packedEntries(key, run.threadId, run.vault) : null,
     ]);
-    return row;
+    if (!row || !key) return row;
+    on.seals.noteThread(run.threadId, key.id);
+    // What was sealed need not be opened again.
+    return { ...row, key, kwargs: JSON.parse(kwargs), auth: auth ?? null };
   } catch (error) {
     if (codeOf(error) === UNIQUE_VIOLATION) return "taken";
     throw error;
   }
 }
 
+type RunReading = Pick<RunRow, "run_id" | "kwargs"> & Partial<Pick<OwnedRunRow, "error" | "auth">>;
+
+const RUN_READINGS: Readings<RunReading> = {
+  kwargs: { name: "runs.kwargs", as: "json", row: (row) => [row.run_id] },
+  error: { name: "runs.error", as: "json", row: (row) => [row.run_id] },
+  auth: { name: "runs.auth", as: "json", row: (row) => [row.run_id] },
+};
+
+/** Runs as they were read, opened. */
+export const openRuns = <Row extends RunReading>(on: Queryable, rows: Row[]): Promise<Row[]> =>
+  openRows(on, rows, RUN_READINGS as Readings<Row>);
+
+/** What of a run can be read also when what was asked of it cannot. */
+export type RunFacts = Pick<
+  RunRow,
+  "run_id" | "thread_id" | "assistant_id" | "state" | "attempt" | "cancel" | "metadata" | "is_watched"
+>;
+
+export async function findRunFacts(on: Queryable, runId: string): Promise<RunFacts | undefined> {
+  const [row] = await on.query<RunFacts>(findRunFactsRow, [runId]);
+  return row;
+}
+
 export async function findRun(on: Queryable, runId: string): Promise<RunRow | undefined> {
-  const [row] = await on.query<RunRow>(findRunRow, [runId]);
+  const [row] = await openRuns(on, await on.query<RunRow>(findRunRow, [runId]));
   return row;
 }
 
@@ -214,18 +272,19 @@ export async function findWritersKwargs(
   on: Queryable,
   threadId: string,
 ): Promise<Record<string, unknown> | undefined> {
-  const [row] = await on.query<Pick<RunRow, "kwargs">>(findWritersKwargsRow, [threadId]);
+  const rows = await on.query<Pick<RunRow, "run_id" | "kwargs">>(findWritersKwargsRow, [threadId]);
+  const [row] = await openRuns(on, rows);
   return row?.kwargs;
 }
 
 /** The run that was created with an idempotency key. */
 export async function findRunByKey(on: Queryable, key: string): Promise<RunRow | undefined> {
-  const [row] = await on.query<RunRow>(findRunByKeyRow, [key]);
+  const [row] = await openRuns(on, await on.query<RunRow>(findRunByKeyRow, [key]));
   return row;
 }
 
 /** Runs of a thread, oldest first. */
-export const listRuns = (
+export const listRuns = async (
   on: Queryable,
   threadId: string,
   query: {
@@ -234,14 +293,11 @@ export const listRuns = (
     limit: number;
     offset: number;
   },
-): Promise<RunRow[]> =>
-  on.query(listRunRows, [
-    threadId,
-    query.states ?? null,
-    query.metadata ? JSON.stringify(query.metadata) : null,
-    query.limit,
-    query.offset,
-  ]);
+): Promise<RunRow[]> => {
+  const metadata = query.metadata ? JSON.stringify(query.metadata) : null;
+  const values = [threadId, query.states ?? null, metadata, query.limit, query.offset];
+  return openRuns(on, await on.query<RunRow>(listRunRows, values));
+};
 
 /** Runs of a thread that have not ended, oldest first, locked. Lock the thread first. */
 export const listUnfinished = (

@@ -3,27 +3,23 @@
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Database, Queryable } from "./database.ts";
 import { placeOf } from "./store-names.ts";
-import { writeItems } from "./store.ts";
+import { meetsAll } from "./json-match.ts";
+import { holding } from "./store-filter.ts";
+import { findItems, writeItems } from "./store.ts";
 import type { StoreKey, StoreWrite } from "./store.ts";
 
 const lockItem = `/* lockStorePlace */
 select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'holdfast.store', $1::text, $2::text), 0))`;
 
-const judgeItem = `/* judgeStoreItem */
-select (select i.value || jsonb_build_object('namespace', i.namespace, 'key', i.key) @> $5::jsonb
-          from holdfast.store_items i
-         where i.path = $1 and i.key = $2 and (i.expires_at is null or i.expires_at > now())) as is_visible,
-       coalesce($3::jsonb, '{}') || jsonb_build_object('namespace', $4::text[], 'key', $2::text) @> $5::jsonb as will_be`;
-
 interface Judgement {
-  /** Null: there is no such item. */
-  readonly is_visible: boolean | null;
-  readonly will_be: boolean;
+  /** Undefined: there is no such item. */
+  readonly isVisible: boolean | undefined;
+  readonly willBe: boolean;
 }
 
 /** True also for an item that is not there. */
 export async function mayRead(on: Queryable, item: StoreKey, filter: AuthFilter): Promise<boolean> {
-  return (await judge(on, { ...item, value: null }, filter)).is_visible ?? true;
+  return (await judge(on, { ...item, value: null }, filter)).isVisible ?? true;
 }
 
 /**
@@ -39,7 +35,7 @@ export function writeIfAllowed(
     const { path, key } = placeOf(write.namespace, write.key);
     // Two callers that write the same new item come one after the other, and the second sees whose it is.
     await transaction.query(lockItem, [path, key]);
-    const { is_visible: isVisible, will_be: willBe } = await judge(transaction, write, filter);
+    const { isVisible, willBe } = await judge(transaction, write, filter);
     if (isVisible === false) return "foreign";
     const isDone = write.value === null ? isVisible === true || willBe : willBe;
     if (!isDone) return "outside";
@@ -53,8 +49,8 @@ async function judge(
   { namespace, key, value }: StoreKey & { value: object | null },
   filter: AuthFilter,
 ): Promise<Judgement> {
-  const place = placeOf(namespace, key);
-  const values = [place.path, place.key, value ? JSON.stringify(value) : null, namespace, filter];
-  const [row] = await on.query<Judgement>(judgeItem, values);
-  return row ?? { is_visible: false, will_be: false };
+  const [found] = await findItems(on, [{ namespace, key }], false);
+  const isHeld = (item: object): boolean =>
+    meetsAll({ namespace, key, value: { ...item } }, [holding(filter)]);
+  return { isVisible: found ? isHeld(found.value) : undefined, willBe: isHeld(value ?? {}) };
 }

@@ -39,6 +39,10 @@ export const meets = (parameter: string): string => `not exists (
          when '$holds' then i.value || jsonb_build_object('namespace', i.namespace, 'key', i.key) @> f.asked
        end, false))`;
 
+/** Conditions as PostgreSQL gets to see them: code of a graph may hand in a date, or what is no JSON at all. */
+export const asJson = (conditions: readonly Condition[]): Condition[] =>
+  JSON.parse(JSON.stringify(conditions)) as Condition[];
+
 /** The item, its namespace and its key taken as one object, holds all that a handler of authorisation asked for. */
 export const holding = (filter: AuthFilter): Condition => ({
   field: "",

@@ -3,12 +3,15 @@
 // item is nearer, the exact form decides. So the answer is the one that comparing all exact vectors would give.
 import { InputInvalid } from "../errors.ts";
 import type { Queryable } from "./database.ts";
-import { meets } from "./store-filter.ts";
+import { meetsAll } from "./json-match.ts";
+import { openRows } from "./sealed.ts";
+import type { Reading } from "./sealed.ts";
+import { asJson, meets } from "./store-filter.ts";
 import { rangeUnder } from "./store-names.ts";
 import { textsOf } from "./store-texts.ts";
 import { boundsOf, pack, scoreOf, unit } from "./store-vectors.ts";
 import type { Bounds, Embedder } from "./store-vectors.ts";
-import { lastOfEach, refreshing, searchItems } from "./store.ts";
+import { after, lastOfEach, openItems, refreshing, searchItems } from "./store.ts";
 import type { StoreItem, StoreSearch, StoreWrite } from "./store.ts";
 
 /** Items whose vectors are held in memory at a time; fewer when they have many: then so many bytes of coarse ones. */
@@ -50,8 +53,8 @@ const WRITTEN = "(extract(epoch from i.updated_at) * 1000000)::int8";
 
 // One lower bound and one upper bound: with a second lower bound PostgreSQL begins at the one that is further away.
 export const readVectorsSql = `/* readStoreVectors */
-select path, key, written, encode(coarse, 'base64') as coarse
-  from (select v.path, v.key, ${WRITTEN} as written, v.coarse,
+select path, key, written, encode(coarse, 'base64') as coarse, namespace, value
+  from (select v.path, v.key, ${WRITTEN} as written, v.coarse, i.namespace, case when $8::boolean then i.value end as value,
                sum(octet_length(v.coarse)) over (order by v.path, v.key rows unbounded preceding)
                  - octet_length(v.coarse) as bytes_before
           from holdfast.store_vectors v
@@ -150,24 +153,48 @@ async function candidatesOf(
   query: Float64Array,
 ): Promise<{ candidates: Candidate[]; known: number }> {
   const { from, to } = rangeUnder(prefix);
-  const asked = JSON.stringify(conditions);
+  // PostgreSQL cannot see what is asked of sealed values.
+  const isAskedHere = on.seals.isOn && conditions.length > 0;
+  const askedHere = isAskedHere ? asJson(conditions) : [];
+  const asked = isAskedHere ? "[]" : JSON.stringify(conditions);
   let [candidates, known, path, key]: [Candidate[], number, string, string] = [[], 0, from, ""];
   for (;;) {
-    const values: unknown[] = [path, to, asked, key, embedder.name, PAGE, PAGE_BYTES];
-    const rows: (Place & { coarse: string })[] = await on.query(readVectorsSql, values);
-    let bytes = 0;
-    for (const { coarse: text, ...place } of rows) {
-      const coarse = Buffer.from(text, "base64");
-      candidates.push({ ...place, ...boundsOf(coarse, query), bytes: coarse.length });
-      bytes += coarse.length;
-    }
-    known += rows.length;
+    const values: unknown[] = [path, to, asked, key, embedder.name, PAGE, PAGE_BYTES, isAskedHere];
+    const rows: CoarseRow[] = await on.query(readVectorsSql, values);
+    const bytes = rows.reduce((sum, { coarse }) => sum + Math.floor((coarse.length * 3) / 4), 0);
+    const met = isAskedHere ? (await openItems(on, rows)).filter((item) => meetsAll(item, askedHere)) : rows;
+    for (const { vector, ...place } of await openVectors(on, embedder.name, "coarse", met.map(placedOf)))
+      candidates.push({ ...place, ...boundsOf(vector, query), bytes: vector.length });
+    known += met.length;
     candidates = nearest(candidates, offset + limit);
     const last = rows.at(-1);
     if (!last || (rows.length < PAGE && bytes < PAGE_BYTES)) return { candidates, known };
-    // No text is between a key and itself with the smallest character after it.
-    [path, key] = [last.path, `${last.key}\u0001`];
+    ({ path, key } = after(last));
   }
+}
+
+type CoarseRow = Place & StoreItem & { readonly coarse: string };
+
+const placedOf = ({ path, key, written, coarse }: CoarseRow): Place & { vector: Buffer } => ({
+  path,
+  key,
+  written,
+  vector: Buffer.from(coarse, "base64"),
+});
+
+/** Vectors as they were read, opened. @throws SealedValueInvalid, DataKeyUnusable */
+function openVectors<Row extends Place & { readonly vector: Buffer }>(
+  on: Queryable,
+  embedder: string,
+  form: "coarse" | "exact",
+  rows: Row[],
+): Promise<Row[]> {
+  const reading: Reading<Place> = {
+    name: `store_vectors.${form}`,
+    as: "bytes",
+    row: ({ path, key }) => [path, key, embedder],
+  };
+  return openRows<Row>(on, rows, { vector: reading });
 }
 
 /** All that can be among the first `most`. */
@@ -187,10 +214,13 @@ async function rank(
   const ranked: Ranked[] = [];
   for (const some of pagesOf(candidates)) {
     const values = [...columnsOf(some), embedder.name];
-    for (const { n, exact } of await on.query<{ n: number; exact: Buffer }>(readExactSql, values)) {
+    const rows = await on.query<{ n: number; exact: Buffer }>(readExactSql, values);
+    const placed = rows.flatMap(({ n, exact }) => {
       const place = some[n - 1];
-      if (place) ranked.push({ ...place, score: scoreOf(exact, query) });
-    }
+      return place ? Object.assign({ vector: exact }, place) : [];
+    });
+    for (const { vector, ...place } of await openVectors(on, embedder.name, "exact", placed))
+      ranked.push({ ...place, score: scoreOf(vector, query) });
   }
   return ranked.toSorted(
     (one, other) => other.score - one.score || byBytes(one.path, other.path) || byBytes(one.key, other.key),
@@ -216,7 +246,7 @@ async function readRanked(
 ): Promise<RankedItem[]> {
   if (page.length === 0) return [];
   const values = [...columnsOf(page), refreshesTtl];
-  const rows = await on.query<StoreItem & { n: number }>(readRankedSql, values);
+  const rows = await openItems(on, await on.query<StoreItem & { n: number }>(readRankedSql, values));
   return rows.map(({ n, ...item }) => Object.assign(item, { score: page[n - 1]?.score }));
 }
 

@@ -2,10 +2,17 @@
 // An item past its time is never shown, whether or not the sweep has taken it away.
 import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
-import { meets } from "./store-filter.ts";
+import type { DataKey } from "../privacy/seal.ts";
+import { meetsAll } from "./json-match.ts";
+import { openRows, placeOf as sealedPlace, sealBytes, sealJson } from "./sealed.ts";
+import { asJson, meets } from "./store-filter.ts";
 import type { Condition } from "./store-filter.ts";
 import { placeOf, rangeUnder } from "./store-names.ts";
 import type { ItemVectors } from "./store-vectors.ts";
+
+// A key that is gone is made anew, and may be shredded once more.
+const TRIES = 3;
+const SCANNED = 500;
 
 export interface StoreItem {
   readonly namespace: string[];
@@ -50,15 +57,18 @@ export interface StoreSearch {
 
 // A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
 // Without a run ($2 is null) nothing is fenced. Rows are written in one order, so that few writers wait for each other.
+// Nothing is sealed under a key that is gone: who shreds a namespace waits for what is being written, or is waited for.
 // Vectors are touched once the item is locked. Those of a writer that this statement cannot see yet stay, and are known
 // by the time of their item.
 export const writeItemsSql = `/* writeStoreItems */
 with held as materialized (
   select 1 from holdfast.runs where run_id = $2 and worker_id = $3 and attempt = $4 and state = 'running' for share),
+keys as materialized (
+  select 1 from holdfast.data_keys where data_key_id = any ($5::uuid[]) order by data_key_id for key share),
 wanted as materialized (
   select * from json_to_recordset($1::json) as w (path text, key text, value jsonb, ttl double precision,
                                                   embedder text, coarse text, exact text)
-   where $2::uuid is null or exists (select 1 from held)),
+   where ($2::uuid is null or exists (select 1 from held)) and (select count(*) from keys) = cardinality($5::uuid[])),
 gone as (
   delete from holdfast.store_items i using wanted w where i.path = w.path and i.key = w.key and w.value is null),
 put as (
@@ -79,7 +89,8 @@ embedded as (
   on conflict (path, key) do update
      set embedder = excluded.embedder, item_updated_at = excluded.item_updated_at,
          coarse = excluded.coarse, exact = excluded.exact)
-select $2::uuid is null or exists (select 1 from held) as is_written`;
+select $2::uuid is null or exists (select 1 from held) as is_written,
+       (select count(*) from keys) = cardinality($5::uuid[]) as has_keys`;
 
 /**
  * Makes the time of items that have one begin anew. Reading waits for nobody: a row that is locked is being written, read
@@ -106,7 +117,7 @@ export const searchItemsSql = `/* searchStoreItems */
 with found as (
   select i.path, i.key, i.namespace, i.value, i.created_at, i.updated_at
     from holdfast.store_items i
-   where i.path >= $1 and i.path < $2 and (i.expires_at is null or i.expires_at > now())
+   where (i.path, i.key) >= ($1, $8) and i.path < $2 and (i.expires_at is null or i.expires_at > now())
      and ($7::text is null or not exists (
       select 1 from holdfast.store_vectors v
        where v.path = i.path and v.key = i.key and v.embedder = $7 and v.item_updated_at = i.updated_at))
@@ -132,20 +143,55 @@ export async function writeItems(
   writes: readonly StoreWrite[],
   owner?: Owner,
 ): Promise<boolean> {
-  const rows = lastOfEach(writes).map(({ namespace, key, value, ttlMinutes, vectors }) =>
-    Object.assign(placeOf(namespace, key), {
-      value,
-      ttl: ttlMinutes,
-      embedder: vectors?.embedder,
-      coarse: vectors?.coarse.toString("base64"),
-      exact: vectors?.exact.toString("base64"),
-    }),
-  );
+  const last = lastOfEach(writes);
+  const paths = last.flatMap(({ namespace, key, value }) => (value ? placeOf(namespace, key).path : []));
   const fence = [owner?.runId ?? null, owner?.workerId ?? null, owner?.attempt ?? null];
-  const items = JSON.stringify(rows);
-  const [answer] = await on.query<{ is_written: boolean }>(writeItemsSql, [items, ...fence]);
-  return answer?.is_written ?? false;
+  for (let tries = 1; ; tries += 1) {
+    const keys = await on.seals.ofNamespaces(on, paths);
+    const items = last.map((write) => rowOf(write, keys));
+    const ids = [...new Set([...keys.values()].map(({ id }) => id))];
+    const [answer] = await on.query<{ is_written: boolean; has_keys: boolean }>(writeItemsSql, [
+      `[${items.join()}]`,
+      ...fence,
+      ids,
+    ]);
+    if (answer?.has_keys || tries === TRIES) return answer?.is_written ?? false;
+    on.seals.forgetNamespaces(paths);
+  }
 }
+
+/** As JSON text: what is sealed is one string. */
+function rowOf(
+  { namespace, key, value, ttlMinutes: ttl, vectors }: StoreWrite,
+  keys: ReadonlyMap<string, DataKey>,
+): string {
+  const place = placeOf(namespace, key);
+  const dataKey = keys.get(place.path);
+  const row = [place.path, key];
+  const json = value && sealJson(dataKey, sealedPlace("store_items.value", row), JSON.stringify(value));
+  const bytesOf = (name: "coarse" | "exact", bytes: Buffer, embedder: string): string =>
+    Buffer.from(sealBytes(dataKey, sealedPlace(`store_vectors.${name}`, [...row, embedder]), bytes)).toString(
+      "base64",
+    );
+  const rest = JSON.stringify({
+    ...place,
+    ttl,
+    embedder: vectors?.embedder,
+    coarse: vectors && bytesOf("coarse", vectors.coarse, vectors.embedder),
+    exact: vectors && bytesOf("exact", vectors.exact, vectors.embedder),
+  });
+  return `${rest.slice(0, -1)},"value":${json ?? "null"}}`;
+}
+
+/** Items as they were read, opened. @throws SealedValueInvalid, DataKeyUnusable */
+export const openItems = <Item extends StoreItem>(on: Queryable, rows: Item[]): Promise<Item[]> =>
+  openRows<StoreItem>(on, rows, {
+    value: {
+      name: "store_items.value",
+      as: "json",
+      row: ({ namespace, key }) => [placeOf(namespace, key).path, key],
+    },
+  }) as Promise<Item[]>; // the same rows, with another value
 
 /** Of several writes of one key the last. @throws as placeOf does */
 export function lastOfEach<Write extends StoreKey>(writes: readonly Write[]): Write[] {
@@ -164,21 +210,50 @@ export async function findItems(
   refreshesTtl: boolean,
 ): Promise<(StoreItem | null)[]> {
   const places = keys.map(({ namespace, key }) => placeOf(namespace, key));
-  const rows = await on.query<StoreItem & { n: number }>(findItemsSql, [
+  const stored = await on.query<StoreItem & { n: number }>(findItemsSql, [
     places.map(({ path }) => path),
     places.map(({ key }) => key),
     refreshesTtl,
   ]);
+  const rows = await openItems(on, stored);
   const found = new Map(rows.map(({ n, ...item }) => [n, item]));
   return keys.map((_, index) => found.get(index + 1) ?? null);
 }
 
 /** Items under a prefix, in the order of their namespaces and keys. */
-export function searchItems(on: Queryable, search: StoreSearch): Promise<StoreItem[]> {
+export async function searchItems(on: Queryable, search: StoreSearch): Promise<StoreItem[]> {
+  if (on.seals.isOn && search.conditions.length > 0) return searchSealed(on, search);
   const { from, to } = rangeUnder(search.prefix);
   const conditions = JSON.stringify(search.conditions);
   const { limit, offset, refreshesTtl, unknownTo = null } = search;
-  return on.query(searchItemsSql, [from, to, conditions, limit, offset, refreshesTtl, unknownTo]);
+  const values = [from, to, conditions, limit, offset, refreshesTtl, unknownTo, ""];
+  return openItems(on, await on.query<StoreItem>(searchItemsSql, values));
+}
+
+/** PostgreSQL cannot see what is asked of sealed values: all under the prefix are opened, a page at a time. */
+async function searchSealed(on: Queryable, search: StoreSearch): Promise<StoreItem[]> {
+  const { limit, offset, refreshesTtl, unknownTo = null } = search;
+  const conditions = asJson(search.conditions);
+  const { from, to } = rangeUnder(search.prefix);
+  const found: StoreItem[] = [];
+  let [path, key] = [from, ""];
+  while (found.length < offset + limit) {
+    const values = [path, to, "[]", SCANNED, 0, false, unknownTo, key];
+    const rows = await openItems(on, await on.query<StoreItem>(searchItemsSql, values));
+    found.push(...rows.filter((item) => meetsAll(item, conditions)));
+    const last = rows.at(-1);
+    if (!last || rows.length < SCANNED) break;
+    ({ path, key } = after(last));
+  }
+  const page = found.slice(offset, offset + limit);
+  if (!refreshesTtl || page.length === 0) return page;
+  return (await findItems(on, page, true)).filter((item) => item !== null);
+}
+
+/** The first place that can follow an item's: no text is between a key and itself with the smallest character after it. */
+export function after(item: StoreKey): { path: string; key: string } {
+  const { path, key } = placeOf(item.namespace, item.key);
+  return { path, key: `${key}\u0001` };
 }
 
 /** Takes away at most `limit` items whose time is over, and says how many it took. */

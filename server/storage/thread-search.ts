@@ -7,7 +7,10 @@
 // one reads and sorts the whole table. For metadata it also has to know the value: threads of one user come from the
 // index of metadata, while those of the one graph there is are met soon enough in the order asked for.
 import type { AuthFilter } from "./auth-filter.ts";
+import { AppError } from "../errors.ts";
 import type { Queryable } from "./database.ts";
+import { holds } from "./json-match.ts";
+import { openThreads } from "./threads.ts";
 import type { StatefulThread, ThreadRow } from "./threads.ts";
 
 export interface ThreadFilter {
@@ -64,11 +67,67 @@ select count(*) as count from holdfast.threads
    and ($3::text is null or status = $3) and ($5::jsonb is null or metadata @> $5)
    and ($4::jsonb is null or ${VALUES} @> $4)`;
 
-export const listThreads = (on: Queryable, page: ThreadPage): Promise<StatefulThread[]> =>
-  on.query(LIST_THREADS, pageValues(page));
+const SCANNED = 200;
+
+export async function listThreads(on: Queryable, page: ThreadPage): Promise<StatefulThread[]> {
+  if (!asksSealed(on, page))
+    return openEach(on, await on.query<StatefulThread>(LIST_THREADS, pageValues(page)));
+  const { limit, offset, withState } = page;
+  const found: StatefulThread[] = [];
+  for await (const thread of threadsWith(on, page)) {
+    found.push(withState ? thread : { ...thread, state: null });
+    if (found.length === offset + limit) break;
+  }
+  return found.slice(offset);
+}
+
+/** Whether values are asked for that PostgreSQL cannot see. */
+const asksSealed = (on: Queryable, { values }: ThreadFilter): boolean =>
+  on.seals.isOn && jsonOf(values) !== null;
+
+/** All threads of a filter in the order of the page, found by opening the states of those that the rest of it leaves. */
+async function* threadsWith(on: Queryable, { values, ...page }: ThreadPage): AsyncGenerator<StatefulThread> {
+  for (let offset = 0; ; offset += SCANNED) {
+    const asked = pageValues({ ...page, limit: SCANNED, offset, withState: true });
+    const rows = await openEach(on, await on.query<StatefulThread>(LIST_THREADS, asked));
+    for (const thread of rows) if (hasValues(thread, values)) yield thread;
+    if (rows.length < SCANNED) return;
+  }
+}
+
+function hasValues({ state }: StatefulThread, wanted: object | undefined): boolean {
+  if (state === null) return false;
+  const { values } = JSON.parse(state, asStorable) as { values?: unknown };
+  return holds(values, wanted);
+}
+
+// As VALUES has it.
+const asStorable = (_: string, value: unknown): unknown =>
+  typeof value === "string" ? value.toWellFormed().replaceAll("\0", "\ufffd") : value;
+
+/** Opens what can be opened: a state that was altered is read from the checkpoints again, and hides no other thread. */
+const openEach = (on: Queryable, rows: StatefulThread[]): Promise<StatefulThread[]> =>
+  Promise.all(
+    rows.map(async (row) => {
+      try {
+        const [opened = row] = await openThreads(on, [row]);
+        return opened;
+      } catch (error) {
+        if (!(error instanceof AppError) || error.retryable) throw error;
+        return { ...row, state: null, error: null };
+      }
+    }),
+  );
+
+const ANY_ORDER = { sortBy: "thread_id", sortOrder: "asc", limit: 0, offset: 0, withState: true } as const;
 
 /** Reads all that match, most often from an index alone: ask only when a page does not tell it. */
 export async function countThreads(on: Queryable, filter: ThreadFilter): Promise<number> {
+  if (asksSealed(on, filter)) {
+    let count = 0;
+    for await (const _ of threadsWith(on, { ...filter, ...ANY_ORDER })) count += 1;
+    return count;
+  }
   const [row] = await on.query<{ count: number }>(COUNT_THREADS, filterValues(filter));
   return row?.count ?? 0;
 }

@@ -2,6 +2,8 @@
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import type { ThreadTtl } from "./expiry.ts";
+import { openRows, placeOf, sealJson } from "./sealed.ts";
+import type { Readings } from "./sealed.ts";
 
 export interface ThreadRow {
   readonly thread_id: string;
@@ -36,10 +38,14 @@ interface LockedThread {
 }
 
 const insertThreadRow = `/* insertThread */
-insert into holdfast.threads (thread_id, metadata, ttl_minutes, ttl_strategy, expires_at)
-values ($1, $2, $3, $4, now() + $3 * interval '1 min')
-on conflict (thread_id) do nothing
-returning thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at`;
+with made as (
+  insert into holdfast.threads (thread_id, metadata, ttl_minutes, ttl_strategy, expires_at, data_key_id)
+  values ($1, $2, $3, $4, now() + $3 * interval '1 min', $5)
+  on conflict (thread_id) do nothing returning *),
+key as (
+  insert into holdfast.data_keys (data_key_id, tenant_id, thread_id, kek_id, wrapped)
+  select data_key_id, $6, thread_id, $7, $8 from made where data_key_id is not null)
+select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at from made`;
 
 const findThreadRow = `/* findThread */
 select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at
@@ -70,8 +76,22 @@ update holdfast.threads
 
 // The same of the state alone.
 const findStateRow = `/* findThreadState */
-select status, metadata, is_temporary, case when status <> 'busy' then state::text end as state
+select thread_id, status, metadata, is_temporary, case when status <> 'busy' then state::text end as state
   from holdfast.threads where thread_id = $1`;
+
+type ThreadReading = Pick<ThreadRow, "thread_id"> & {
+  readonly error?: ThreadRow["error"];
+  readonly state?: string | null;
+};
+
+const THREAD_READINGS: Readings<ThreadReading> = {
+  error: { name: "threads.error", as: "json", row: (row) => [row.thread_id] },
+  state: { name: "threads.state", as: "json text", row: (row) => [row.thread_id] },
+};
+
+/** Threads as they were read, opened. */
+export const openThreads = <Row extends ThreadReading>(on: Queryable, rows: Row[]): Promise<Row[]> =>
+  openRows(on, rows, THREAD_READINGS as Readings<Row>);
 
 /** The new thread, or undefined when the id is taken. */
 export async function insertThread(
@@ -80,19 +100,29 @@ export async function insertThread(
   metadata: object,
   ttl: ThreadTtl | null = null,
 ): Promise<ThreadRow | undefined> {
-  const values = [threadId, metadata, ttl?.minutes ?? null, ttl?.strategy ?? null];
-  const [row] = await on.query<ThreadRow>(insertThreadRow, values);
+  const { key, row: newKey } = on.seals.newOfThread(threadId) ?? {};
+  const [row] = await on.query<ThreadRow>(insertThreadRow, [
+    threadId,
+    metadata,
+    ttl?.minutes ?? null,
+    ttl?.strategy ?? null,
+    key?.id ?? null,
+    newKey?.tenant_id ?? null,
+    newKey?.kek_id ?? null,
+    newKey?.wrapped ?? null,
+  ]);
+  if (row && key) on.seals.noteThread(threadId, key.id);
   return row;
 }
 
 export async function findThread(on: Queryable, threadId: string): Promise<ThreadRow | undefined> {
-  const [row] = await on.query<ThreadRow>(findThreadRow, [threadId]);
+  const [row] = await openThreads(on, await on.query<ThreadRow>(findThreadRow, [threadId]));
   return row;
 }
 
 /** A thread with its state, unless a run is live, and how long it is kept. */
 export async function findWholeThread(on: Queryable, threadId: string): Promise<WholeThread | undefined> {
-  const [row] = await on.query<WholeThread>(findWholeRow, [threadId]);
+  const [row] = await openThreads(on, await on.query<WholeThread>(findWholeRow, [threadId]));
   return row;
 }
 
@@ -115,23 +145,27 @@ export async function lockThread(
   return row;
 }
 
-/** Notes that the state was changed by hand. @param state what GET /threads/:id/state answers, as JSON text; null when it has to be computed */
+/**
+ * Notes that the state was changed by hand. Lock the thread first.
+ * @param state what GET /threads/:id/state answers, as JSON text; null when it has to be computed
+ */
 export async function updateThreadState(
   on: Queryable,
   threadId: string,
   status: "idle" | "interrupted",
   state: string | null,
 ): Promise<void> {
-  await on.query(touchThreadState, [threadId, status, state]);
+  const key = state === null ? undefined : await on.seals.ofLocked(on, threadId);
+  const sealed = state && sealJson(key, placeOf("threads.state", [threadId]), state);
+  await on.query(touchThreadState, [threadId, status, sealed]);
 }
 
+type KnownState = Pick<ThreadRow, "thread_id" | "status" | "metadata" | "is_temporary"> & {
+  readonly state: string | null;
+};
+
 /** The newest state of a thread as JSON text; null when it has to be computed. */
-export async function findThreadState(
-  on: Queryable,
-  threadId: string,
-): Promise<(Pick<ThreadRow, "status" | "metadata" | "is_temporary"> & { state: string | null }) | undefined> {
-  const [row] = await on.query<
-    Pick<ThreadRow, "status" | "metadata" | "is_temporary"> & { state: string | null }
-  >(findStateRow, [threadId]);
+export async function findThreadState(on: Queryable, threadId: string): Promise<KnownState | undefined> {
+  const [row] = await openThreads(on, await on.query<KnownState>(findStateRow, [threadId]));
   return row;
 }

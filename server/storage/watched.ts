@@ -1,5 +1,6 @@
 // Threads that somebody follows by protocol v2, and their runs in the order in which they began.
 import type { Queryable } from "./database.ts";
+import { openSegments } from "./events.ts";
 
 /** What the numbers of a run's events follow from. */
 export interface WatchedRun {
@@ -31,12 +32,14 @@ select q.n::int as n, r.run_id, r.ordinal, r.told_from
 const findClockRow = `/* findClock */
 select (select c.checkpoint ->> 'ts' from public.checkpoints c
          where c.thread_id = $1 and c.checkpoint_ns = '' order by c.checkpoint_id desc limit 1) as checkpoint_ts,
-       (select e.body from holdfast.run_events e
-         where e.run_id = (select r.run_id from holdfast.runs r
-           where r.thread_id = $1 and r.is_watched and r.ordinal <= $2
-             and exists (select from holdfast.run_events x where x.run_id = r.run_id)
-           order by r.ordinal desc limit 1)
-         order by e.seq desc limit 1) as body`;
+       e.run_id, e.seq, e.last, e.body
+  from (select) as one left join lateral (
+    select run_id, seq, last, body from holdfast.run_events
+     where run_id = (select r.run_id from holdfast.runs r
+       where r.thread_id = $1 and r.is_watched and r.ordinal <= $2
+         and exists (select from holdfast.run_events x where x.run_id = r.run_id)
+       order by r.ordinal desc limit 1)
+     order by seq desc limit 1) e on true`;
 
 const deleteIdleRows = `/* deleteIdleWatches */
 with idle as (
@@ -73,11 +76,18 @@ export async function findClock(
   threadId: string,
   ordinal: number,
 ): Promise<{ checkpointTs: string | null; body: string | null }> {
-  const [row] = await on.query<{ checkpoint_ts: string | null; body: string | null }>(findClockRow, [
-    threadId,
-    ordinal,
-  ]);
-  return { checkpointTs: row?.checkpoint_ts ?? null, body: row?.body ?? null };
+  const [row] = await on.query<{
+    checkpoint_ts: string | null;
+    run_id: string | null;
+    seq: number;
+    last: number;
+    body: string;
+  }>(findClockRow, [threadId, ordinal]);
+  const checkpointTs = row?.checkpoint_ts ?? null;
+  if (!row || row.run_id === null) return { checkpointTs, body: null };
+  const { run_id: runId, seq, last, body } = row;
+  const [segment] = await openSegments(on, runId, [{ n: 1, state: null, seq, last, body }]);
+  return { checkpointTs, body: segment?.body ?? null };
 }
 
 /** Forgets up to `limit` watched threads that were never made, or are gone. */

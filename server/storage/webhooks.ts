@@ -1,6 +1,7 @@
 // Rows of holdfast.webhooks, the outbox of call-backs. A row is written in the statement that ends its run; here it is
 // claimed, sent again, and let go. Who claims a row holds it until next_at: a sender that dies is followed by another.
 import type { Queryable } from "./database.ts";
+import { openRows } from "./sealed.ts";
 
 export interface DueWebhook {
   readonly webhook_id: string;
@@ -62,7 +63,15 @@ delete from holdfast.webhooks where webhook_id in (
    order by ended_at limit $3 for update skip locked)
 returning webhook_id`;
 
-/** Takes up to `limit` due rows for `leaseMs`; those for this server itself only if it has an address. */
+/** The row with its payload opened. @throws SealedValueInvalid, DataKeyUnusable */
+export async function openWebhook(on: Queryable, row: DueWebhook): Promise<DueWebhook> {
+  const [opened = row] = await openRows<DueWebhook>(on, [row], {
+    payload: { name: "webhooks.payload", as: "json text", row: (one) => [one.webhook_id] },
+  });
+  return opened;
+}
+
+/** As they are stored: takes up to `limit` due rows for `leaseMs`; those for this server itself only if it has an address. */
 export const claimWebhooks = (
   on: Queryable,
   claim: { limit: number; leaseMs: number; hasLoopback: boolean },

@@ -109,11 +109,11 @@ test("a name by which things are found is refused when it says too much, and not
 
 test("the server says what is in force", async () => {
   const { privacy } = (await (await fetch(`${held.server.url}/info`)).json()) as { privacy: object };
-  expect(privacy).toEqual({ mode: "redact", graphs: { lab: "off" }, names: false });
+  expect(privacy).toEqual({ mode: "redact", graphs: { lab: "off" }, names: false, sealed: false });
 });
 
 test.each([
-  [{ mode: "mask" }, /privacy\.mode must be "redact" or "off"/],
+  [{ mode: "mask" }, /privacy\.mode must be "redact", "tokenise" or "off"/],
   [{ graphs: { nobody: "off" } }, /privacy\.graphs names nobody, which is no graph of this file/],
   [{ rules: [{ kind: "id", pattern: "x" }] }, /privacy\.rules\.0\.kind must look like EMPLOYEE_ID/],
   [{ rules: [{ kind: "ID", pattern: "x", flags: "g" }] }, /privacy\.rules\.0\.flags may hold i and s/],

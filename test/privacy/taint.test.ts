@@ -221,6 +221,11 @@ test(
     const masked = logs.split("\n").filter((line) => line.includes("privacy.masked"));
     expect(masked.some((line) => line.includes('"leaky"'))).toBe(true);
     expect(masked.filter((line) => line.includes('"holdfast"'))).toEqual([]);
+    const counts = logs
+      .split("\n")
+      .filter((line) => line.includes("run.finished") && line.includes('"masked"'));
+    expect(counts.some((line) => line.includes('"leaky"'))).toBe(true);
+    expect(counts.filter((line) => line.includes('"holdfast"'))).toEqual([]);
   },
   90_000 * EACH,
 );

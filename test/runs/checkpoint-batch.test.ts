@@ -30,7 +30,7 @@ function newBatch(): CheckpointBatch {
     statements.push(text.slice(0, 20));
     return scratch.database.query<Row>(text, values);
   };
-  return new CheckpointBatch({ query }, runs.workerId, noEvents);
+  return new CheckpointBatch({ query, seals: scratch.database.seals }, runs.workerId, noEvents);
 }
 
 const point = ({ threadId }: Owner, more: { metadata?: string } = {}): CheckpointWrite => ({

@@ -101,6 +101,7 @@ test.each<[string, (on: Queryable) => Promise<unknown>, number]>([
 ])("%s: every table is read by an index, and few blocks of it", async (_, read, most) => {
   const asked: { text: string; values: readonly unknown[] }[] = [];
   const noting: Queryable = {
+    seals: scratch.database.seals,
     query: (text, values = []) => {
       asked.push({ text, values });
       return scratch.database.query(text, values);

@@ -35,42 +35,47 @@ test.each([
   [
     "a search in a small namespace",
     searchItemsSql,
-    [".users.u7.", ".users.u7/", "[]", 10, 0, true, null],
+    [".users.u7.", ".users.u7/", "[]", 10, 0, true, null, ""],
     60,
   ],
   [
     "the first page of half the table",
     searchItemsSql,
-    [".users.big.", ".users.big/", "[]", 10, 0, false, null],
+    [".users.big.", ".users.big/", "[]", 10, 0, false, null, ""],
     40,
   ],
   [
     "the first page of all",
     searchItemsSql,
-    [".", "/", '[{"field":"n","operator":"$gt","operand":1}]', 10, 0, true, null],
+    [".", "/", '[{"field":"n","operator":"$gt","operand":1}]', 10, 0, true, null, ""],
     300,
   ],
-  ["a search where nothing is", searchItemsSql, [".users.u7x.", ".users.u7x/", "[]", 10, 0, true, null], 20],
+  [
+    "a search where nothing is",
+    searchItemsSql,
+    [".users.u7x.", ".users.u7x/", "[]", 10, 0, true, null, ""],
+    20,
+  ],
   ["the namespaces at a depth of 1", listNamespacesSql, [".", "/", "[]", 1, 100, 0], 30],
   ["the first namespaces", listNamespacesSql, [".", "/", "[]", null, 5, 0], 60],
   ["the namespaces of one user", listNamespacesSql, [".users.u7.", ".users.u7/", "[]", null, 100, 0], 20],
   [
     "a write and a delete",
     writeItemsSql,
-    [JSON.stringify([item, { ...item, key: "k141", value: null }]), ...NONE],
+    [JSON.stringify([item, { ...item, key: "k141", value: null }]), ...NONE, []],
     120,
   ],
   ["the items that are over", deleteExpiredSql, [10], 20],
   [
     "the vectors of a small namespace",
     readVectorsSql,
-    [".users.u7.", ".users.u7/", "[]", "", "any", 1000, 4_000_000],
+    [".users.u7.", ".users.u7/", "[]", "", "any", 1000, 4_000_000, false],
     60,
   ],
   [
     "a later page of the vectors of half the table",
     readVectorsSql,
-    [".users.big.", ".users.big/", "[]", "k150000", "any", 100, 4_000_000],
+    [".users.big.", ".users.big/", "[]", "k150000", "any", 100, 4_000_000, false],
     700,
   ],
   [
@@ -88,7 +93,7 @@ test.each([
   [
     "items without vectors in a small namespace",
     searchItemsSql,
-    [".users.u7.", ".users.u7/", "[]", 10, 0, true, "any"],
+    [".users.u7.", ".users.u7/", "[]", 10, 0, true, "any", ""],
     120,
   ],
 ] as const)("%s looks into an index and at few blocks", async (_, statement, values, most) => {
@@ -104,8 +109,8 @@ test.each([
 });
 
 test.each([
-  ["of items", searchItemsSql, [".users.u7.", ".users.u7/", "[]", 10, 0, false, null]],
-  ["of vectors", readVectorsSql, [".users.u7.", ".users.u7/", "[]", "", "any", 1000, 4_000_000]],
+  ["of items", searchItemsSql, [".users.u7.", ".users.u7/", "[]", 10, 0, false, null, ""]],
+  ["of vectors", readVectorsSql, [".users.u7.", ".users.u7/", "[]", "", "any", 1000, 4_000_000, false]],
 ] as const)("a prefix is both ends of a range in the index %s", async (_, statement, values) => {
   const { nodes } = await explain(scratch.database, statement, values);
   const conditions = nodes.flatMap((node) => node["Index Cond"] ?? []);

@@ -26,6 +26,10 @@ test("no copy reads a whole table", async () => {
     "t7",
     "copy",
     null,
+    null,
+    null,
+    null,
+    null,
   ]);
   const plan = lines.map((line) => line["QUERY PLAN"]).join("\n");
   expect(plan).toContain("Index");

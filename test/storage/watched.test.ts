@@ -73,7 +73,7 @@ test("runs are numbered as they begin, not as they come, and no number is given 
   expect(await promote(threadId)).toEqual([]);
   // One that goes before it began takes its number along.
   await scratch.database.transaction((transaction) =>
-    cancelPending(transaction, [waiting], "rollback", null),
+    cancelPending(transaction, [waiting], { action: "rollback", reason: null, bodyOf: () => "{}" }),
   );
   expect(await promote(threadId)).toEqual([last]);
   await end(last);

@@ -8,6 +8,7 @@ import type { OfficialClient, Sdk } from "./clients.ts";
 import { testDatabase } from "./database.ts";
 import type { TestDatabase } from "./database.ts";
 import { startHoldfast } from "./holdfast.ts";
+import { TEST_KEYS, suiteKeys } from "./keys.ts";
 import type { Running } from "./holdfast.ts";
 
 type Settings = Record<string, string>;
@@ -53,13 +54,15 @@ export function eachCluster(
   });
 }
 
-/** Instances for all tests of a describe block, there from the first test on. */
+/** Instances for all tests of a describe block, there from the first test on. Several of them seal what they store. */
 export function useCluster(size: number, settings: Settings): Cluster {
   let [scratch, balancer]: [TestDatabase?, Balancer?] = [];
   let servers: Running[] = [];
+  const keys = size > 1 ? TEST_KEYS : suiteKeys;
+  const all = { ...(keys === undefined ? {} : { HOLDFAST_KEYS: keys }), ...settings };
   beforeAll(async () => {
-    scratch = await testDatabase();
-    servers = startInstances(size, { DATABASE_URL: scratch.url, ...settings });
+    scratch = await testDatabase(keys);
+    servers = startInstances(size, { DATABASE_URL: scratch.url, ...all });
     balancer = await startBalancer(await urlsOf(servers), { inTurn: true });
   });
   afterAll(async () => {
@@ -105,7 +108,7 @@ export function useCluster(size: number, settings: Settings): Cluster {
     restart: async (server) => {
       await server.ended;
       const { port } = new URL(urlOf(server));
-      const [again] = startInstances(1, { DATABASE_URL: started(scratch).url, ...settings, PORT: port });
+      const [again] = startInstances(1, { DATABASE_URL: started(scratch).url, ...all, PORT: port });
       servers = servers.map((one) => (one === server && again ? again : one));
       await urlsOf(servers);
     },

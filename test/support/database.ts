@@ -5,6 +5,7 @@ import { inject } from "vitest";
 import type { Database } from "../../server/storage/database.ts";
 import { openPostgres } from "../../server/storage/postgres.ts";
 import type { PostgresOptions } from "../../server/storage/postgres.ts";
+import { sealsOf, suiteKeys } from "./keys.ts";
 
 export interface TestDatabase {
   readonly url: string;
@@ -13,9 +14,9 @@ export interface TestDatabase {
   close(): Promise<void>;
 }
 
-/** A migrated database. Call it in beforeAll, and its close() in afterAll. */
-export async function testDatabase(): Promise<TestDatabase> {
-  return createDatabase(inject("templateDatabase"));
+/** A migrated database, sealed if there are keys. Call it in beforeAll, and its close() in afterAll. */
+export async function testDatabase(keys = suiteKeys): Promise<TestDatabase> {
+  return createDatabase(inject("templateDatabase"), keys);
 }
 
 /** A database without our tables. */
@@ -31,17 +32,18 @@ export function openTestPool(url: string, options: Partial<PostgresOptions> = {}
     connectTimeoutMs: 5000,
     statementTimeoutMs: 15_000,
     preparedStatements: true,
+    seals: sealsOf(suiteKeys),
     ...options,
   });
 }
 
-async function createDatabase(template: string): Promise<TestDatabase> {
+async function createDatabase(template: string, keys = suiteKeys): Promise<TestDatabase> {
   const name = `${inject("databasePrefix")}_${randomBytes(4).toString("hex")}`;
   const [quoted, from] = [escapeIdentifier(name), escapeIdentifier(template)];
   await administer(`create database ${quoted} template ${from}`);
   const url = new URL(inject("serverUrl"));
   url.pathname = `/${name}`;
-  const database = openTestPool(url.href);
+  const database = openTestPool(url.href, { seals: sealsOf(keys) });
   return {
     url: url.href,
     database,

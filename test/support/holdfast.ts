@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { join } from "node:path";
+import { suiteKeys } from "./keys.ts";
 import { until } from "./until.ts";
 
 export interface Finished {
@@ -32,8 +33,9 @@ export function startHoldfast(
   cli = "server/cli.ts",
 ): Running {
   const { PATH = "", HOME = "" } = process.env;
+  const sealed = suiteKeys === undefined ? {} : { HOLDFAST_KEYS: suiteKeys };
   const child = spawn("node", [cli, ...args], {
-    env: { PATH, HOME, HOLDFAST_LOG_LEVEL: "error", NODE_COMPILE_CACHE: COMPILED, ...env },
+    env: { PATH, HOME, HOLDFAST_LOG_LEVEL: "error", NODE_COMPILE_CACHE: COMPILED, ...sealed, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let [out, err, isOver] = ["", "", false];

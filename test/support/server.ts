@@ -6,6 +6,7 @@ import { startServer } from "../../server/main.ts";
 import type { RunningServer } from "../../server/main.ts";
 import { readGraphsFile } from "../../server/runs/graphs.ts";
 import { testDatabase } from "./database.ts";
+import { suiteKeys } from "./keys.ts";
 import type { TestDatabase } from "./database.ts";
 
 export interface TestServer extends RunningServer {
@@ -24,6 +25,7 @@ export async function startTestServer(
     HOLDFAST_CONFIG: "test/fixtures/langgraph.json",
     HOLDFAST_LOG_LEVEL: "error",
     HOLDFAST_DRAIN_MS: "0",
+    HOLDFAST_KEYS: suiteKeys,
     ...settings,
   });
   const graphs = await readGraphsFile(config.graphs);

@@ -46,7 +46,7 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/kinds.langgraph.json" }, (cluster)
       version: expect.stringMatching(/^\d+\.\d+\.\d+/),
       langgraph_js_version: "1.7.3",
       context: "js",
-      privacy: { mode: "redact", graphs: {}, names: false },
+      privacy: { mode: "redact", graphs: {}, names: false, sealed: cluster.size > 1 },
     });
     const named = Object.entries(flags).filter(([, isBuilt]) => isBuilt !== false);
     expect(named).toEqual(Object.keys(FEATURES).map((feature) => [feature, true]));

@@ -1,6 +1,7 @@
 // A second pair of eyes inside the scratch database: triggers note every move of a run and, at the moment of commit,
 // who wrote for it. All SQL of the rig stands here.
 import type { RunState } from "../../runs/run.ts";
+import { openRows } from "../../storage/sealed.ts";
 import type { Queryable } from "../../storage/database.ts";
 
 /** A change of a run's row. `was` is null for a new row, `state` for a deleted one. */
@@ -182,8 +183,10 @@ export const listMoves = (on: Queryable, threadIds: readonly string[]): Promise<
   on.query(moves, [threadIds]);
 export const listWrites = (on: Queryable, threadIds: readonly string[]): Promise<Write[]> =>
   on.query(writes, [threadIds]);
-export const listRunFacts = (on: Queryable, threadIds: readonly string[]): Promise<RunFact[]> =>
-  on.query(runs, [threadIds]);
+export const listRunFacts = async (on: Queryable, threadIds: readonly string[]): Promise<RunFact[]> =>
+  openRows(on, await on.query<RunFact>(runs, [threadIds]), {
+    error: { name: "runs.error", as: "json", row: (run) => [run.run_id] },
+  });
 export const listSegmentFacts = (on: Queryable, threadIds: readonly string[]): Promise<SegmentFact[]> =>
   on.query(segments, [threadIds]);
 export const listCheckpointFacts = (on: Queryable, threadIds: readonly string[]): Promise<CheckpointFact[]> =>

@@ -10,6 +10,8 @@ import { isAlive } from "../../storage/embedded-cluster.ts";
 import { startEmbedded } from "../../storage/embedded.ts";
 import { migrate } from "../../storage/migrate.ts";
 import { openPostgres } from "../../storage/postgres.ts";
+import { Seals } from "../../storage/seals.ts";
+import { KeyRing } from "../../privacy/key-ring.ts";
 import { dropDatabase, installAudit, listDatabases } from "./audit.ts";
 
 /** A PostgreSQL server that databases can be made on. */
@@ -72,8 +74,12 @@ async function removeLeftOvers(): Promise<void> {
   }
 }
 
-/** A migrated database with the audit in it. @throws when the server's user may not create databases */
-export async function openScratch(server: PostgresServer): Promise<Scratch> {
+/**
+ * A migrated database with the audit in it.
+ * @param keys those of the servers on it, if what they store is sealed
+ * @throws when the server's user may not create databases
+ */
+export async function openScratch(server: PostgresServer, keys?: string): Promise<Scratch> {
   await administer(server.url, dropLeftOvers);
   const name = `${DATABASE}${now()}_${randomBytes(4).toString("hex")}`;
   const address = new URL(server.url);
@@ -81,7 +87,7 @@ export async function openScratch(server: PostgresServer): Promise<Scratch> {
   const drop = (): Promise<void> => administer(server.url, (on) => dropDatabase(on, name));
   await administer(server.url, (on) => on.query(`create database ${name}`));
   try {
-    const database = open(address.href);
+    const database = open(address.href, keys);
     await migrate(database);
     await installAudit(database);
     const close = (): Promise<void> => database.close().finally(drop);
@@ -109,8 +115,9 @@ async function administer(url: string, work: (on: Queryable) => Promise<unknown>
   }
 }
 
-const open = (url: string): Database =>
+const open = (url: string, keys?: string): Database =>
   openPostgres({
+    seals: new Seals(keys === undefined ? undefined : new KeyRing(keys)),
     url,
     poolSize: 4,
     connectTimeoutMs: 5000,

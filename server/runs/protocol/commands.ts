@@ -8,7 +8,7 @@ import { findNewestWatched } from "../../storage/watched.ts";
 import { createRun } from "../create.ts";
 import type { CreateOptions, RunRequest } from "../create.ts";
 import type { Engine } from "../engine.ts";
-import { guardOfAssistant } from "../guards.ts";
+import { guardAsked, guardOfAssistant } from "../guards.ts";
 import { asFields } from "../input.ts";
 import { getThread, getStateText } from "../state.ts";
 import { threadSeq } from "./entries.ts";
@@ -135,7 +135,7 @@ async function begin(engine: Engine, origin: Origin, asked: Request): Promise<Be
   const { threadId, permit } = origin;
   const guard = await guardOfAssistant(engine, asked.assistant_id);
   const { request, options, idemKey } = await permit({
-    ...guard.value(asked),
+    ...guardAsked(guard, asked),
     stream_mode: [],
     stream_subgraphs: true,
     if_not_exists: "create",

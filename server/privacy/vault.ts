@@ -1,0 +1,71 @@
+// Tokens that stand for what was found on a thread: the same value has the same token there, and no two threads share
+// one, so that nobody can tell from tokens who appears in both. A token says nothing without the thread's key; the value
+// itself is kept apart, sealed, for its owner.
+import { createHmac, hkdfSync } from "node:crypto";
+import type { DataKey } from "./seal.ts";
+
+/** A value that was found, and the token for it. */
+export interface VaultEntry {
+  readonly token: string;
+  readonly kind: string;
+  readonly value: string;
+  /** Who gave it, and is shown it; null when nobody was asked who he is. */
+  readonly identity: string | null;
+}
+
+const LETTERS = "abcdefghijklmnopqrstuvwxyz234567";
+/** 80 bits: no two values of a database will ever share a token. */
+const LENGTH = 16;
+
+/** A token as it stands in a text. */
+export const TOKEN = /\[[A-Z][A-Z0-9_]{0,23}:[a-z2-7]{16}\]/g;
+
+/** Secrets are never kept, not even sealed; nor is what no rule had decided. */
+const NEVER_KEPT = new Set(["SECRET", "UNDECIDED"]);
+
+export class Vault {
+  readonly #key: Buffer;
+  readonly #identity: string | null;
+  readonly #known = new Set<string>();
+  #found: VaultEntry[] = [];
+
+  /** @param identity who works with the thread now; undefined when nobody was asked who he is */
+  constructor(key: DataKey, identity: string | undefined) {
+    this.#key = Buffer.from(hkdfSync("sha256", key.secret.export(), "", "holdfast vault", 32));
+    this.#identity = identity ?? null;
+  }
+
+  /** The token for a value; undefined for what is never kept. */
+  token(kind: string, value: string): string | undefined {
+    if (NEVER_KEPT.has(kind)) return undefined;
+    const same = kind === "EMAIL" ? value.toLowerCase() : value;
+    const token = `[${kind}:${this.#mark(`${kind}\0${same.normalize()}`).slice(0, LENGTH)}]`;
+    if (!this.#known.has(token)) {
+      this.#known.add(token);
+      this.#found.push({ token, kind, value, identity: this.#identity });
+    }
+    return token;
+  }
+
+  /** Whether there is something that is not stored yet. */
+  get hasNew(): boolean {
+    return this.#found.length > 0;
+  }
+
+  /** What was found since the last call. Store it before anything is stored that holds its tokens. */
+  takeNew(): VaultEntry[] {
+    const found = this.#found;
+    this.#found = [];
+    return found;
+  }
+
+  #mark(text: string): string {
+    const hash = createHmac("sha256", this.#key).update(text).digest();
+    let [letters, bits, count] = ["", 0, 0];
+    for (const byte of hash.subarray(0, 20)) {
+      bits = ((bits << 8) | byte) & 0xfff;
+      for (count += 8; count >= 5; count -= 5) letters += LETTERS[(bits >> (count - 5)) & 31] ?? "";
+    }
+    return letters;
+  }
+}

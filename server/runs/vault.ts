@@ -1,0 +1,42 @@
+// What is found on a thread whose graph keeps it apart: the guard that makes tokens of it, and the store that has to hold
+// it before anything is written in which those tokens stand.
+import { persistently } from "../persist.ts";
+import type { Guard } from "../privacy/guard.ts";
+import type { DataKey } from "../privacy/seal.ts";
+import { Vault } from "../privacy/vault.ts";
+import type { Queryable } from "../storage/database.ts";
+import { insertVaultEntries } from "../storage/vault.ts";
+import type { Engine } from "./engine.ts";
+
+/** A thread, and who works with it. */
+interface Where {
+  readonly threadId: string;
+  /** The thread's key; undefined when nothing is sealed. */
+  readonly key: DataKey | undefined;
+  readonly identity: string | undefined;
+}
+
+export interface ThreadGuard {
+  readonly guard: Guard;
+  /** What was found and has still to be kept. */
+  readonly vault: Vault | undefined;
+  /** Keeps what was found until now; undefined when there is nothing new. Wait for it before writing tokens. */
+  readonly keep: () => Promise<void> | undefined;
+}
+
+/** @param on where it is kept: the pool, or the transaction that writes the tokens */
+export function guardThreadText(
+  { privacy, database }: Pick<Engine, "privacy" | "database">,
+  graphId: unknown,
+  { threadId, key, identity }: Where,
+  on: Queryable = database,
+): ThreadGuard {
+  const { guard, vault } = privacy.onThread(graphId, () => key && new Vault(key, identity));
+  const store = async (): Promise<void> => {
+    if (!vault || !key) return;
+    const entries = vault.takeNew();
+    const insert = (): Promise<void> => insertVaultEntries(on, { threadId, key }, entries);
+    await (on === database ? persistently(insert) : insert());
+  };
+  return { guard, vault, keep: () => (vault?.hasNew ? store() : undefined) };
+}
