@@ -1,4 +1,4 @@
-// The stock PostgresSaver against ours, turn by turn on one thread each, in one interleaved run:
+// The stock PostgresSaver against ours, plain and sealed, turn by turn on one thread each, in one interleaved run:
 // SQL statements per turn, bytes on disk, wall time as the conversation grows.
 import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
@@ -7,7 +7,10 @@ import { END, MessagesDeltaValue, MessagesValue, START, StateGraph, StateSchema 
 import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import { Client } from "pg";
 import { z } from "zod";
+import { KeyRing, newKeyLine } from "../server/privacy/key-ring.ts";
 import { Checkpoints } from "../server/storage/checkpoints.ts";
+import { Seals } from "../server/storage/seals.ts";
+import { insertThread } from "../server/storage/threads.ts";
 import { openScratchDatabase } from "./scratch.ts";
 import type { ScratchDatabase } from "./scratch.ts";
 
@@ -32,7 +35,7 @@ export async function checkpoints(args: string[]): Promise<void> {
   const contenders: Contender[] = [];
   const closers: (() => Promise<void>)[] = [];
   try {
-    for (const make of [stock, oursPlain, oursDelta]) {
+    for (const make of [stock, oursPlain, oursDelta, sealedPlain, sealedDelta]) {
       const { contender, close } = await make();
       closers.unshift(close);
       contenders.push(contender);
@@ -72,6 +75,7 @@ async function summarise({ name, scratch, statements, wallMs }: Contender, turns
     name,
     statements_per_turn: median(statements),
     most_statements: Math.max(...statements),
+    all_turns_ms: Math.round(wallMs.reduce((sum, ms) => sum + ms, 0)),
     ...Object.fromEntries(at),
     megabytes: round((row?.bytes ?? 0) / 1e6),
   };
@@ -90,9 +94,13 @@ const stock = async () => {
 
 const oursPlain = async () => ours("ours_plain", plainGraph);
 const oursDelta = async () => ours("ours_delta", deltaGraph);
+const sealedPlain = async () => ours("sealed_plain", plainGraph, newSeals());
+const sealedDelta = async () => ours("sealed_delta", deltaGraph, newSeals());
 
-async function ours(name: string, build: (saver: Checkpoints) => Invocable) {
-  const scratch = await openScratchDatabase();
+const newSeals = (): Seals => new Seals(new KeyRing(newKeyLine("bench")));
+
+async function ours(name: string, build: (saver: Checkpoints) => Invocable, seals?: Seals) {
+  const scratch = await openScratchDatabase(seals);
   return {
     contender: await contend(name, scratch, build(new Checkpoints(scratch.database))),
     close: () => scratch.close(),
@@ -105,7 +113,7 @@ interface Invocable {
 
 async function contend(name: string, scratch: ScratchDatabase, graph: Invocable): Promise<Contender> {
   const turnOf = async (threadId: string): Promise<(text: string) => Promise<void>> => {
-    await scratch.database.query("insert into holdfast.threads (thread_id) values ($1)", [threadId]);
+    await insertThread(scratch.database, threadId, {});
     const config = { configurable: { thread_id: threadId }, durability: "sync" };
     return async (text) => {
       await graph.invoke({ messages: [new HumanMessage(text)] }, config);

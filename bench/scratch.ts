@@ -9,6 +9,7 @@ import type { Database } from "../server/storage/database.ts";
 import { startEmbedded } from "../server/storage/embedded.ts";
 import { migrate, migrationTimeoutMs } from "../server/storage/migrate.ts";
 import { openPostgres } from "../server/storage/postgres.ts";
+import { Seals } from "../server/storage/seals.ts";
 
 export interface ScratchDatabase {
   readonly url: string;
@@ -17,8 +18,11 @@ export interface ScratchDatabase {
   close(): Promise<void>;
 }
 
-/** @throws DatabaseUnavailable; the user of DATABASE_URL must be allowed to create databases */
-export async function openScratchDatabase(): Promise<ScratchDatabase> {
+/**
+ * @param seals without them nothing is sealed in it
+ * @throws DatabaseUnavailable; the user of DATABASE_URL must be allowed to create databases
+ */
+export async function openScratchDatabase(seals = new Seals()): Promise<ScratchDatabase> {
   const config = readConfig();
   const server = await findServer(config);
   const name = `holdfast_bench_${randomBytes(6).toString("hex")}`;
@@ -35,7 +39,7 @@ export async function openScratchDatabase(): Promise<ScratchDatabase> {
     );
     throw error;
   }
-  const database = open(config, url);
+  const database = open(config, url, config.statementTimeoutMs, seals);
   return {
     url,
     database,
@@ -66,7 +70,12 @@ async function administer(config: Config, url: string, statement: string): Promi
   await database.query(statement).finally(() => database.close());
 }
 
-function open(config: Config, url: string, statementTimeoutMs = config.statementTimeoutMs): Database {
+function open(
+  config: Config,
+  url: string,
+  statementTimeoutMs = config.statementTimeoutMs,
+  seals = new Seals(),
+): Database {
   const { poolSize, connectTimeoutMs, preparedStatements } = config;
-  return openPostgres({ url, poolSize, connectTimeoutMs, statementTimeoutMs, preparedStatements });
+  return openPostgres({ url, poolSize, connectTimeoutMs, statementTimeoutMs, preparedStatements, seals });
 }

@@ -229,7 +229,7 @@ const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "runs/follow.ts",
-        from: "shown.push({ seq: event.seq - hidden, entry: event.entry });",
+        from: "shown.push({ seq: event.seq - this.#hidden, entry: event.entry });",
         to: "shown.push({ seq: event.seq, entry: event.entry });",
       },
     ],

@@ -1,8 +1,9 @@
-// npm run crash -- [--fault name[,name]] [--trials n] [--seed n] [--short] [--keep] [--bugs [--bug text]]
+// npm run crash -- [--fault name[,name]] [--trials n] [--seed n] [--short] [--keep] [--plain] [--bugs [--bug text]]
 // Breaks a real cluster in every way we know and judges what clients saw and what the database holds.
 // Exit codes: 0 nothing was violated (with --bugs: every bug was caught), 1 otherwise, 2 wrong usage.
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { newKeyLine } from "../server/privacy/key-ring.ts";
 import { seeded } from "../server/commands/chaos/random.ts";
 import { givenServer, ownServer } from "../server/commands/chaos/scratch.ts";
 import { messageOf } from "../server/errors.ts";
@@ -28,6 +29,7 @@ async function main(): Promise<number> {
       bugs: { type: "boolean", default: false },
       bug: { type: "string", default: "" },
       keep: { type: "boolean", default: false },
+      plain: { type: "boolean", default: false },
     },
   });
   const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
@@ -57,6 +59,7 @@ async function main(): Promise<number> {
     cli: sources.cli,
     say,
     keepsBroken: values.keep,
+    keys: values.plain ? undefined : newKeyLine("crash"),
     ...(points.length > 0 ? { points } : {}),
   };
   const outcomes: Outcome[] = [];

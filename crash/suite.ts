@@ -30,6 +30,8 @@ export interface Suite {
   readonly say: (text: string) => void;
   /** The database of a fault that violated a law stays, to be looked at. */
   readonly keepsBroken: boolean;
+  /** With which the servers seal what they store; undefined with --plain. */
+  readonly keys: string | undefined;
   /** The fault points to die at; all of them unless some were asked for. */
   readonly points?: readonly string[];
 }
@@ -78,12 +80,13 @@ const SHOWN = 3;
 const GRAPHS = fileURLToPath(new URL("langgraph.json", import.meta.url));
 
 /** What every server of the suite finds in its environment. */
-const environmentOf = (model: CountingModel): Record<string, string | undefined> => ({
+const environmentOf = ({ model, keys }: Suite): Record<string, string | undefined> => ({
   ...process.env,
   NODE_ENV: undefined,
   OPENAI_BASE_URL: model.url,
   OPENAI_API_KEY: "none",
   HOLDFAST_HEARTBEAT_MS: "1000",
+  HOLDFAST_KEYS: keys,
   HOLDFAST_DRAIN_MS: "300",
   HOLDFAST_DRAIN_DELAY_MS: "0",
   // Two clusters at once must find room in a PostgreSQL with 100 connections.
@@ -104,7 +107,7 @@ export async function onStage(
 ): Promise<Outcome> {
   const startedAt = Date.now();
   const { fault } = options;
-  const scratch = await openScratch(suite.server);
+  const scratch = await openScratch(suite.server, suite.keys);
   const parts = new AsyncDisposableStack();
   let isBroken = false;
   parts.defer(() => (isBroken && suite.keepsBroken ? scratch.database.close() : scratch.close()));
@@ -113,7 +116,7 @@ export async function onStage(
     const cluster = await startCluster({
       databaseUrl: scratch.url,
       graphs: GRAPHS,
-      environment: { ...environmentOf(suite.model), ...options.environment },
+      environment: { ...environmentOf(suite), ...options.environment },
       size: options.instances ?? 3,
       cli: suite.cli,
     });
