@@ -2,7 +2,7 @@
 // was altered, moved to another row or column, or put there unsealed is refused. AES-256-GCM of node:crypto.
 //   version (1) | id of the key (16) | iv (12, random) | ciphertext | tag (16)
 // The ciphertext holds one byte that says whether what follows is compressed: sealed data cannot be compressed later.
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, randomFillSync } from "node:crypto";
 import type { KeyObject } from "node:crypto";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { SealedValueInvalid } from "../errors.ts";
@@ -29,15 +29,38 @@ const MARK = "~";
 // A shorter value is hardly made smaller, and costs more time to compress than to seal.
 const COMPRESSED_FROM = 1024;
 const FAST = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
-const [PLAIN, COMPRESSED] = [Buffer.from([0]), Buffer.from([1])];
 
 export function seal(key: DataKey, place: Place, value: Uint8Array): Buffer {
-  const head = Buffer.concat([Buffer.from([VERSION]), uuidBytes(key.id), randomBytes(12)]);
-  const cipher = createCipheriv(CIPHER, key.secret, head.subarray(ID_END)).setAAD(boundTo(key.id, place));
   const isLong = value.length >= COMPRESSED_FROM;
-  const parts = isLong ? [COMPRESSED, zstdCompressSync(value, FAST)] : [PLAIN, value];
-  const sealed = parts.map((part) => cipher.update(part));
-  return Buffer.concat([head, ...sealed, cipher.final(), cipher.getAuthTag()]);
+  const content = isLong ? zstdCompressSync(value, FAST) : value;
+  // One buffer, filled in place: a state is many small values, and each call into the cipher costs more than its bytes.
+  const plain = Buffer.allocUnsafe(1 + content.length);
+  plain.writeUInt8(isLong ? 1 : 0);
+  plain.set(content, 1);
+  const end = IV_END + plain.length;
+  const sealed = Buffer.allocUnsafe(end + TAG);
+  sealed.writeUInt8(VERSION);
+  uuidBytes(key.id).copy(sealed, 1);
+  nextIv().copy(sealed, ID_END);
+  const cipher = createCipheriv(CIPHER, key.secret, sealed.subarray(ID_END, IV_END));
+  cipher.setAAD(boundTo(key.id, place)).update(plain).copy(sealed, IV_END);
+  cipher.final();
+  cipher.getAuthTag().copy(sealed, end);
+  return sealed;
+}
+
+const IV_BYTES = 12;
+const ivs = Buffer.alloc(IV_BYTES * 256);
+let ivsUsed = ivs.length;
+
+/** Random bytes that are used once; asked for many at a time, as asking costs more than they do. */
+function nextIv(): Buffer {
+  if (ivsUsed === ivs.length) {
+    randomFillSync(ivs);
+    ivsUsed = 0;
+  }
+  ivsUsed += IV_BYTES;
+  return ivs.subarray(ivsUsed - IV_BYTES, ivsUsed);
 }
 
 /** @throws SealedValueInvalid when it was altered, is not sealed, or was sealed for another place or under another key */

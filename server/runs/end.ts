@@ -149,9 +149,12 @@ export async function endUnreadable(engine: Engine, run: OwnedRunRow, reason: Ap
       points: [],
       segments: 17,
       after: undefined,
-      webhook: undefined,
+      webhook: run.webhook
+        ? { id: uuidv7(), payload: bodyOf({ ...run, kwargs: {} }, "error", { error }) }
+        : undefined,
     },
   );
+  if (ended && run.webhook) engine.hints.due("webhooks");
   if (ended?.hasWaiting) await promote(engine, threadId);
   engine.hints.events([runId]);
 }

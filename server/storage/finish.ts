@@ -1,4 +1,5 @@
 // How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
+import { AppError } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Owner, RunState } from "../runs/run.ts";
 import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
@@ -146,6 +147,17 @@ async function sealedPayload(on: Queryable, webhookId: string, payload: string):
   return sealJson(await on.seals.ofRest(on), placeOf("webhooks.payload", [webhookId]), payload);
 }
 
+/** The run, without what was asked of it if that cannot be read: it can be cancelled all the same. */
+async function readable(transaction: Queryable, run: RunRow): Promise<RunRow> {
+  try {
+    const [opened = run] = await openRuns(transaction, [run]);
+    return opened;
+  } catch (error) {
+    if (!(error instanceof AppError) || error.retryable) throw error;
+    return { ...run, kwargs: {} };
+  }
+}
+
 /**
  * Ends runs that have not begun; a rollback leaves nothing of them. Lock the thread first.
  * @param bodyOf the body of the call-back of a run that asked for one, as JSON text
@@ -158,9 +170,9 @@ export async function cancelPending(
   if (runIds.length === 0) return;
   if (how.action === "interrupt") {
     const ended = await transaction.query<RunRow>(cancelPendingRows, [runIds, how.reason]);
-    for (const run of await openRuns(transaction, ended)) {
+    for (const run of ended) {
       const id = uuidv7();
-      const payload = await sealedPayload(transaction, id, how.bodyOf(run));
+      const payload = await sealedPayload(transaction, id, how.bodyOf(await readable(transaction, run)));
       await transaction.query(insertWebhookRow, [id, run.run_id, run.webhook, payload]);
     }
     return;

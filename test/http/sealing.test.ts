@@ -142,7 +142,8 @@ test("an item of the store that was changed, or moved to another key, is refused
 test("a waiting run whose request was changed ends in error, and its thread and all others go on", async () => {
   const { client } = held.server;
   const { thread_id: threadId } = await client.threads.create();
-  const { run_id: runId } = await client.runs.create(threadId, "echo", { input, afterSeconds: 1 });
+  const soon = { input, afterSeconds: 1, webhook: "https://example.org/hook" };
+  const { run_id: runId } = await client.runs.create(threadId, "echo", soon);
   await sql(`update holdfast.runs set kwargs = ${flipped("runs.kwargs")} where run_id = $1`, [runId]);
   const stateOf = async (): Promise<unknown> =>
     (await sql("select state from holdfast.runs where run_id = $1", [runId]))[0]?.["state"];
@@ -151,8 +152,22 @@ test("a waiting run whose request was changed ends in error, and its thread and 
     code: "sealed_value_invalid",
   });
   expect((await client.threads.get(threadId)).status).toBe("error");
+  expect(await sql("select 1 from holdfast.webhooks where run_id = $1", [runId])).toHaveLength(1);
   await client.runs.delete(threadId, runId);
   expect(await client.runs.wait(threadId, "echo", { input })).toMatchObject({ log: ["prepare", "answer"] });
+});
+
+test("a waiting run whose request was changed can be cancelled, and its call-back goes out without it", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  const waiting = { input, afterSeconds: 600, webhook: "https://example.org/hook" };
+  const { run_id: runId } = await client.runs.create(threadId, "echo", waiting);
+  await sql(`update holdfast.runs set kwargs = ${flipped("runs.kwargs")} where run_id = $1`, [runId]);
+  await client.runs.cancel(threadId, runId);
+  expect(await sql("select state from holdfast.runs where run_id = $1", [runId])).toEqual([
+    { state: "interrupted" },
+  ]);
+  expect(await sql("select 1 from holdfast.webhooks where run_id = $1", [runId])).toHaveLength(1);
 });
 
 test("what names a key that is gone is refused as unreadable, and a search of threads shows the others", async () => {
