@@ -72,7 +72,7 @@ function compiledStructured(): readonly CompiledRule[] {
 }
 
 // As TOKEN of vault.ts has it.
-const TOKENS: Rule = { kind: "TOKEN", pattern: "\\[[A-Z][A-Z0-9_]{0,23}:[a-z2-7]{16}\\]" };
+const TOKENS: Rule = { kind: "TOKEN", pattern: "\\[[A-Z][A-Z0-9_]{0,23}:[a-z]{16}\\]" };
 let compiledToken: CompiledRule | undefined;
 
 function compiledTokens(): CompiledRule {

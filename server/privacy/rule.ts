@@ -74,9 +74,10 @@ export interface CompiledRule {
 }
 
 const KIND = /^[A-Z][A-Z0-9_]{0,23}$/;
-const GLUED = /\[REDACTED_[A-Z0-9_]{1,24}\]$/;
-const OUT_OF_CONTEXT = /^.*\[REDACTED(?:_[A-Z0-9_]{1,24})?\]/s;
-const LONGEST_PLACEHOLDER = 35;
+// A placeholder, or a token in its place: what they say is no context of what follows.
+const GLUED = /\[(?:REDACTED_[A-Z0-9_]{1,24}|[A-Z][A-Z0-9_]{0,23}:[a-z]{16})\]$/;
+const OUT_OF_CONTEXT = /^.*\[(?:REDACTED(?:_[A-Z0-9_]{1,24})?|[A-Z][A-Z0-9_]{0,23}:[a-z]{16})\]/s;
+const LONGEST_PLACEHOLDER = 41;
 
 /** @throws ConfigInvalid when the rule is not bounded, or is no regular expression */
 export function compileRule(rule: Rule): CompiledRule {

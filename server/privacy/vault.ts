@@ -13,12 +13,12 @@ export interface VaultEntry {
   readonly identity: string | null;
 }
 
-const LETTERS = "abcdefghijklmnopqrstuvwxyz234567";
-/** 80 bits: no two values of a database will ever share a token. */
+/** 75 bits: no two values of a database will ever share a token. Without digits, no rule takes a token for something. */
 const LENGTH = 16;
+const LETTERS = 26;
 
 /** A token as it stands in a text. */
-export const TOKEN = /\[[A-Z][A-Z0-9_]{0,23}:[a-z2-7]{16}\]/g;
+export const TOKEN = /\[[A-Z][A-Z0-9_]{0,23}:[a-z]{16}\]/g;
 
 /** Secrets are never kept, not even sealed; nor is what no rule had decided. */
 const NEVER_KEPT = new Set(["SECRET", "UNDECIDED"]);
@@ -39,7 +39,7 @@ export class Vault {
   token(kind: string, value: string): string | undefined {
     if (NEVER_KEPT.has(kind)) return undefined;
     const same = kind === "EMAIL" ? value.toLowerCase() : value;
-    const token = `[${kind}:${this.#mark(`${kind}\0${same.normalize()}`).slice(0, LENGTH)}]`;
+    const token = `[${kind}:${this.#mark(`${kind}\0${same.normalize()}`)}]`;
     if (!this.#known.has(token)) {
       this.#known.add(token);
       this.#found.push({ token, kind, value, identity: this.#identity });
@@ -60,12 +60,7 @@ export class Vault {
   }
 
   #mark(text: string): string {
-    const hash = createHmac("sha256", this.#key).update(text).digest();
-    let [letters, bits, count] = ["", 0, 0];
-    for (const byte of hash.subarray(0, 20)) {
-      bits = ((bits << 8) | byte) & 0xfff;
-      for (count += 8; count >= 5; count -= 5) letters += LETTERS[(bits >> (count - 5)) & 31] ?? "";
-    }
-    return letters;
+    const hash = createHmac("sha256", this.#key).update(text).digest().subarray(0, LENGTH);
+    return String.fromCharCode(...hash.map((byte) => 97 + (byte % LETTERS)));
   }
 }

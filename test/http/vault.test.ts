@@ -35,7 +35,7 @@ const as = (user: string, apiUrl = held.server.url): Client =>
   });
 const asked = (content: string): Record<string, unknown> => ({ messages: [{ role: "user", content }] });
 const mail = "ada.l@example.org";
-const TOKEN = /\[EMAIL:[a-z2-7]{16}\]/g;
+const TOKEN = /\[EMAIL:[a-z]{16}\]/g;
 const MODES = [
   "values",
   "updates",

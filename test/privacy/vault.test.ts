@@ -16,7 +16,7 @@ const whole = (text: string, vault = vaultOf()): string => redactor.tokenising(v
 
 test("a value has one token on a thread, for all who use it, and another on every other thread", () => {
   const token = vaultOf().token("EMAIL", "ada@example.org");
-  expect(token).toMatch(/^\[EMAIL:[a-z2-7]{16}\]$/);
+  expect(token).toMatch(/^\[EMAIL:[a-z]{16}\]$/);
   expect(new Vault(key, "grace").token("EMAIL", "Ada@Example.org")).toBe(token);
   expect(vaultOf().token("EMAIL", "adb@example.org")).not.toBe(token);
   expect(vaultOf().token("PHONE", "ada@example.org")).not.toBe(token);
@@ -65,7 +65,7 @@ test("a text in pieces becomes what it becomes whole, tokens and values cut anyw
         const size = sizes[index % sizes.length] ?? 1;
         const piece = stream.push(given.slice(at, at + size));
         // A token is never told in two pieces: what a reader is shown is put in piece by piece.
-        expect(piece.replaceAll(TOKEN, "")).not.toMatch(/\[[A-Z_]{2,24}:[a-z2-7]{1,16}$/);
+        expect(piece.replaceAll(TOKEN, "")).not.toMatch(/\[[A-Z_]{2,24}:[a-z]{1,16}$/);
         told += piece;
         at += size;
       }
