@@ -3,7 +3,7 @@ import { names as nameRules } from "./names.ts";
 import { structured } from "./patterns.ts";
 import { placeholderOf, redactionStream } from "./redact-stream.ts";
 import type { RedactionStream, Replace } from "./redact-stream.ts";
-import { compileRule } from "./rule.ts";
+import { compileRule, TOKEN_PATTERN } from "./rule.ts";
 import type { CompiledRule, Own, Rule } from "./rule.ts";
 import type { Vault } from "./vault.ts";
 
@@ -71,8 +71,7 @@ function compiledStructured(): readonly CompiledRule[] {
   return compiled;
 }
 
-// As TOKEN of vault.ts has it.
-const TOKENS: Rule = { kind: "TOKEN", pattern: "\\[[A-Z][A-Z0-9_]{0,23}:[a-z]{16}\\]" };
+const TOKENS: Rule = { kind: "TOKEN", pattern: TOKEN_PATTERN };
 let compiledToken: CompiledRule | undefined;
 
 function compiledTokens(): CompiledRule {

@@ -74,9 +74,11 @@ export interface CompiledRule {
 }
 
 const KIND = /^[A-Z][A-Z0-9_]{0,23}$/;
+/** A token of vault.ts as a bounded pattern: its kind and 16 letters. */
+export const TOKEN_PATTERN = String.raw`\[[A-Z][A-Z0-9_]{0,23}:[a-z]{16}\]`;
 // A placeholder, or a token in its place: what they say is no context of what follows.
-const GLUED = /\[(?:REDACTED_[A-Z0-9_]{1,24}|[A-Z][A-Z0-9_]{0,23}:[a-z]{16})\]$/;
-const OUT_OF_CONTEXT = /^.*\[(?:REDACTED(?:_[A-Z0-9_]{1,24})?|[A-Z][A-Z0-9_]{0,23}:[a-z]{16})\]/s;
+const GLUED = new RegExp(String.raw`(?:\[REDACTED_[A-Z0-9_]{1,24}\]|${TOKEN_PATTERN})$`);
+const OUT_OF_CONTEXT = new RegExp(String.raw`^.*(?:\[REDACTED(?:_[A-Z0-9_]{1,24})?\]|${TOKEN_PATTERN})`, "s");
 const LONGEST_PLACEHOLDER = 41;
 
 /** @throws ConfigInvalid when the rule is not bounded, or is no regular expression */

@@ -2,6 +2,7 @@
 // one, so that nobody can tell from tokens who appears in both. A token says nothing without the thread's key; the value
 // itself is kept apart, sealed, for its owner.
 import { createHmac, hkdfSync } from "node:crypto";
+import { TOKEN_PATTERN } from "./rule.ts";
 import type { DataKey } from "./seal.ts";
 
 /** A value that was found, and the token for it. */
@@ -18,7 +19,7 @@ const LENGTH = 16;
 const LETTERS = 26;
 
 /** A token as it stands in a text. */
-export const TOKEN = /\[[A-Z][A-Z0-9_]{0,23}:[a-z]{16}\]/g;
+export const TOKEN = new RegExp(TOKEN_PATTERN, "g");
 
 /** Secrets are never kept, not even sealed; nor is what no rule had decided. */
 const NEVER_KEPT = new Set(["SECRET", "UNDECIDED"]);

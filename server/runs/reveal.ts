@@ -27,6 +27,7 @@ export class Reveal {
   readonly #reader: Reader;
   /** What each token that was met is shown as. */
   readonly #shown = new Map<string, string>();
+  #turn: Promise<void> = Promise.resolve();
 
   constructor(database: Database, reader: Reader) {
     this.#database = database;
@@ -38,14 +39,19 @@ export class Reveal {
     if (!text.includes(":")) return text;
     const tokens = new Set(text.match(TOKEN));
     if (tokens.size === 0) return text;
-    const unknown = [...tokens].filter((token) => !this.#shown.has(token));
-    if (unknown.length > 0) await this.#resolve(unknown);
+    if ([...tokens].some((token) => !this.#shown.has(token))) {
+      // Nodes that run at the same time ask for the same tokens: each waits until it is known what they stand for.
+      const resolved = this.#turn.then(() => this.#resolve([...tokens]));
+      this.#turn = resolved.catch(() => undefined); // who asked is told
+      await resolved;
+    }
     return text.replaceAll(TOKEN, (token) => this.#shown.get(token) ?? token);
   }
 
-  async #resolve(tokens: readonly string[]): Promise<void> {
+  async #resolve(asked: readonly string[]): Promise<void> {
+    const tokens = asked.filter((token) => !this.#shown.has(token));
+    if (tokens.length === 0) return;
     const { identity, permissions, threadId } = this.#reader;
-    for (const token of tokens) this.#shown.set(token, token);
     const entries = await findVaultEntries(this.#database, tokens, threadId);
     const isForAll = permissions.includes(PERMISSION) || (identity === undefined && threadId !== undefined);
     const mine = entries.filter(
@@ -66,6 +72,7 @@ export class Reveal {
         },
       });
     }
+    for (const token of tokens) this.#shown.set(token, token);
     for (const { token, value } of mine) this.#shown.set(token, value);
   }
 }

@@ -32,11 +32,24 @@ export function guardThreadText(
   on: Queryable = database,
 ): ThreadGuard {
   const { guard, vault } = privacy.onThread(graphId, () => key && new Vault(key, identity));
+  let keeping: Promise<void> | undefined;
   const store = async (): Promise<void> => {
     if (!vault || !key) return;
     const entries = vault.takeNew();
     const insert = (): Promise<void> => insertVaultEntries(on, { threadId, key }, entries);
     await (on === database ? persistently(insert) : insert());
   };
-  return { guard, vault, keep: () => (vault?.hasNew ? store() : undefined) };
+  // Whoever comes while something is being kept waits for it too: his text may hold its tokens. What could not be kept
+  // fails all who come after, so that no token is written without its value.
+  const keep = (): Promise<void> | undefined => {
+    if (!vault?.hasNew) return keeping;
+    const done = (keeping ?? Promise.resolve()).then(store);
+    keeping = done;
+    const forget = (): void => {
+      if (keeping === done) keeping = undefined;
+    };
+    done.then(forget, () => undefined); // who asked is told
+    return done;
+  };
+  return { guard, vault, keep };
 }
