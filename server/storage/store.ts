@@ -1,5 +1,6 @@
 // Rows of holdfast.store_items: what graphs and clients keep across threads. The last write of a key wins.
 // An item past its time is never shown, whether or not the sweep has taken it away.
+import { DataKeyUnusable } from "../errors.ts";
 import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
 import type { DataKey } from "../privacy/seal.ts";
@@ -155,7 +156,12 @@ export async function writeItems(
       ...fence,
       ids,
     ]);
-    if (answer?.has_keys || tries === TRIES) return answer?.is_written ?? false;
+    if (answer?.has_keys) return answer.is_written;
+    // Nothing was written: it would have been sealed under a key that is gone.
+    if (tries === TRIES)
+      throw new DataKeyUnusable(
+        "What was written was shredded at the same time. Nothing is there; write it again.",
+      );
     on.seals.forgetNamespaces(paths);
   }
 }
