@@ -54,13 +54,14 @@ test("times missed while no server ran make one run, for the latest of them, and
   await until(async () => Date.parse((await find(id)).next_run_date ?? "") > Date.now(), "the next time");
 });
 
-test("a schedule of seconds fires each second, once", async () => {
+test("a schedule of seconds fires at whole seconds, each of them at most once", async () => {
   const { cron_id: id } = await held.server.client.crons.create("keeping", { schedule: "* * * * * *" });
   await until(async () => (await runsOf(id)).length >= 3, "three runs");
   await held.server.client.crons.update(id, { enabled: false });
   const keys = (await runsOf(id)).map(({ idem_key: key }) => Date.parse(key.split(`${id}:`)[1] ?? ""));
   const gaps = keys.slice(1).map((key, index) => key - (keys[index] ?? 0));
-  expect(gaps.every((gap) => gap === 1000)).toBe(true);
+  // A server too busy to look for a second makes one run of the times it missed: gaps may be longer.
+  expect(gaps.filter((gap) => gap < 1000 || gap % 1000 !== 0)).toEqual([]);
 });
 
 test("several servers fire each time once", async () => {
