@@ -7,6 +7,7 @@ const benches: Record<string, () => Promise<(args: string[]) => Promise<void>>> 
   api: async () => (await import("./api.ts")).api,
   retrieval: async () => (await import("./retrieval.ts")).retrieval,
   redaction: async () => (await import("./redaction.ts")).redaction,
+  resilience: async () => (await import("./resilience.ts")).resilience,
 };
 
 const [name = "", ...args] = process.argv.slice(2);

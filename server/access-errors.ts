@@ -1,4 +1,4 @@
-// Failures of those who come in: what the user's own app and auth say, and commands that cannot be done.
+// Failures of those who come in: what the user's own app and auth say, limits, and commands that cannot be done.
 import { AppError } from "./app-error.ts";
 
 /** Why a command of protocol v2 is refused, in the protocol's words. */
@@ -78,5 +78,34 @@ export class UpgradeRequired extends AppError {
   readonly status = 426;
   constructor() {
     super("This path takes WebSockets. Upgrade the connection, or POST here for server-sent events.");
+  }
+}
+
+/** A caller has used up what a limit allows in a minute. Nothing of the request was done. */
+export class RateLimited extends AppError {
+  readonly code = "rate_limited";
+  readonly status = 429;
+  override readonly retryable = true;
+  /** When there is something left again: whole seconds, at least one. */
+  readonly retryAfterSeconds: number;
+  /** @param asked how much was asked for at once: more than the limit itself will never be allowed */
+  constructor(what: string, { perMinute, asked, ms }: { perMinute: number; asked: number; ms: number }) {
+    const seconds = Math.max(1, Math.ceil(ms / 1000));
+    super(
+      asked > perMinute
+        ? `${asked} at once is more than the limit of ${perMinute} ${what} a minute. Send fewer at a time.`
+        : `The limit is ${perMinute} ${what} a minute, and it is used up. Come again in ${seconds} s.`,
+    );
+    this.retryAfterSeconds = seconds;
+  }
+}
+
+/** A caller holds as many streams open as it may. */
+export class TooManyStreams extends AppError {
+  readonly code = "too_many_streams";
+  readonly status = 429;
+  override readonly retryable = true;
+  constructor(most: number) {
+    super(`${most} streams of this caller are open already. Close one, and come again.`);
   }
 }

@@ -113,6 +113,11 @@ export const settings = {
     schema: z.string().min(1).default("gpt-4.1-mini"),
     help: "Model the reference graph asks.",
   }),
+  modelsFile: setting({
+    env: "HOLDFAST_MODELS",
+    schema: z.string().min(1).optional(),
+    help: "JSON file with what models cost and how they are called: timeouts, retries, limits, fallbacks (docs/models.md). Unset: the shipped prices and defaults. Read at start.",
+  }),
   modelTimeoutMs: setting({
     env: "HOLDFAST_MODEL_TIMEOUT_MS",
     schema: integer(100, 3_600_000).default(60_000),
@@ -258,6 +263,36 @@ export const settings = {
     env: "HOLDFAST_PRIVACY_INDEX",
     schema: flag.prefault("on"),
     help: "on: documents are redacted before they are indexed. off: passages hold what the documents say, and models are shown it.",
+  }),
+  limitRuns: setting({
+    env: "HOLDFAST_LIMIT_RUNS_PER_MINUTE",
+    schema: integer(0, 1_000_000).default(0),
+    help: "Runs that one caller may start in a minute, over all servers; 0: any number (docs/limits.md).",
+  }),
+  limitRequests: setting({
+    env: "HOLDFAST_LIMIT_REQUESTS_PER_MINUTE",
+    schema: integer(0, 1_000_000).default(0),
+    help: "Requests besides those that start runs that one caller may send in a minute, over all servers; 0: any number.",
+  }),
+  limitFailedLogins: setting({
+    env: "HOLDFAST_LIMIT_FAILED_LOGINS_PER_MINUTE",
+    schema: integer(0, 1_000_000).default(0),
+    help: "Requests from one address that auth of langgraph.json may turn away in a minute before the address is; 0: any number.",
+  }),
+  limitStreams: setting({
+    env: "HOLDFAST_LIMIT_STREAMS",
+    schema: integer(0, 1_000_000).default(0),
+    help: "Streams and WebSockets that one caller may hold open at one process; 0: any number.",
+  }),
+  limitBy: setting({
+    env: "HOLDFAST_LIMIT_BY",
+    schema: z.enum(["identity", "address"], "must be identity or address").default("identity"),
+    help: "Who is one caller: an identity, as auth of langgraph.json gave it (without auth, an address), or always an address.",
+  }),
+  trustedProxies: setting({
+    env: "HOLDFAST_TRUSTED_PROXIES",
+    schema: commaSeparated,
+    help: "Networks (CIDR) and addresses of your own proxies, separated by commas: whom X-Forwarded-For names as the caller is believed from these alone.",
   }),
   logLevel: setting({
     env: "HOLDFAST_LOG_LEVEL",

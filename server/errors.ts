@@ -4,6 +4,7 @@ import { AppError } from "./app-error.ts";
 
 export { AppError, messageOf } from "./app-error.ts";
 export * from "./access-errors.ts";
+export * from "./model-errors.ts";
 
 /** A setting is missing, unknown or wrong. The message is one sentence that names it. */
 export class ConfigInvalid extends AppError {
@@ -287,20 +288,32 @@ export class DataKeyUnusable extends AppError {
   readonly status = 500;
 }
 
-/** A call would go over a ceiling. Nothing was sent to the provider. */
+/** A call would go over a ceiling or a budget. Nothing was sent to the provider. */
 export class BudgetExceeded extends AppError {
   readonly code = "budget_exceeded";
   readonly status = 422;
+  /** Of a budget: which, how much is left, when it begins anew. */
+  readonly details: object | undefined;
+  constructor(message: string, options: { cause?: unknown; details?: object } = {}) {
+    super(message, options);
+    this.details = options.details;
+  }
 }
 
-/** The model provider refused or failed: wrong key, rate limit, 5xx, a cut or silent stream. */
-export class ModelFailed extends AppError {
-  readonly code = "model_failed";
-  readonly status = 502;
-  override readonly retryable: boolean;
-  constructor(message: string, options: { retryable: boolean; cause?: unknown }) {
-    super(message, { cause: options.cause });
-    this.retryable = options.retryable;
+export class BudgetNotFound extends AppError {
+  readonly code = "budget_not_found";
+  readonly status = 404;
+  constructor() {
+    super("Budget not found");
+  }
+}
+
+/** A budget of the same scope, unit and period is there: its limit can be changed. */
+export class BudgetExists extends AppError {
+  readonly code = "budget_exists";
+  readonly status = 409;
+  constructor() {
+    super("There is a budget of this scope, unit and period already. Change its limit, or delete it first.");
   }
 }
 
@@ -364,16 +377,5 @@ export class StoreSearchUnavailable extends AppError {
     super(
       "The store does not search by meaning: langgraph.json names no embedder in store.index. Name one, or leave out `query` and use `filter`.",
     );
-  }
-}
-
-/** What makes vectors for the store failed, or gave what are none. Nothing was written. */
-export class EmbeddingFailed extends AppError {
-  readonly code = "embedding_failed";
-  readonly status = 502;
-  override readonly retryable: boolean;
-  constructor(message: string, options: { retryable: boolean; cause?: unknown }) {
-    super(message, { cause: options.cause });
-    this.retryable = options.retryable;
   }
 }

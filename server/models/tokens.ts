@@ -48,8 +48,19 @@ const PER_MESSAGE = 3;
 const PER_NAME = 1;
 const REPLY = 3;
 
-/** The encoding a model counts with; `ft:` and a `provider/` prefix are ignored. */
+/** What the operator says of a model, which wins: a deployment may have any name. */
+let preferred: (model: string) => Encoding | undefined = () => undefined;
+export function preferEncodings(lookup: (model: string) => Encoding | undefined): void {
+  preferred = lookup;
+}
+
+/**
+ * The encoding a model counts with: as the operator says in the models file, else by the name, of which `ft:` and a
+ * `provider/` prefix are ignored.
+ */
 export function encodingOf(model: string): { encoding: Encoding; approximate: boolean } {
+  const told = preferred(model);
+  if (told) return { encoding: told, approximate: false };
   const name = model.replace(/^ft:/, "").replace(/^.*\//, "");
   const [found] = encodings
     .filter(([prefix]) => name.startsWith(prefix))
