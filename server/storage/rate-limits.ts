@@ -1,0 +1,101 @@
+// Counts what callers use of limits per minute, in PostgreSQL, so that all servers together allow exactly what a limit
+// says. A caller is kept under a pseudonym. Who has used up his minute is refused from memory until it ends.
+import { RateLimiterPostgres, RateLimiterRes } from "rate-limiter-flexible";
+import type { Database, Queryable } from "./database.ts";
+import { pseudonymOf } from "./pseudonyms.ts";
+
+declare module "rate-limiter-flexible" {
+  interface RateLimiterStoreAbstract {
+    // Left out of the library's types.
+    getInMemoryBlockMsBeforeExpire(prefixedKey: string): number;
+  }
+}
+
+export interface Usage {
+  readonly isAllowed: boolean;
+  /** What is left in this minute. */
+  readonly remaining: number;
+  /** When the minute ends, in milliseconds from now. */
+  readonly endsInMs: number;
+}
+
+export interface Counter {
+  readonly most: number;
+  /**
+   * Takes `count` of what is left to `who`, all or nothing.
+   * @throws DatabaseUnavailable
+   */
+  take(who: string, count: number): Promise<Usage>;
+  /** How long this process knows `who` to have nothing left, in milliseconds. */
+  emptyForMs(who: string): Promise<number>;
+}
+
+interface Statement {
+  readonly name: string;
+  readonly text: string;
+  readonly values: readonly unknown[];
+}
+
+// Clocks of servers differ by less than this minute.
+const deleteOldRows = `/* deleteOldRateLimits */
+delete from holdfast.rate_limits where key in (
+  select key from holdfast.rate_limits where expire < (extract(epoch from now()) * 1000)::bigint - 60000
+   limit $1 for update skip locked)
+returning 1`;
+
+/**
+ * @param name of the limit; counters of the same name count together
+ * @param most how much each caller has in `seconds`, from his first request on
+ */
+export function openCounter(
+  database: Database,
+  { name, most, seconds = 60 }: { name: string; most: number; seconds?: number },
+): Counter {
+  const limiter = new RateLimiterPostgres({
+    storeClient: clientOf(database),
+    storeType: "client",
+    schemaName: "holdfast",
+    tableName: "rate_limits",
+    tableCreated: true,
+    clearExpiredByTimeout: false,
+    keyPrefix: name,
+    points: most,
+    duration: seconds,
+    inMemoryBlockOnConsumed: most,
+  });
+  return {
+    most,
+    emptyForMs: async (who) =>
+      limiter.getInMemoryBlockMsBeforeExpire(limiter.getKey(await pseudonymOf(database, who))),
+    take: async (who, count) => {
+      const key = await pseudonymOf(database, who);
+      // What is refused counts too: several that do not fit must not use up what others still could.
+      const before = count > 1 ? await limiter.get(key) : null;
+      if (before && before.remainingPoints < count) return usageOf(before, false);
+      try {
+        return usageOf(await limiter.consume(key, count), true);
+      } catch (error) {
+        if (error instanceof RateLimiterRes) return usageOf(error, false);
+        throw error;
+      }
+    },
+  };
+}
+
+/** Forgets up to `limit` minutes that are over. */
+export const deleteOldRateLimits = async (transaction: Queryable, limit: number): Promise<number> =>
+  (await transaction.query(deleteOldRows, [limit])).length;
+
+const usageOf = ({ remainingPoints, msBeforeNext }: RateLimiterRes, isAllowed: boolean): Usage => ({
+  isAllowed,
+  remaining: remainingPoints,
+  endsInMs: msBeforeNext,
+});
+
+/** Our database as the library takes one: its statements get names as ours do. */
+const clientOf = (database: Database): object => ({
+  query: async ({ name, text, values }: Statement) => {
+    const rows = await database.query(`/* ${name.replaceAll(/\W/g, "_")} */ ${text}`, values);
+    return { rows, rowCount: rows.length };
+  },
+});
