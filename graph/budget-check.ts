@@ -1,4 +1,4 @@
-// Makes the prompt fit its ceiling, or stops the run before anything is sent. Whole passages and whole
+// Makes the prompt fit its ceiling and reserves what it may cost, or stops the run before anything is sent. Whole passages and whole
 // turns are left out: first the passages after the best two, then the oldest turns, then the last passages,
 // so that a long conversation never starves the answer of its sources.
 import type { LangGraphRunnableConfig } from "@langchain/langgraph";
@@ -15,7 +15,7 @@ interface Fit {
 }
 
 export async function budgetCheck(state: Turn, config: LangGraphRunnableConfig): Promise<Update> {
-  const { settings } = servicesOf(config);
+  const { settings, reserve } = servicesOf(config);
   const { model, maxPromptTokens, maxOutputTokens } = settings;
   const { messages, passages } = state;
   const count = async ({ from, passages: kept }: Fit): Promise<number> =>
@@ -27,6 +27,7 @@ export async function budgetCheck(state: Turn, config: LangGraphRunnableConfig):
         `allows ${maxPromptTokens}. Nothing was sent. Shorten the message or raise the setting.`,
     );
   }
+  await reserve?.({ model, promptTokens: tokens, maxOutputTokens });
   return {
     passages: passages.slice(0, fit.passages),
     budget: {

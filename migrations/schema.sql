@@ -16,6 +16,8 @@
 -- 0014_sealing (breaking: no)
 -- 0015_audit (breaking: no)
 -- 0016_vault (breaking: no)
+-- 0017_budgets (breaking: no)
+-- 0018_rate_limits (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -77,6 +79,57 @@ create table holdfast.audit_unlinked (
   entry_id uuid not null,
   constraint audit_unlinked_entry_id_fkey FOREIGN KEY (entry_id) REFERENCES holdfast.audit_entries(entry_id),
   constraint audit_unlinked_pkey PRIMARY KEY (entry_id)
+);
+
+create table holdfast.budget_entries (
+  entry_id bigint generated always as identity not null,
+  period_id bigint not null,
+  call_id uuid not null,
+  kind text not null,
+  reserved bigint not null,
+  spent bigint not null,
+  at timestamp with time zone default now() not null,
+  constraint budget_entries_call_id_fkey FOREIGN KEY (call_id) REFERENCES holdfast.model_calls(call_id),
+  constraint budget_entries_kind CHECK ((kind = ANY (ARRAY['reserved'::text, 'settled'::text, 'released'::text, 'presumed'::text]))),
+  constraint budget_entries_period_id_fkey FOREIGN KEY (period_id) REFERENCES holdfast.budget_periods(period_id),
+  constraint budget_entries_pkey PRIMARY KEY (entry_id)
+);
+
+create table holdfast.budget_periods (
+  period_id bigint generated always as identity not null,
+  budget_id uuid not null,
+  scope_id text not null,
+  starts_at timestamp with time zone not null,
+  ends_at timestamp with time zone,
+  max bigint not null,
+  spent bigint default 0 not null,
+  reserved bigint default 0 not null,
+  excess bigint default 0 not null,
+  constraint budget_periods_budget_id_fkey FOREIGN KEY (budget_id) REFERENCES holdfast.budgets(budget_id),
+  constraint budget_periods_excess CHECK ((excess >= 0)),
+  constraint budget_periods_max CHECK (((spent + reserved) <= (max + excess))),
+  constraint budget_periods_pkey PRIMARY KEY (period_id),
+  constraint budget_periods_place UNIQUE (budget_id, scope_id, starts_at),
+  constraint budget_periods_reserved CHECK ((reserved >= 0)),
+  constraint budget_periods_spent CHECK ((spent >= 0))
+);
+
+create table holdfast.budgets (
+  budget_id uuid not null,
+  tenant_id text not null,
+  scope text not null,
+  scope_id text not null,
+  unit text not null,
+  period text not null,
+  max bigint not null,
+  created_at timestamp with time zone default now() not null,
+  updated_at timestamp with time zone default now() not null,
+  retired_at timestamp with time zone,
+  constraint budgets_max CHECK ((max >= 0)),
+  constraint budgets_period CHECK ((period = ANY (ARRAY['minute'::text, 'hour'::text, 'day'::text, 'month'::text, 'total'::text]))),
+  constraint budgets_pkey PRIMARY KEY (budget_id),
+  constraint budgets_scope CHECK ((scope = ANY (ARRAY['tenant'::text, 'user'::text, 'assistant'::text, 'thread'::text]))),
+  constraint budgets_unit CHECK ((unit = ANY (ARRAY['tokens'::text, 'micro_usd'::text])))
 );
 
 create table holdfast.chunks (
@@ -175,12 +228,49 @@ create table holdfast.migrations (
   constraint migrations_pkey PRIMARY KEY (version)
 );
 
+create table holdfast.model_calls (
+  call_id uuid not null,
+  tenant_id text not null,
+  run_id uuid not null,
+  attempt integer not null,
+  thread_id text not null,
+  assistant_id uuid not null,
+  user_id text,
+  node text,
+  model text not null,
+  state text not null,
+  input_tokens bigint,
+  cached_tokens bigint,
+  output_tokens bigint,
+  micro_usd bigint,
+  is_estimated boolean default false not null,
+  created_at timestamp with time zone default now() not null,
+  ended_at timestamp with time zone,
+  expires_at timestamp with time zone not null,
+  constraint model_calls_pkey PRIMARY KEY (call_id),
+  constraint model_calls_state CHECK ((state = ANY (ARRAY['held'::text, 'sent'::text, 'settled'::text, 'released'::text, 'presumed'::text])))
+);
+
 create table holdfast.postings (
   collection_id bigint not null,
   lexeme text collate "C" not null,
   chunk_id bigint not null,
   tf real not null,
   length real not null
+);
+
+create table holdfast.pseudonym_keys (
+  only_row boolean default true not null,
+  key bytea not null,
+  constraint pseudonym_keys_only_row CHECK (only_row),
+  constraint pseudonym_keys_pkey PRIMARY KEY (only_row)
+);
+
+create table holdfast.rate_limits (
+  key text collate "C" not null,
+  points integer default 0 not null,
+  expire bigint,
+  constraint rate_limits_pkey PRIMARY KEY (key)
 );
 
 create table holdfast.run_events (
@@ -367,6 +457,10 @@ CREATE INDEX assistants_by_update ON holdfast.assistants USING btree (updated_at
 
 CREATE INDEX assistants_metadata ON holdfast.assistants USING gin (metadata jsonb_path_ops);
 
+CREATE INDEX budget_entries_of_call ON holdfast.budget_entries USING btree (call_id);
+
+CREATE INDEX budget_entries_of_period ON holdfast.budget_entries USING btree (period_id);
+
 CREATE INDEX crons_due ON holdfast.crons USING btree (next_run_at) WHERE (is_enabled AND (next_run_at IS NOT NULL));
 
 CREATE INDEX crons_of_assistant ON holdfast.crons USING btree (assistant_id);
@@ -378,6 +472,12 @@ CREATE INDEX data_keys_by_kek ON holdfast.data_keys USING btree (kek_id, data_ke
 CREATE INDEX data_keys_of_rest ON holdfast.data_keys USING btree (tenant_id, path, created_at) WHERE (thread_id IS NULL);
 
 CREATE INDEX data_keys_of_thread ON holdfast.data_keys USING btree (thread_id) WHERE (thread_id IS NOT NULL);
+
+CREATE INDEX model_calls_by_thread ON holdfast.model_calls USING btree (thread_id, created_at);
+
+CREATE INDEX model_calls_by_time ON holdfast.model_calls USING btree (tenant_id, created_at);
+
+CREATE INDEX model_calls_open ON holdfast.model_calls USING btree (expires_at) WHERE (state = ANY (ARRAY['held'::text, 'sent'::text]));
 
 CREATE INDEX postings_chunk ON holdfast.postings USING btree (chunk_id);
 
@@ -425,6 +525,8 @@ CREATE INDEX webhooks_ended ON holdfast.webhooks USING btree (ended_at) WHERE (s
 
 CREATE INDEX webhooks_of_run ON holdfast.webhooks USING btree (run_id);
 
+CREATE UNIQUE INDEX budgets_place ON holdfast.budgets USING btree (tenant_id, scope, scope_id, unit, period) WHERE (retired_at IS NULL);
+
 CREATE UNIQUE INDEX runs_idem_key ON holdfast.runs USING btree (idem_key) WHERE (idem_key IS NOT NULL);
 
 CREATE UNIQUE INDEX runs_one_live ON holdfast.runs USING btree (thread_id) WHERE (state = ANY (ARRAY['ready'::text, 'running'::text]));
@@ -433,6 +535,82 @@ CREATE TRIGGER audit_entries_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON 
 
 CREATE TRIGGER audit_links_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON holdfast.audit_links FOR EACH STATEMENT EXECUTE FUNCTION holdfast.refuse_audit_change();
 
+CREATE TRIGGER budget_entries_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON holdfast.budget_entries FOR EACH STATEMENT EXECUTE FUNCTION holdfast.refuse_entry_change();
+
+CREATE OR REPLACE FUNCTION holdfast.close_call(p_call uuid, p_from text[], p_to text, p_input bigint, p_cached bigint, p_output bigint, p_micro_usd bigint, p_estimated boolean)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform 1 from holdfast.model_calls c where c.call_id = p_call and c.state = any (p_from) for update;
+  if not found then return false; end if;
+  perform 1 from holdfast.budget_periods p
+    where p.period_id in (select e.period_id from holdfast.budget_entries e where e.call_id = p_call)
+    order by p.period_id for update;
+  update holdfast.model_calls c
+     set state = p_to, input_tokens = p_input, cached_tokens = p_cached, output_tokens = p_output, micro_usd = p_micro_usd,
+         is_estimated = p_estimated, ended_at = clock_timestamp()
+   where c.call_id = p_call;
+  with held as (
+    select e.period_id, sum(e.reserved) as open, sum(e.spent) as spent,
+           sum(e.reserved) filter (where e.kind = 'reserved') as cap
+      from holdfast.budget_entries e where e.call_id = p_call group by e.period_id),
+  charge as (
+    select h.*, case
+             when p_to = 'released' then 0
+             when p_to = 'presumed' then h.cap
+             when b.unit = 'tokens' then p_input + p_output
+             else coalesce(p_micro_usd, h.cap) end as cost
+      from held h join holdfast.budget_periods p using (period_id) join holdfast.budgets b using (budget_id)),
+  entry as (
+    insert into holdfast.budget_entries (period_id, call_id, kind, reserved, spent)
+    select period_id, p_call, p_to, -open, cost - spent from charge)
+  update holdfast.budget_periods p
+     set reserved = p.reserved - c.open, spent = p.spent + c.cost - c.spent, excess = p.excess + greatest(0, c.cost - c.cap)
+    from charge c where p.period_id = c.period_id;
+  return true;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION holdfast.expire_calls(p_limit integer)
+ RETURNS integer
+ LANGUAGE plpgsql
+AS $function$
+declare
+  open record;
+  closed integer := 0;
+begin
+  for open in
+    select c.call_id, c.state from holdfast.model_calls c
+     where c.state in ('held', 'sent')
+       and (c.expires_at < now() or not exists (
+         select 1 from holdfast.runs r where r.run_id = c.run_id and r.attempt = c.attempt and r.state = 'running'))
+     order by c.expires_at limit p_limit for update skip locked
+  loop
+    if holdfast.close_call(open.call_id, array[open.state], case open.state when 'held' then 'released' else 'presumed' end,
+                           null, null, null, null, true)
+    then closed := closed + 1; end if;
+  end loop;
+  return closed;
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION holdfast.limits_of(p_tenant text, p_user text, p_assistant uuid, p_thread text)
+ RETURNS TABLE(budget_id uuid, whose text, starts_at timestamp with time zone, ends_at timestamp with time zone, max bigint)
+ LANGUAGE sql
+ STABLE
+AS $function$
+  select distinct on (b.scope, b.unit, b.period) b.budget_id, x.id,
+         case b.period when 'total' then timestamptz 'epoch' else date_trunc(b.period, now(), 'UTC') end,
+         case b.period when 'total' then null else date_trunc(b.period, now(), 'UTC') + ('1 ' || b.period)::interval end,
+         b.max
+    from holdfast.budgets b
+    join (values ('tenant', p_tenant), ('user', p_user), ('assistant', p_assistant::text), ('thread', p_thread)) x (scope, id)
+      on x.scope = b.scope and b.scope_id in (x.id, '*')
+   where b.tenant_id = p_tenant and b.retired_at is null and x.id is not null
+   order by b.scope, b.unit, b.period, b.scope_id = '*'
+$function$;
+
 CREATE OR REPLACE FUNCTION holdfast.refuse_audit_change()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -440,6 +618,82 @@ AS $function$
 begin
   raise exception 'The audit log is append-only: % of % is refused.', tg_op, tg_table_name
     using errcode = 'restrict_violation';
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION holdfast.refuse_entry_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+begin
+  raise exception 'The ledger is append-only: % of % is refused.', tg_op, tg_table_name
+    using errcode = 'restrict_violation';
+end
+$function$;
+
+CREATE OR REPLACE FUNCTION holdfast.reserve_call(p_call uuid, p_tenant text, p_run uuid, p_worker uuid, p_attempt integer, p_thread text, p_assistant uuid, p_user text, p_node text, p_model text, p_state text, p_ttl_ms bigint, p_tokens bigint, p_micro_usd bigint)
+ RETURNS TABLE(outcome text, budget_id uuid, scope text, unit text, period text, max bigint, free bigint, asked bigint, ends_at timestamp with time zone)
+ LANGUAGE plpgsql
+AS $function$
+#variable_conflict use_column
+declare
+  ids bigint[];
+begin
+  perform 1 from holdfast.runs r
+    where r.run_id = p_run and r.worker_id = p_worker and r.attempt = p_attempt and r.state = 'running' for share;
+  if not found then
+    return query select 'lost', null::uuid, null, null, null, null::bigint, null::bigint, null::bigint, null::timestamptz;
+    return;
+  end if;
+
+  -- Asked again, because the first answer was lost.
+  if exists (select 1 from holdfast.model_calls c where c.call_id = p_call) then
+    return query select 'reserved', null::uuid, null, null, null, null::bigint, null::bigint, null::bigint, null::timestamptz;
+    return;
+  end if;
+
+  -- In one order, so that two calls that begin periods never wait for each other.
+  insert into holdfast.budget_periods (budget_id, scope_id, starts_at, ends_at, max)
+  select l.budget_id, l.whose, l.starts_at, l.ends_at, l.max
+    from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
+   where not exists (
+     select 1 from holdfast.budget_periods p
+      where p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at)
+   order by l.budget_id, l.whose
+  on conflict on constraint budget_periods_place do nothing;
+
+  select coalesce(array_agg(p.period_id), '{}') into ids
+    from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
+    join holdfast.budget_periods p on p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at;
+  perform 1 from holdfast.budget_periods p where p.period_id = any (ids) order by p.period_id for update;
+
+  update holdfast.budget_periods p
+     set max = b.max, excess = greatest(0, p.spent + p.reserved - b.max)
+    from holdfast.budgets b
+   where p.period_id = any (ids) and b.budget_id = p.budget_id and b.max <> p.max;
+
+  -- Of several that are short the one that lasts longest: before it ends, none of the others helps.
+  return query
+  select case when b.unit = 'micro_usd' and p_micro_usd is null then 'unpriced' else 'short' end,
+         b.budget_id, b.scope, b.unit, b.period, p.max, greatest(0, p.max - p.spent - p.reserved),
+         case b.unit when 'tokens' then p_tokens else p_micro_usd end, p.ends_at
+    from holdfast.budget_periods p join holdfast.budgets b using (budget_id)
+   where p.period_id = any (ids)
+     and (case b.unit when 'tokens' then p_tokens else p_micro_usd end <= p.max - p.spent - p.reserved) is not true
+   order by p.ends_at desc nulls first limit 1;
+  if found then return; end if;
+
+  insert into holdfast.model_calls
+    (call_id, tenant_id, run_id, attempt, thread_id, assistant_id, user_id, node, model, state, expires_at)
+  values (p_call, p_tenant, p_run, p_attempt, p_thread, p_assistant, p_user, p_node, p_model, p_state,
+          clock_timestamp() + p_ttl_ms * interval '1 millisecond');
+  update holdfast.budget_periods p
+     set reserved = p.reserved + case b.unit when 'tokens' then p_tokens else p_micro_usd end
+    from holdfast.budgets b where p.period_id = any (ids) and b.budget_id = p.budget_id;
+  insert into holdfast.budget_entries (period_id, call_id, kind, reserved, spent)
+  select p.period_id, p_call, 'reserved', case b.unit when 'tokens' then p_tokens else p_micro_usd end, 0
+    from holdfast.budget_periods p join holdfast.budgets b using (budget_id) where p.period_id = any (ids);
+  return query select 'reserved', null::uuid, null, null, null, null::bigint, null::bigint, null::bigint, null::timestamptz;
 end
 $function$;
 

@@ -81,6 +81,7 @@ function program(): Command {
     cli.command("webhooks").description("call-backs of runs: list them, send parked ones again"),
   );
   keyCommands(cli.command("keys").description("the keys that seal what is stored: make, rotate, shred"));
+  budgetCommands(cli.command("budget").description("what calls to models may cost: limits, balances, usage"));
   auditCommands(cli.command("audit").description("the audit log: list its entries, verify its chain"));
   cli
     .command("doctor")
@@ -180,6 +181,57 @@ function webhookCommands(webhooks: Command): void {
     .action(async (ids: string[], options: { all?: true; json?: true }) => {
       const { resendWebhooks } = await import("./commands/webhooks.ts");
       process.exitCode = await resendWebhooks(await settle(), { ...options, ids, say });
+    });
+}
+
+function budgetCommands(budget: Command): void {
+  budget
+    .command("list")
+    .description("list budgets with what is spent and free in the period that runs")
+    .option("--json", "print one JSON array")
+    .action(async (options: { json?: true }) => {
+      const { showBudgets } = await import("./commands/budget.ts");
+      process.exitCode = await showBudgets(await settle(), { ...options, say });
+    });
+  budget
+    .command("set")
+    .description("make a budget, or change the limit of the one that is there")
+    .requiredOption("--scope <scope>", "tenant, user, assistant or thread")
+    .option("--of <id>", "whose: a user's identity or an id; left out: each one for himself")
+    .requiredOption("--per <period>", "minute, hour, day, month or total")
+    .option("--usd <amount>", "the limit in US dollars")
+    .option("--tokens <number>", "the limit in tokens")
+    .option("--json", "print one JSON object")
+    .action(
+      async (options: {
+        scope: string;
+        of?: string;
+        per: string;
+        usd?: string;
+        tokens?: string;
+        json?: true;
+      }) => {
+        const { setBudget } = await import("./commands/budget.ts");
+        process.exitCode = await setBudget(await settle(), { ...options, say });
+      },
+    );
+  budget
+    .command("delete")
+    .description("delete a budget; what it counted stays in the ledger")
+    .argument("<id>", "id of the budget")
+    .action(async (id: string) => {
+      const { removeBudget } = await import("./commands/budget.ts");
+      process.exitCode = await removeBudget(await settle(), { id, say });
+    });
+  budget
+    .command("usage")
+    .description("what calls to models were and cost")
+    .option("--by <group>", "day, model, node, thread, assistant or user", "day")
+    .option("--days <number>", "of the last days", numeric, "30")
+    .option("--json", "print one JSON array")
+    .action(async ({ days, ...options }: { by: string; days: string; json?: true }) => {
+      const { showUsage } = await import("./commands/budget.ts");
+      process.exitCode = await showUsage(await settle(), { ...options, days: Number(days), say });
     });
 }
 

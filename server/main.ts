@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { serve } from "@hono/node-server";
 import { sleep } from "./clock.ts";
-import { awaitCallbacks, useModelEndpoint } from "./config.ts";
+import { awaitCallbacks } from "./config.ts";
 import type { Config } from "./config.ts";
 import { ConfigInvalid, ResourceTaken, messageOf } from "./errors.ts";
 import { armFault } from "./faults.ts";
@@ -16,6 +16,7 @@ import { corsPolicyOf } from "./http/cors.ts";
 import { tendConnections } from "./http/connections.ts";
 import { loadCustomApp } from "./http/custom-app.ts";
 import type { Certificate } from "./http/certificate.ts";
+import { openLimits } from "./http/limits.ts";
 import { announceLoopback } from "./http/loopback.ts";
 import { certificateOf } from "./http/tls.ts";
 import { buildUi } from "./http/ui-build.ts";
@@ -23,6 +24,9 @@ import { serveSockets } from "./http/websocket.ts";
 import { uuidv7 } from "./ids.ts";
 import { releaseMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
+import { connectModel } from "./models/endpoint.ts";
+import { interceptCalls } from "./models/gateway/intercept.ts";
+import { openGateway } from "./models/gateway/open.ts";
 import { search } from "./retrieval/search.ts";
 import { seedAssistants } from "./runs/assistants.ts";
 import { startAuditChain } from "./runs/audit.ts";
@@ -107,6 +111,8 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   );
   await options.prepare?.(database);
   const model = await connectModel(options, parts);
+  // Before graphs are loaded, which may make their clients at once.
+  parts.defer(interceptCalls());
   if (config.fault) armFaultOf(config.fault);
 
   awaitCallbacks();
@@ -138,6 +144,11 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const egress = openEgress({ allow: config.egressAllow });
   parts.defer(() => egress.close());
   const stopping = new AbortController();
+  const gateway = openGateway(config, {
+    database,
+    log,
+    onOpen: (name, ms) => hints.raise({ kind: "breaker", model: name, ms }),
+  });
   const engine: Engine = {
     database,
     log,
@@ -166,6 +177,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     },
     embedder,
     storeTtl: options.graphs.storeTtl,
+    gateway,
     egress,
     privacy,
     stopping: stopping.signal,
@@ -217,7 +229,9 @@ async function serveHttp(
   const ui = await buildUi(graphs, say);
   const certificate = await certificateOf(config, maySelfSign);
   const cors = corsPolicyOf(config.corsOrigins, http.cors);
-  const fetch = buildApp(engine, { ...config, ...versions(), http, cors, custom, authority, ui });
+  const limits = openLimits(engine.database, config);
+  if (limits) say(`Limits: ${limits.text}`);
+  const fetch = buildApp(engine, { ...config, ...versions(), http, cors, custom, authority, limits, ui });
   const outside = await listen(config, fetch, certificate);
   const takeSockets = (server: Server): (() => Promise<void>) =>
     http.disable_runs ? async () => {} : serveSockets(server, fetch, engine, { ...config, cors });
@@ -269,28 +283,6 @@ export async function serveUntilStopped(
   );
   await running.stop();
   process.exit(0); // a graph may have left timers of its own
-}
-
-async function connectModel(
-  { config, mayModelBeOffline, say }: ServerOptions,
-  parts: AsyncDisposableStack,
-): Promise<"given" | "offline" | "none"> {
-  const { openaiApiKey, openaiBaseUrl: baseUrl } = config;
-  if (openaiApiKey || baseUrl) {
-    useModelEndpoint({ baseUrl, apiKey: openaiApiKey ?? "none" });
-    say(`Model: ${config.model} at ${baseUrl ?? "the provider's own endpoint"}`);
-    return "given";
-  }
-  if (mayModelBeOffline) {
-    const { startOfflineModel } = await import("./models/offline/server.ts"); // never loaded in production
-    const offline = await startOfflineModel({});
-    parts.defer(() => offline.stop());
-    useModelEndpoint({ baseUrl: offline.url, apiKey: "offline" });
-    say("Model: offline, extractive (set OPENAI_API_KEY or OPENAI_BASE_URL for a real one)");
-    return "offline";
-  }
-  say("Model: none configured; graphs that call OpenAI need OPENAI_API_KEY or OPENAI_BASE_URL");
-  return "none";
 }
 
 function listen(

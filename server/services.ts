@@ -25,10 +25,23 @@ export type GraphSettings = Pick<
   "model" | "collection" | "passages" | "maxPromptTokens" | "maxOutputTokens" | "modelTimeoutMs" | "messages"
 >;
 
+/** A call to a model that is about to be made. */
+export interface ComingCall {
+  readonly model: string;
+  readonly promptTokens: number;
+  readonly maxOutputTokens: number;
+}
+
 export interface Services {
   /** Best passages first; none if nothing matches. */
   readonly search: (query: string, options: SearchOptions) => Promise<Passage[]>;
   readonly settings: GraphSettings;
+  /**
+   * Reserves what the node that comes next will ask a model for, at its worst case, in every budget it falls under. The
+   * run's next call to that model uses it; what no call uses is given back. Absent without the server.
+   * @throws BudgetExceeded when a budget has too little left
+   */
+  readonly reserve?: (call: ComingCall) => Promise<void>;
   /** What of a text may be kept, as the operator has set it for this graph; absent without the server. */
   readonly redact?: (text: string) => string;
   /**

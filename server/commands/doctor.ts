@@ -2,6 +2,7 @@
 import { deadline } from "../clock.ts";
 import type { Config } from "../config.ts";
 import { messageOf } from "../errors.ts";
+import { reconcile } from "../storage/budgets.ts";
 import { listCollections } from "../storage/collections.ts";
 import { loadCustomApp } from "../http/custom-app.ts";
 import { loadAuthority } from "../runs/auth.ts";
@@ -59,6 +60,7 @@ async function findInDatabase(config: Config): Promise<Finding[]> {
           return current;
         }),
         await find("sealing", () => describeSealing(database)),
+        await find("budgets", () => describeBudgets(database)),
         await find("documents", async () => {
           const collections = await listCollections(database, defaultScope);
           const one = collections.find(({ name }) => name === config.collection);
@@ -98,6 +100,21 @@ async function describeSealing(database: Database): Promise<string> {
   return sealing === "on"
     ? `on, new keys are wrapped by ${database.seals.ring.current}`
     : "off: the next start seals an empty database; run holdfast keys seal on one that holds something";
+}
+
+/** Whether the books are right: counters equal the ledger, and no call is open that nobody will close. */
+async function describeBudgets(database: Database): Promise<string> {
+  const { drift, open, overdue, excess } = await reconcile(database);
+  const [first] = drift;
+  if (first)
+    throw new Error(
+      `${drift.length} counters differ from the sum of their entries, first that of period ${first.period_id}: somebody wrote to holdfast.budget_periods past the server`,
+    );
+  if (overdue > 0)
+    throw new Error(`${overdue} calls to models are open past their time: no server runs that closes them`);
+  const over =
+    excess.periods > 0 ? `, ${excess.periods} periods above a limit that was lowered or overbilled` : "";
+  return `the ledger agrees, ${open} calls under way${over}`;
 }
 
 async function askModel({ openaiApiKey, openaiBaseUrl }: Config): Promise<string> {

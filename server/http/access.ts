@@ -86,6 +86,14 @@ export const ACCESS: Readonly<Record<string, "open" | readonly AuthEvent[]>> = {
   "PATCH /runs/crons/:cron": ["crons:update"],
   "DELETE /runs/crons/:cron": ["crons:delete"],
 
+  // For who has the permission budgets:read or budgets:write: see budgets.ts.
+  "GET /budgets": perItem,
+  "POST /budgets": perItem,
+  "GET /budgets/usage": perItem,
+  "GET /budgets/:budget": perItem,
+  "PATCH /budgets/:budget": perItem,
+  "DELETE /budgets/:budget": perItem,
+
   "PUT /store/items": ["store:put"],
   "GET /store/items": ["store:get"],
   "DELETE /store/items": ["store:delete"],

@@ -9,7 +9,12 @@ const time = z.string().meta({ format: "date-time" });
 const threadId = z.string();
 const schema = z.union([fields, z.null()]).meta({ description: "A JSON schema; null if there is none." });
 
-const failure = z.strictObject({ error: z.string(), message: z.string() });
+const failure = z.strictObject({
+  error: z.string(),
+  message: z.string(),
+  code: z.string().optional(),
+  budget: fields.optional(),
+});
 
 const assistant = {
   assistant_id: id,
@@ -224,3 +229,40 @@ export const ValidationError = z.strictObject({
     ),
   }),
 });
+
+const whose = z.string();
+const amount = z.number();
+export const Budget = z.strictObject({
+  budget_id: id,
+  scope: z.enum(["tenant", "user", "assistant", "thread"]),
+  scope_id: whose,
+  unit: z.enum(["tokens", "usd"]),
+  period: z.enum(["minute", "hour", "day", "month", "total"]),
+  max: amount,
+  created_at: time,
+  updated_at: time,
+  periods: z.array(
+    z.strictObject({
+      scope_id: whose,
+      starts_at: time.nullable(),
+      resets_at: time.nullable(),
+      max: amount,
+      spent: amount,
+      reserved: amount,
+      free: amount,
+    }),
+  ),
+});
+export const Budgets = z.array(Budget);
+export const UsageLines = z.array(
+  z.strictObject({
+    group: z.string().nullable(),
+    calls: z.int(),
+    input_tokens: z.int(),
+    cached_tokens: z.int(),
+    output_tokens: z.int(),
+    usd: amount,
+    unpriced_calls: z.int(),
+    presumed_calls: z.int(),
+  }),
+);

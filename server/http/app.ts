@@ -3,7 +3,7 @@
 import { Hono } from "hono";
 import type { Context } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { AppError, AuthRefused, BodyTooLarge, InputInvalid, messageOf } from "../errors.ts";
+import { AppError, AuthRefused, BodyTooLarge, InputInvalid, RateLimited, messageOf } from "../errors.ts";
 import type { Authority } from "../runs/auth.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { GraphsFile } from "../runs/graphs.ts";
@@ -12,11 +12,13 @@ import { assistantRoutes } from "./assistants.ts";
 import { authentication } from "./auth.ts";
 import { crossOrigin } from "./cors.ts";
 import type { Policy } from "./cors.ts";
+import { budgetRoutes } from "./budgets.ts";
 import { cronRoutes } from "./crons.ts";
 import { mountCustomApp } from "./custom-app.ts";
 import type { CustomApp } from "./custom-app.ts";
 import { docsRoutes } from "./docs-page.ts";
 import { metaRoutes, probeRoutes } from "./health.ts";
+import type { Limits } from "./limits.ts";
 import { protocolRoutes } from "./protocol.ts";
 import { pruneRoutes } from "./prune.ts";
 import { revealing } from "./reveal.ts";
@@ -43,6 +45,8 @@ export interface AppOptions {
   readonly ui?: UiBundles | undefined;
   /** Who may do what; undefined: everybody everything. */
   readonly authority?: Authority | undefined;
+  /** How much one caller may ask for; undefined: anything. */
+  readonly limits?: Limits | undefined;
 }
 
 /** Answers a request that came with these bindings of the Node server. */
@@ -55,8 +59,10 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
     throw new BodyTooLarge(options.maxBodyBytes);
   };
   app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
-  const { authority, ui } = options;
-  if (authority) app.use(authentication(authority, (path) => ui !== undefined && isUiFile(ui, path)));
+  const { authority, limits, ui } = options;
+  const isOpen = (path: string): boolean => ui !== undefined && isUiFile(ui, path);
+  if (authority) app.use(authentication(authority, isOpen, limits?.guardLogin));
+  if (limits) app.use(limits.middleware);
   if (options.custom) mountCustomApp(app, options.custom);
   if (authority && engine.privacy.tokenises) app.use(revealing(engine));
   const parts = served(engine, options);
@@ -88,6 +94,7 @@ function served(engine: Engine, options: AppOptions): Hono<Bindings>[] {
           threadStreamRoutes(engine, options),
           runRoutes(engine, options),
         ]),
+    budgetRoutes(engine),
     ...(http.disable_store ? [] : [storeRoutes(engine)]),
     ...(options.ui ? [uiRoutes(engine, options.ui)] : []),
   ];
@@ -113,6 +120,7 @@ function answer(engine: Engine, error: Error, context: Context): Response {
       // The rest of the body is not read: the client must not send its next request after it.
       ...(error instanceof BodyTooLarge ? { connection: "close" } : {}),
       ...(error instanceof AuthRefused ? Object.fromEntries(error.headers) : {}),
+      ...(error instanceof RateLimited ? { "Retry-After": String(error.retryAfterSeconds) } : {}),
     };
     return new Response(error.message, { status: error.status, headers });
   }

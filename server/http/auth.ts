@@ -13,6 +13,7 @@ import type { AuthFilter } from "../storage/auth-filter.ts";
 import type { RunFacts } from "../storage/runs.ts";
 import { findThread } from "../storage/threads.ts";
 import { ACCESS } from "./access.ts";
+import type { LoginGuard } from "./limits.ts";
 import type { Bindings } from "./sse.ts";
 
 interface Access {
@@ -28,16 +29,19 @@ const KEY = "holdfast.access";
 /**
  * Lets in whom the user's authenticate() lets in, and keeps back an answer that nobody asked for.
  * @param isOpen which paths besides those of access.ts everybody may read
+ * @param guardLogin turns away who failed too often
  */
 export function authentication(
   authority: Authority,
   isOpen: (path: string) => boolean,
+  guardLogin?: LoginGuard,
 ): MiddlewareHandler<Bindings> {
   return async (context, next) => {
     const { method, path } = context.req;
     const isReading = method === "GET" || method === "HEAD";
     if (isReading && (ACCESS[`GET ${path}`] === "open" || isOpen(path))) return next();
-    const caller = await authority.authenticate(context.req.raw);
+    const login = (): Promise<Caller> => authority.authenticate(context.req.raw);
+    const caller = await (guardLogin ? guardLogin(context.env.incoming, login) : login());
     const access: Access = { authority, caller, asked: new Set() };
     context.set(KEY as never, access as never);
     context.set(FOR_APPS as never, { user: caller.user, scopes: caller.permissions } as never);
@@ -60,6 +64,9 @@ const accessOf = (context: Asker): Access | undefined => context.get(KEY) as Acc
 
 /** Who is calling; undefined without auth. */
 export const callerOf = (context: Asker): Caller | undefined => accessOf(context)?.caller;
+
+/** Auth that tells callers apart by nothing lets each do everything. */
+export const mayAll = (context: Asker): boolean => accessOf(context)?.authority.hasHandlers === false;
 
 /**
  * Asks whether the caller may do this, and to which rows.

@@ -5,6 +5,7 @@ import {
   CheckpointNotFound,
   CommandRefused,
   InputInvalid,
+  RateLimited,
   RunNotFound,
   ThreadNotFound,
 } from "../errors.ts";
@@ -14,6 +15,7 @@ import type { Begun, Origin } from "../runs/protocol/commands.ts";
 import { checkpointsOf, treeOf, valuesOf } from "../runs/protocol/queries.ts";
 import { guardThread } from "./auth.ts";
 import type { Asker } from "./auth.ts";
+import { countRuns } from "./limits.ts";
 import {
   agentTree,
   command,
@@ -51,7 +53,7 @@ export const readCommand = (body: unknown): Command => check(command, body);
 
 /**
  * Does a command. Whatever is wrong with it is an answer too.
- * @throws AppError that says the server cannot do it now
+ * @throws AppError that says the server cannot do it now, or not for this caller
  */
 export async function run(engine: Engine, asked: Command, sent: Sent, more?: More): Promise<Fields> {
   try {
@@ -59,7 +61,7 @@ export async function run(engine: Engine, asked: Command, sent: Sent, more?: Mor
     return { type: "success", id: asked.id, result, meta: { thread_id: sent.threadId, ...meta } };
   } catch (error) {
     if (!(error instanceof AppError) || error.status >= 500) throw error;
-    if (error instanceof ThreadNotFound && !more) throw error;
+    if (error instanceof RateLimited || (error instanceof ThreadNotFound && !more)) throw error;
     return { type: "error", id: asked.id, error: faultOf(error), message: textOf(error) };
   }
 }
@@ -112,6 +114,7 @@ async function dispatch(engine: Engine, asked: Command, sent: Sent, more?: More)
 /** A command as the engine takes it: it asks for permission once it knows what run the command comes to. */
 function originOf(engine: Engine, { id }: Command, { threadId, text, context, idemKey }: Sent): Origin {
   const permit: Origin["permit"] = async (asked) => {
+    await countRuns(context, 1);
     // Whatever a handler may look at is there, as in a request over REST.
     const whole = check(runCreate, asked);
     const { request, runId, by } = await permitRun({ engine, context }, threadId, whole);

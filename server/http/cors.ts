@@ -13,6 +13,10 @@ const EXPOSED = [
   "X-Pagination-Total",
   "X-Pagination-Next",
   "X-Holdfast-Code",
+  "Retry-After",
+  "X-RateLimit-Limit",
+  "X-RateLimit-Remaining",
+  "X-RateLimit-Reset",
 ];
 
 /** Which pages may, and what they may see. */

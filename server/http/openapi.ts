@@ -4,6 +4,7 @@
 import { z } from "zod";
 import * as forms from "./answers.ts";
 import { assistants } from "./described/assistants.ts";
+import { budgets } from "./described/budgets.ts";
 import { components } from "./described/components.ts";
 import { crons } from "./described/crons.ts";
 import type { Answer, AnswerHeader, Described, Noun, RequestHeader } from "./described/describe.ts";
@@ -16,7 +17,17 @@ import { threads } from "./described/threads.ts";
 type Json = Record<string, unknown>;
 
 /** What is described, whether the app has a route for it or not. */
-export const nouns: readonly Noun[] = [server, assistants, threads, runs, protocol, crons, store, components];
+export const nouns: readonly Noun[] = [
+  server,
+  assistants,
+  threads,
+  runs,
+  protocol,
+  crons,
+  store,
+  budgets,
+  components,
+];
 
 const UUID = { type: "string", format: "uuid" };
 const TEXT = { type: "string" };
@@ -31,6 +42,7 @@ const PLACES: Readonly<Record<string, { name: string; schema: object; descriptio
   thread: { name: "thread_id", schema: UUID, description: "The id of a thread." },
   run: { name: "run_id", schema: UUID, description: "The id of a run." },
   checkpoint: { name: "checkpoint_id", schema: UUID, description: "The id of a checkpoint of the thread." },
+  budget: { name: "budget_id", schema: UUID, description: "The id of a budget." },
   cron: { name: "cron_id", schema: UUID, description: "The id of a cron." },
   namespace: { name: "namespace", schema: TEXT, description: "The namespace of a subgraph, such as a|b." },
 };
@@ -71,6 +83,7 @@ const ERRORS: Readonly<Record<string, string>> = {
 const EVERYWHERE: Readonly<Record<number, readonly string[]>> = {
   401: ["auth_refused"],
   403: ["access_denied"],
+  429: ["rate_limited"],
   500: ["internal", "value_unreadable", "auth_invalid", "custom_app_failed"],
   503: ["database_unavailable"],
 };

@@ -15,6 +15,7 @@ import type { RunFacts, RunRow } from "../storage/runs.ts";
 import { authorize, guardRun, guardThread } from "./auth.ts";
 import { readForAssistant, readGuarded } from "./door.ts";
 import { refuseUnstorable } from "./ingress.ts";
+import { countRuns } from "./limits.ts";
 import { queryOf, selectKeys } from "./pages.ts";
 import { keyOf, permitRun } from "./run-access.ts";
 import type { PermittedRun } from "./run-access.ts";
@@ -58,6 +59,7 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
 
   app.post("/runs/batch", async (context) => {
     const requests = bodiesOf(await readForAssistant(engine, context));
+    await countRuns(context, requests.length);
     const permitted: PermittedRun<(typeof requests)[number]>[] = [];
     for (const request of requests) permitted.push(await permitRun({ engine, context }, undefined, request));
     for (const { request } of permitted) if (request.webhook) checkWebhook(engine.egress, request.webhook);

@@ -2,7 +2,7 @@
 // gets what the others have passed already, and nothing newer comes in between.
 import type { WebSocket } from "ws";
 import { deadline } from "../clock.ts";
-import { AppError, CommandRefused, InputInvalid, messageOf } from "../errors.ts";
+import { AppError, CommandRefused, InputInvalid, RateLimited, messageOf } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { Shown } from "../runs/protocol/entries.ts";
@@ -12,6 +12,7 @@ import { followThread, watch } from "../runs/protocol/follow-thread.ts";
 import { readCommand, run } from "./commands.ts";
 import type { Command } from "./commands.ts";
 import { parseBody } from "./ingress.ts";
+import { countRequest } from "./limits.ts";
 import { refuseUnknown } from "./protocol.ts";
 import { subscribe, unsubscribe } from "./protocol-schemas.ts";
 import { check } from "./schemas.ts";
@@ -79,6 +80,11 @@ export class Subscriptions {
       asked = readCommand(parseBody(text));
     } catch (error) {
       await this.#send({ type: "error", id: null, error: "invalid_argument", message: messageOf(error) });
+      return;
+    }
+    const over = await countRequest(this.#watcher.context).catch((error: unknown) => ({ error }));
+    if (over) {
+      await this.#send(this.#refused(asked, over.error));
       return;
     }
     if (asked.method === "subscription.subscribe") {
@@ -157,7 +163,8 @@ export class Subscriptions {
   }
 
   #refused({ id }: Command, error: unknown): Fields {
-    this.#engine.log.warn("command.failed", { thread_id: this.#threadId, reason: messageOf(error) });
+    const level = error instanceof RateLimited ? "debug" : "warn";
+    this.#engine.log[level]("command.failed", { thread_id: this.#threadId, reason: messageOf(error) });
     return { type: "error", id, error: "unknown_error", message: messageOf(error) };
   }
 

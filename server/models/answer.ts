@@ -4,6 +4,7 @@
 import type { AIMessageChunk } from "@langchain/core/messages";
 import { now, sleep } from "../clock.ts";
 import { AppError, ModelFailed } from "../errors.ts";
+import { refusalBehind } from "./gateway/context.ts";
 
 export interface AnswerOptions {
   /** Longest silence, before the first token or between two, in milliseconds. */
@@ -36,7 +37,8 @@ export async function streamAnswer(
   } catch (error) {
     signal?.throwIfAborted();
     if (watch.silent.aborted) throw silence(silenceMs);
-    throw error instanceof AppError ? error : failure(error, answer !== undefined);
+    const reason = refusalBehind(error);
+    throw reason instanceof AppError ? reason : failure(error, answer !== undefined);
   } finally {
     watch.stop();
   }

@@ -1,7 +1,7 @@
 // How a run leaves this process: ended, rolled back, or handed over. Last events, state, thread and call-back are
 // written in one fenced statement: a process that dies here leaves either all of it or a run that another one ends.
 import { now } from "../clock.ts";
-import { AppError, LeaseLost, messageOf } from "../errors.ts";
+import { AppError, BudgetExceeded, LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { persistently } from "../persist.ts";
@@ -66,12 +66,16 @@ export function outcomeOf(reason: unknown, guard: Guard): Outcome {
     return { ...quiet, state: reason.action === "rollback" ? "rolled back" : "interrupted" };
   }
   const name = reason instanceof Error ? reason.name : "Error";
-  const error = guard.value({ error: name, message: messageOf(reason) });
+  const error = guard.value({ error: name, message: messageOf(reason), ...budgetOf(reason) });
   const state = reason instanceof RunTimedOut ? "timeout" : "error";
   // An answer to a question that was not asked changes nothing: the one that was asked stays open.
   const threadStatus = name === "UnknownInterruptError" ? "interrupted" : "error";
   return { state, error, threadStatus, threadState: null, cause: reason };
 }
+
+/** Of a budget that was too small: what a program needs to decide what to do. */
+const budgetOf = (reason: unknown): Pick<RunError, "code" | "budget"> =>
+  reason instanceof BudgetExceeded && reason.details ? { code: reason.code, budget: reason.details } : {};
 
 interface Held {
   readonly run: AcceptedRun;

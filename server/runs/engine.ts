@@ -1,6 +1,7 @@
 // What the engine's parts share: built once by main.ts, handed down.
 import type { Services } from "../services.ts";
 import type { Egress } from "../models/egress.ts";
+import type { Gateway } from "../models/gateway/gateway.ts";
 import type { Privacy } from "../privacy/guard.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
@@ -51,6 +52,8 @@ export interface Engine {
   readonly embedder: Embedder | undefined;
   /** How long items of the store are kept that say nothing of it, and whether looking at one begins its time anew. */
   readonly storeTtl: StoreTtl;
+  /** The way of runs to models. */
+  readonly gateway: Gateway;
   /** The way out to addresses that clients name. */
   readonly egress: Egress;
   /** What of which graph may be kept as it comes. */

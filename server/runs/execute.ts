@@ -5,12 +5,15 @@ import { now, sleep } from "../clock.ts";
 import { GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { PATIENCE_MS } from "../persist.ts";
+import { refusalBehind } from "../models/gateway/context.ts";
+import type { CallContext } from "../models/gateway/context.ts";
 import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { findLastEvent } from "../storage/events.ts";
 import { GraphStore } from "../storage/graph-store.ts";
 import type { RunAuth } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
+import { nameNodes } from "./node-names.ts";
 import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
 import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
@@ -21,6 +24,7 @@ import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
 import { graphModes, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
+import { chargedTo, servicesFor } from "./model-calls.ts";
 import { metadataOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
 import { tell } from "./protocol/tell.ts";
@@ -44,6 +48,8 @@ interface Drive {
   readonly engine: Engine;
   readonly run: AcceptedRun;
   readonly owner: Owner;
+  /** Its calls to models. */
+  readonly calls: CallContext;
   readonly controller: AbortController;
   readonly control: RunControl;
   readonly recording: Recording;
@@ -80,7 +86,9 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
     key: run.key,
     identity: run.auth?.user.identity,
   });
-  const done = drive({ engine, run, owner, controller, control, recording, told, text, masked: 0 });
+  const done = chargedTo({ engine, run, owner }, (calls) =>
+    drive({ engine, run, owner, calls, controller, control, recording, told, text, masked: 0 }),
+  );
   const requestDrain = (): void => control.requestDrain("The server stops.");
   const { runId, attempt } = owner;
   engine.live.add({ runId, attempt, controller, tail: recording.tail, requestDrain, done });
@@ -134,6 +142,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     const served = engine.graphs.get(run.graph_id);
     if (!served) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
     const graph = await graphOfRun(served, run);
+    nameNodes(graph);
     const checkpointer = checkpointerOf(held, graph);
     const told = await held.told?.projection;
     told?.use(graph.streamTransformers ?? []);
@@ -165,7 +174,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       threadState,
     };
   } catch (error) {
-    const reason: unknown = signal.aborted ? signal.reason : error;
+    const reason: unknown = signal.aborted ? signal.reason : refusalBehind(error);
     if (reason instanceof LeaseLost) throw reason;
     const outcome = outcomeOf(
       held.control.drainRequested && isDrained(reason) ? new HandOver() : reason,
@@ -316,6 +325,7 @@ function optionsOf(held: Drive, given: Given): object {
       __pregel_checkpointer: given.checkpointer,
       [SERVICES]: {
         ...engine.services,
+        ...servicesFor(engine, held.calls),
         redact: (text: string) => guard.text(text),
         reveal: (text: string) => reveal.text(text),
       },

@@ -139,6 +139,7 @@ async function register(held: Held): Promise<void> {
       engine.hints.hasOthers = true; // perhaps only this process itself: the next heartbeat knows
       if (notification.kind === "ready") worker.poke();
       else if (notification.kind === "events") engine.hints.wake(notification.runIds);
+      else if (notification.kind === "breaker") engine.gateway.isolate(notification.model, notification.ms);
       // Which kind of cancel it is stands in the row.
       else void hearCancel(engine, session, notification.runIds);
     });

@@ -4,7 +4,9 @@ import type { Queryable, Session } from "./database.ts";
 export type Notification =
   | { readonly kind: "events"; readonly runIds: readonly string[] }
   | { readonly kind: "ready" }
-  | { readonly kind: "cancel"; readonly runIds: readonly string[] };
+  | { readonly kind: "cancel"; readonly runIds: readonly string[] }
+  /** A model failed so often that nobody should ask it for so long. */
+  | { readonly kind: "breaker"; readonly model: string; readonly ms: number };
 
 const CHANNEL = "holdfast";
 // PostgreSQL refuses payloads of 8000 bytes.
@@ -20,8 +22,9 @@ export async function notify(on: Queryable, notifications: readonly Notification
 /** Hears hints for the life of the session. */
 export async function listen(session: Session, heard: (notification: Notification) => void): Promise<void> {
   session.onNotification((payload) => {
-    const [kind = "", ids = ""] = payload.split(" ");
+    const [kind = "", ids = "", ms] = payload.split(" ");
     if (kind === "ready") heard({ kind });
+    if (kind === "breaker") heard({ kind, model: decodeURIComponent(ids), ms: Number(ms) });
     if (kind === "events" || kind === "cancel") heard({ kind, runIds: ids.split(",") });
   });
   await session.query(`listen ${CHANNEL}`);
@@ -29,6 +32,8 @@ export async function listen(session: Session, heard: (notification: Notificatio
 
 function payloadsOf(notification: Notification): string[] {
   if (notification.kind === "ready") return ["ready"];
+  if (notification.kind === "breaker")
+    return [`breaker ${encodeURIComponent(notification.model)} ${notification.ms}`];
   const { kind, runIds } = notification;
   const payloads: string[] = [];
   for (let at = 0; at < runIds.length; at += IDS_PER_PAYLOAD) {

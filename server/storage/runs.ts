@@ -63,6 +63,9 @@ export interface RunAuth {
 export interface RunError {
   readonly error: string;
   readonly message: string;
+  /** Of our own errors that say more than words. */
+  readonly code?: string;
+  readonly budget?: object;
 }
 
 export interface NewRun {

@@ -138,6 +138,10 @@ const KNOWN: Readonly<Record<string, readonly unknown[]>> = {
   "Last-Event-ID": ["-1", "0", "3", "999999999", "abc", ""],
   "Idempotency-Key": ["one", "two", "x".repeat(300)],
   Prefer: ["return=minimal", "respond-async"],
+  max: [1000, 1000, 20, 0, -1, 0.5],
+  scope_id: ["u", "u2", "u3", "*"],
+  from: ["2020-01-01T00:00:00Z", "yesterday"],
+  to: ["2099-01-01T00:00:00Z", "2099-01-01"],
 };
 const BROKEN_BODIES = [
   "",
@@ -153,7 +157,7 @@ const BROKEN_BODIES = [
 ];
 
 type Named = Readonly<Record<string, unknown>>;
-const IDS = new Set(["thread_id", "run_id", "assistant_id", "checkpoint_id", "cron_id"]);
+const IDS = new Set(["thread_id", "run_id", "assistant_id", "checkpoint_id", "cron_id", "budget_id"]);
 const UUID = /^[\da-f-]{36}$/i;
 const OF_THREADS = ["run_id", "checkpoint_id"];
 
@@ -312,7 +316,7 @@ export class Walker {
   /** A value that the schema allows, as far as it says. */
   #value(name: string, schema: JsonSchema, depth: number): unknown {
     const random = this.#random;
-    if (/^(thread|run|checkpoint|cron)_id$/.test(name)) return this.#id(name);
+    if (/^(thread|run|checkpoint|cron|budget)_id$/.test(name)) return this.#id(name);
     if (name === "ids" || name === "thread_ids" || name === "run_ids")
       return [this.#id(name === "run_ids" ? "run_id" : "thread_id")];
     if (name === "assistant_id") return random.chance(0.8) ? random.pick(GRAPHS) : this.#id(name);

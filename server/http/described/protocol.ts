@@ -12,7 +12,7 @@ const following = (id: string): Described => ({
   headers: ["Last-Event-ID"],
   body: eventStream,
   answers: { 200: { about: "The events of the thread.", type: "text/event-stream", schema: ThreadEvents } },
-  errors: { 404: ["thread_not_found"], 503: ["server_stopping"] },
+  errors: { 404: ["thread_not_found"], 429: ["too_many_streams"], 503: ["server_stopping"] },
 });
 
 export const protocol: Noun = {
@@ -34,7 +34,7 @@ export const protocol: Noun = {
       summary: "Open a WebSocket for a thread",
       about: "The same commands and events on one connection, and subscription.subscribe and unsubscribe.",
       answers: { 204: { about: "Never seen: what may be opened is answered with 101." } },
-      errors: { 404: ["thread_not_found"], 426: ["upgrade_required"] },
+      errors: { 404: ["thread_not_found"], 426: ["upgrade_required"], 429: ["too_many_streams"] },
     },
     "POST /threads/:thread/stream": following("followThread"),
     "POST /threads/:thread/stream/events": following("followThreadEvents"),

@@ -15,6 +15,7 @@ import type { Answer, AnswerHeader, Described, Noun, RequestHeader } from "./des
 
 const ALL = "/threads/:thread/runs";
 const missing = { 404: ["run_not_found"] };
+const crowded = { 429: ["too_many_streams"] };
 const PLACES: readonly AnswerHeader[] = ["Content-Location", "Location"];
 const KEYED: readonly RequestHeader[] = ["Idempotency-Key"];
 const { cancel_on_disconnect: leaving } = joinQuery.shape;
@@ -41,9 +42,10 @@ function creating(base: string, where: string): Record<string, Described> {
       ],
       409: ["assistant_changed"],
       422: ["webhook_refused", "pii_in_identifier", ...(isStateless ? [] : ["thread_busy"])],
-      ...(isStateless ? {} : { 429: ["queue_full"] }),
+      429: isStateless ? [] : ["queue_full"],
     },
   };
+  const held = { ...create, errors: { ...create.errors, 429: [...create.errors[429], "too_many_streams"] } };
   return {
     [`POST ${base}`]: {
       id: `create${name}`,
@@ -55,13 +57,13 @@ function creating(base: string, where: string): Record<string, Described> {
       id: `stream${name}`,
       summary: `Start a run ${where} and stream it`,
       query: streamQuery,
-      ...create,
+      ...held,
       answers: events(PLACES),
     },
     [`POST ${base}/wait`]: {
       id: `waitFor${name}`,
       summary: `Start a run ${where} and wait for its values`,
-      ...create,
+      ...held,
       answers: values(PLACES),
     },
   };
@@ -82,14 +84,19 @@ function seeing(path: string, name: string): Record<string, Described> {
       query: joinQuery,
       headers: ["Last-Event-ID"],
       answers: events(PLACES),
-      errors: missing,
+      errors: { ...missing, ...crowded },
     },
     [`GET ${path}/join`]: {
       id: `join${name}`,
       summary: "Wait for the end of a run",
       query: z.object({ cancel_on_disconnect: leaving }),
       answers: values([]),
-      errors: { ...missing, 409: ["graph_not_served", "state_unreadable"], 503: ["server_stopping"] },
+      errors: {
+        ...missing,
+        ...crowded,
+        409: ["graph_not_served", "state_unreadable"],
+        503: ["server_stopping"],
+      },
     },
   };
 }
@@ -117,7 +124,7 @@ export const runs: Noun = {
           headers: ["Location"],
         },
       },
-      errors: { 404: ["thread_not_found"], 503: ["server_stopping"] },
+      errors: { 404: ["thread_not_found"], ...crowded, 503: ["server_stopping"] },
     },
     "POST /runs/batch": {
       id: "createStatelessRuns",

@@ -28,6 +28,8 @@ export interface Reply {
   readonly delayMs: number;
   /** Aborts when the client is gone or the server stops. */
   readonly signal: AbortSignal;
+  /** Told of each piece that is sent. */
+  readonly onSaid: (text: string) => void;
 }
 
 export const turnsOf = ({ messages }: ChatRequest): Turn[] =>
@@ -81,6 +83,7 @@ async function sendStream(response: ServerResponse, reply: Reply, answer: Answer
   for (const piece of answer.pieces) {
     await pause(script.delayMs ?? reply.delayMs, signal);
     if (signal.aborted) return;
+    reply.onSaid(piece);
     await choice({ content: piece });
   }
   const ending = script.ending ?? "done";
@@ -98,7 +101,9 @@ async function sendStream(response: ServerResponse, reply: Reply, answer: Answer
   response.end();
 }
 
-async function sendPlain(response: ServerResponse, { script, signal }: Reply, answer: Answer): Promise<void> {
+async function sendPlain(response: ServerResponse, reply: Reply, answer: Answer): Promise<void> {
+  const { script, signal } = reply;
+  reply.onSaid(answer.pieces.join(""));
   if (script.ending === "cut") return void response.destroy();
   if (script.ending === "stall") return untilAborted(signal);
   const message = { role: "assistant", content: answer.pieces.join(""), refusal: null };

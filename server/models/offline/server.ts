@@ -30,6 +30,10 @@ export interface ModelCall {
   readonly model: string;
   readonly body: ChatRequest;
   readonly authorization: string | undefined;
+  /** The client's own name for it. */
+  readonly requestId: string | undefined;
+  /** What of the answer was sent so far: what a provider would bill. */
+  said: string;
   aborted: boolean;
 }
 
@@ -96,8 +100,15 @@ async function answer(exchange: Exchange): Promise<void> {
 async function chat({ request, response, options, stopped }: Exchange): Promise<void> {
   const gone = new AbortController();
   const body = chatRequest.parse(await bodyOf(request));
-  const { authorization } = request.headers;
-  const call: ModelCall = { model: body.model, body, authorization, aborted: false };
+  const { authorization, "x-client-request-id": requestId } = request.headers;
+  const call: ModelCall = {
+    model: body.model,
+    body,
+    authorization,
+    requestId: String(requestId ?? "") || undefined,
+    said: "",
+    aborted: false,
+  };
   options.onCall?.(call);
   const turns = turnsOf(body);
   const script = options.scripts?.(body.model, turns) ?? scriptFor(body.model, turns);
@@ -108,7 +119,11 @@ async function chat({ request, response, options, stopped }: Exchange): Promise<
   const signal = AbortSignal.any([gone.signal, stopped]);
   if (script.isSilent) return untilAborted(signal);
   if (script.refusal) return sendError(response, script.refusal.status, script.refusal);
-  await sendChat(response, { request: body, script, delayMs: options.delayMs ?? NATURAL_DELAY_MS, signal });
+  const onSaid = (text: string): void => {
+    call.said += text;
+  };
+  const delayMs = options.delayMs ?? NATURAL_DELAY_MS;
+  await sendChat(response, { request: body, script, delayMs, signal, onSaid });
 }
 
 class BodyRefused extends Error {

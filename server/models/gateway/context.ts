@@ -1,0 +1,45 @@
+// On whose behalf the code that runs right now calls a model. It travels beside the graph, through every node, subgraph
+// and library, so that no graph has to hand it on and none can leave it out.
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { AppError } from "../../errors.ts";
+import type { Payer } from "../../storage/model-calls.ts";
+import type { Ahead } from "./spending.ts";
+
+/** One attempt of a run, as far as calls to models are concerned. */
+export interface CallContext {
+  readonly payer: () => Promise<Payer>;
+  /** Makes the calls that the attempt's code would make. */
+  readonly call: (request: CallRequest, context: CallContext) => Promise<Response>;
+  /** Reserved for a call that is about to come. */
+  ahead: Ahead | undefined;
+  /** Why the last call was refused here, in words that may be told: clients of providers tell only a status. */
+  refusal: AppError | undefined;
+}
+
+/** A request to a provider, as fetch got it. */
+export interface CallRequest {
+  readonly url: string;
+  readonly init: RequestInit;
+  readonly body: string;
+}
+
+const contexts = new AsyncLocalStorage<CallContext>();
+const nodes = new AsyncLocalStorage<string>();
+
+/** Does `work`, and all that it begins, on behalf of a run. */
+export const onBehalfOf = <T>(context: CallContext, work: () => T): T => contexts.run(context, work);
+
+export const callContext = (): CallContext | undefined => contexts.getStore();
+
+/** Does `work` as the code of a node. */
+export const atNode = <T>(name: string, work: () => T): T => nodes.run(name, work);
+
+/** The node whose code runs. LangGraph's own storage forgets it while a model's answer is streamed. */
+export const currentNode = (): string | undefined => nodes.getStore();
+
+/** What was refused here, if that is what a client of a provider reports; else what it reports. */
+export function refusalBehind(error: unknown): unknown {
+  const refusal = callContext()?.refusal;
+  if (!refusal || !(error instanceof Error) || error === refusal) return error;
+  return "code" in error && error.code === refusal.code ? refusal : error;
+}

@@ -1,0 +1,175 @@
+// Makes the model calls of runs: routes, reserves, sends, retries and settles. Clients of providers see a provider that
+// answers or refuses; why something was refused here is kept beside the run, in our own words.
+import { AppError, BudgetExceeded } from "../../errors.ts";
+import { faultPoint } from "../../faults.ts";
+import type { ComingCall } from "../../services.ts";
+import type { Log } from "../../telemetry/log.ts";
+import { factsOf } from "../answer.ts";
+import type { Catalogue } from "../catalogue.ts";
+import type { Resilience, Sent } from "../resilience/resilience.ts";
+import { heard } from "./answer-bytes.ts";
+import { ceilingOf, preparedBody, promptTokensOf, readChat } from "./chat-call.ts";
+import type { ChatBody } from "./chat-call.ts";
+import { currentNode } from "./context.ts";
+import type { CallContext, CallRequest } from "./context.ts";
+import { plainFetch } from "./intercept.ts";
+import type { Charge, Plan, Spending } from "./spending.ts";
+
+export interface GatewayOptions {
+  readonly catalogue: Catalogue;
+  readonly spending: Spending;
+  readonly resilience: Resilience;
+  /** Ceiling of an answer for which nobody gave one, where a budget applies. */
+  readonly maxOutputTokens: number;
+  readonly log: Log;
+}
+
+/** Failures of a connection that was never made: nothing can have been billed. */
+const NEVER_SENT = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "UND_ERR_CONNECT_TIMEOUT",
+  "EHOSTUNREACH",
+]);
+
+export class Gateway {
+  readonly #options: GatewayOptions;
+
+  constructor(options: GatewayOptions) {
+    this.#options = options;
+  }
+
+  /** Reserves what the call costs at most. @throws BudgetExceeded, LeaseLost */
+  async reserve(coming: ComingCall, context: CallContext): Promise<void> {
+    const { catalogue, spending } = this.#options;
+    await this.close(context);
+    const plan: Plan = {
+      payer: await context.payer(),
+      facts: catalogue.of(coming.model),
+      node: currentNode(),
+      promptTokens: async () => coming.promptTokens,
+      outputTokens: coming.maxOutputTokens,
+    };
+    context.ahead = await spending.ahead(plan);
+  }
+
+  /** Budgets were changed here: others know of it within a second. */
+  budgetsChanged(): void {
+    this.#options.spending.lookAgain();
+  }
+
+  /** Another instance found that a model fails. */
+  isolate(model: string, ms: number): void {
+    this.#options.resilience.isolate(model, ms);
+  }
+
+  /** The attempt is over: gives back what was reserved and not used. */
+  async close(context: CallContext): Promise<void> {
+    const { ahead } = context;
+    context.ahead = undefined;
+    if (ahead) await this.#options.spending.forget(ahead);
+  }
+
+  /** Makes one call, as its client would have made it. */
+  async call(request: CallRequest, context: CallContext): Promise<Response> {
+    const { init } = request;
+    try {
+      const body = readChat(request.body);
+      if (!body) return await this.#callUnread(request);
+      const chain = await this.#chainOf(body);
+      const facts = this.#options.catalogue.of(chain[0] ?? body.model);
+      const { response } = await this.#options.resilience.ask({
+        chain,
+        tokens:
+          Math.ceil(request.body.length / 4) + (ceilingOf(body, facts, 0) || this.#options.maxOutputTokens),
+        signal: init.signal ?? undefined,
+        send: (sent) => this.#send({ request, body, sent }, context),
+      });
+      return response;
+    } catch (error) {
+      if (init.signal?.aborted || !(error instanceof AppError)) throw error;
+      context.refusal = error;
+      return refusalOf(error);
+    }
+  }
+
+  /** A request in a form that is not read here: it passes where nothing is limited. */
+  async #callUnread({ url, init, body }: CallRequest): Promise<Response> {
+    if (await this.#options.spending.isLimited())
+      throw new BudgetExceeded(
+        "A budget applies, and this request to the model cannot be counted: only the chat completions API is. Nothing was sent.",
+      );
+    return plainFetch(url, { ...init, body });
+  }
+
+  async #chainOf(body: ChatBody): Promise<string[]> {
+    const { catalogue } = this.#options;
+    const facts = catalogue.of(body.model);
+    const model = catalogue.hasRoutes
+      ? catalogue.route(body.model, {
+          promptTokens: await promptTokensOf(body, facts),
+          hasTools: (body.tools?.length ?? 0) > 0,
+        })
+      : body.model;
+    return [model, ...catalogue.of(model).fallback];
+  }
+
+  async #send(
+    { request, body, sent }: { request: CallRequest; body: ChatBody; sent: Sent },
+    context: CallContext,
+  ): Promise<Response> {
+    const { catalogue, spending, maxOutputTokens } = this.#options;
+    const facts = catalogue.of(sent.model);
+    const isLimited = await spending.isLimited();
+    const ceiling = ceilingOf(body, facts, maxOutputTokens);
+    let counted: Promise<number> | undefined;
+    const { ahead } = context;
+    context.ahead = undefined;
+    const charge = await spending.begin(
+      {
+        payer: await context.payer(),
+        facts,
+        node: currentNode(),
+        promptTokens: () => (counted ??= promptTokensOf(body, facts)),
+        outputTokens: ceiling * (body.n ?? 1),
+      },
+      ahead,
+    );
+    const headers = new Headers(request.init.headers);
+    // Under this name the provider's own logs find the call again.
+    if (!headers.has("x-client-request-id")) headers.set("x-client-request-id", charge.callId);
+    const text = preparedBody(body, sent.model, isLimited ? ceiling : undefined);
+    const init = { ...request.init, headers, body: text, signal: sent.signal };
+    return this.#charged(await this.#sendOnce(request.url, init, charge), charge);
+  }
+
+  async #sendOnce(url: string, init: RequestInit, charge: Charge): Promise<Response> {
+    faultPoint("call.sending");
+    try {
+      return await plainFetch(url, init);
+    } catch (error) {
+      const isSent = !NEVER_SENT.has(factsOf(error).code);
+      await (isSent ? charge.settle(new Uint8Array()) : charge.release());
+      throw error;
+    }
+  }
+
+  async #charged(response: Response, charge: Charge): Promise<Response> {
+    if (!response.ok) {
+      await charge.release();
+      return response;
+    }
+    return heard(response, (bytes) => charge.settle(bytes));
+  }
+}
+
+/** Clients tell of the status and the code; none of them asks again. */
+function refusalOf(error: AppError): Response {
+  const { code, message, retryable } = error;
+  const status = error instanceof BudgetExceeded ? 402 : retryable ? 503 : error.status;
+  return Response.json(
+    { error: { message, type: code, code, param: null } },
+    { status, headers: { "x-should-retry": "false" } },
+  );
+}

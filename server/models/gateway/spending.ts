@@ -1,0 +1,197 @@
+// What calls to models may cost and did cost. A call that falls under a budget is reserved at its worst case before it is
+// sent, and settled with what the provider billed before its reader knows of the end. Settling needs no lease: what was
+// spent was spent, whoever owns the run by then.
+import { now } from "../../clock.ts";
+import { BudgetExceeded, LeaseLost } from "../../errors.ts";
+import { faultPoint } from "../../faults.ts";
+import { uuidv7 } from "../../ids.ts";
+import { persistently } from "../../persist.ts";
+import type { Database } from "../../storage/database.ts";
+import { hasBudget } from "../../storage/budgets.ts";
+import { insertCall, releaseCall, reserveCall, sendCall, settleCall } from "../../storage/model-calls.ts";
+import type { Payer, Reservation, Usage, WorstCase } from "../../storage/model-calls.ts";
+import type { Scope } from "../../storage/scope.ts";
+import type { Log } from "../../telemetry/log.ts";
+import { costOf } from "../catalogue.ts";
+import type { ModelFacts } from "../catalogue.ts";
+import { countTokens } from "../tokens.ts";
+import { billIn, spokenIn } from "./answer-bytes.ts";
+import { shortageOf } from "./shortage.ts";
+
+export interface SpendingOptions {
+  readonly database: Database;
+  readonly scope: Scope;
+  readonly log: Log;
+}
+
+/** What is to be sent, as far as it costs something. */
+export interface Plan {
+  readonly payer: Payer;
+  readonly facts: ModelFacts;
+  readonly node: string | undefined;
+  /** Tokens of the prompt, counted when it is first asked for. */
+  readonly promptTokens: () => Promise<number>;
+  /** The most tokens that may come back, of all answers together. */
+  readonly outputTokens: number;
+}
+
+/** A reservation that waits for its call. */
+export interface Ahead {
+  readonly callId: string;
+  readonly model: string;
+  readonly worst: WorstCase;
+}
+
+/** One call to a provider, from before it is sent. */
+export interface Charge {
+  readonly callId: string;
+  /** It cost nothing: the provider refused, or was never reached. */
+  release(): Promise<void>;
+  /** Reads the bill in what came back; what broke off is counted. */
+  settle(bytes: Uint8Array): Promise<void>;
+}
+
+// A budget that was just made holds everywhere after this time.
+const LOOK_MS = 1000;
+// Beyond the longest time that a call may take, so that nobody's call is taken for lost while it is under way.
+const GRACE_MS = 60_000;
+const SETTLE_MS = 10_000;
+
+export class Spending {
+  readonly #options: SpendingOptions;
+  #looked: { readonly at: number; readonly isLimited: Promise<boolean> } | undefined;
+
+  constructor(options: SpendingOptions) {
+    this.#options = options;
+  }
+
+  /** Budgets were changed here. */
+  lookAgain(): void {
+    this.#looked = undefined;
+  }
+
+  /** Whether there is any budget: without one a call is only noted when it is over. */
+  isLimited(): Promise<boolean> {
+    const { database, scope } = this.#options;
+    const at = now();
+    if (this.#looked && at < this.#looked.at + LOOK_MS) return this.#looked.isLimited;
+    const isLimited = persistently(() => hasBudget(database, scope));
+    this.#looked = { at, isLimited };
+    isLimited.catch(() => {
+      this.#looked = undefined;
+    });
+    return isLimited;
+  }
+
+  /**
+   * Reserves for a call that comes later; undefined where nothing is limited.
+   * @throws BudgetExceeded, LeaseLost
+   */
+  async ahead(plan: Plan): Promise<Ahead | undefined> {
+    if (!(await this.isLimited())) return undefined;
+    const worst = await worstOf(plan);
+    const callId = uuidv7();
+    await this.#reserve(plan, { callId, worst, state: "held" });
+    return { callId, model: plan.facts.name, worst };
+  }
+
+  /** Gives back what no call came for. */
+  async forget({ callId }: Ahead): Promise<void> {
+    const { database, log } = this.#options;
+    await releaseCall(database, callId).catch(() => log.warn("call.unreleased", { call_id: callId }));
+  }
+
+  /**
+   * Says that a call is about to be sent. When this returns, it may be.
+   * @param ahead what was reserved before, if it was; it is used, or given back
+   * @throws BudgetExceeded when it may not; LeaseLost when the run is somebody else's
+   */
+  async begin(plan: Plan, ahead: Ahead | undefined): Promise<Charge> {
+    if (!(await this.isLimited())) {
+      if (ahead) await this.forget(ahead);
+      return this.#charge(plan, uuidv7(), undefined);
+    }
+    const worst = await worstOf(plan);
+    if (ahead) {
+      const { database } = this.#options;
+      const isFitting = ahead.model === plan.facts.name && covers(ahead.worst, worst);
+      if (isFitting && (await persistently(() => sendCall(database, ahead.callId, plan.node))))
+        return this.#charge(plan, ahead.callId, ahead.worst);
+      await this.forget(ahead);
+    }
+    const callId = uuidv7();
+    await this.#reserve(plan, { callId, worst, state: "sent" });
+    return this.#charge(plan, callId, worst);
+  }
+
+  async #reserve(
+    { payer, facts, node }: Plan,
+    { callId, worst, state }: { callId: string; worst: WorstCase; state: "held" | "sent" },
+  ): Promise<void> {
+    const { database, scope, log } = this.#options;
+    const ttlMs = facts.policy.total_ms + GRACE_MS;
+    const call = { callId, payer, model: facts.name, node, state, ttlMs, worst };
+    const reserved: Reservation = await persistently(() => reserveCall(database, scope, call));
+    if (reserved.outcome === "reserved") return;
+    if (reserved.outcome === "lost")
+      throw new LeaseLost(`Run ${payer.owner.runId} is not ours any more: it calls no model.`);
+    const { budget_id, unit, free, asked } = reserved;
+    log.info("budget.refused", { run_id: payer.owner.runId, budget_id, unit, free, asked });
+    const { message, details } = shortageOf(reserved, facts.name);
+    throw new BudgetExceeded(message, { details });
+  }
+
+  #charge(plan: Plan, callId: string, worst: WorstCase | undefined): Charge {
+    const { database, scope, log } = this.#options;
+    const { payer, facts, node } = plan;
+    const quietly = async (work: () => Promise<unknown>): Promise<void> => {
+      try {
+        await persistently(work, { forMs: SETTLE_MS });
+      } catch {
+        // It stays open until its time is over, and is then presumed at its worst case.
+        log.warn("call.unsettled", { call_id: callId, run_id: payer.owner.runId });
+      }
+    };
+    return {
+      callId,
+      release: () => (worst ? quietly(() => releaseCall(database, callId)) : Promise.resolve()),
+      settle: async (bytes) => {
+        const used = await usageOf(plan, bytes);
+        if (worst && used.input + used.output > worst.tokens)
+          log.warn("budget.overbilled", { call_id: callId, model: facts.name, reserved: worst.tokens });
+        await quietly(() =>
+          worst
+            ? settleCall(database, callId, used)
+            : insertCall(database, scope, { callId, payer, model: facts.name, node }, used),
+        );
+        faultPoint("call.settled");
+      },
+    };
+  }
+}
+
+async function worstOf({ facts, promptTokens, outputTokens }: Plan): Promise<WorstCase> {
+  const input = await promptTokens();
+  const { price } = facts;
+  return {
+    tokens: input + outputTokens,
+    microUsd: price ? costOf(price, { input, cached: 0, output: outputTokens }) : null,
+  };
+}
+
+const covers = (reserved: WorstCase, needed: WorstCase): boolean =>
+  reserved.tokens >= needed.tokens && (reserved.microUsd ?? 0) >= (needed.microUsd ?? 0);
+
+async function usageOf({ facts, promptTokens }: Plan, bytes: Uint8Array): Promise<Usage> {
+  const billed = billIn(bytes);
+  const used = billed ?? {
+    input: await promptTokens(),
+    cached: 0,
+    output: await countTokens(spokenIn(bytes), facts.name),
+  };
+  return {
+    ...used,
+    microUsd: facts.price ? costOf(facts.price, used) : null,
+    isEstimated: billed === undefined,
+  };
+}

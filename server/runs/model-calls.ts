@@ -1,0 +1,40 @@
+// On whose behalf the code of a run calls models: who pays, and what has been reserved for it.
+import { onBehalfOf } from "../models/gateway/context.ts";
+import type { CallContext } from "../models/gateway/context.ts";
+import type { Services } from "../services.ts";
+import type { Payer } from "../storage/model-calls.ts";
+import { pseudonymOf } from "../storage/pseudonyms.ts";
+import type { AcceptedRun } from "./create.ts";
+import type { Engine } from "./engine.ts";
+import type { Owner } from "./run.ts";
+
+/** Does `work` for an attempt of a run; calls to models that it makes are charged to the run. */
+export async function chargedTo(
+  { engine, run, owner }: { engine: Engine; run: AcceptedRun; owner: Owner },
+  work: (context: CallContext) => Promise<void>,
+): Promise<void> {
+  const { gateway } = engine;
+  let payer: Promise<Payer> | undefined;
+  const context: CallContext = {
+    payer: () => (payer ??= payerOf(engine, run, owner)),
+    call: (request, of) => gateway.call(request, of),
+    ahead: undefined,
+    refusal: undefined,
+  };
+  try {
+    await onBehalfOf(context, () => work(context));
+  } finally {
+    await gateway.close(context);
+  }
+}
+
+async function payerOf({ database }: Engine, run: AcceptedRun, owner: Owner): Promise<Payer> {
+  const identity = run.auth?.user.identity;
+  const userId = identity === undefined ? undefined : await pseudonymOf(database, identity);
+  return { owner, assistantId: run.assistant_id, userId };
+}
+
+/** What a graph may ask of the gateway. */
+export const servicesFor = ({ gateway }: Engine, context: CallContext): Pick<Services, "reserve"> => ({
+  reserve: (call) => gateway.reserve(call, context),
+});

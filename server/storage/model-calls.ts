@@ -1,0 +1,151 @@
+// Rows of holdfast.model_calls: every request to a provider, from before it is sent until what it cost is known. What they
+// do to budgets is in functions of the database (migration 0017), so that a call is counted everywhere or nowhere.
+import type { Owner } from "../runs/run.ts";
+import type { Queryable } from "./database.ts";
+import type { Scope } from "./scope.ts";
+
+/** On whose behalf a call is made. */
+export interface Payer {
+  readonly owner: Owner;
+  readonly assistantId: string;
+  /** The pseudonym of who asked for the run; undefined without auth. */
+  readonly userId: string | undefined;
+}
+
+/** What a call costs at most, in tokens and in millionths of a dollar; null: the model has no price. */
+export interface WorstCase {
+  readonly tokens: number;
+  readonly microUsd: number | null;
+}
+
+export interface NewCall {
+  readonly callId: string;
+  readonly payer: Payer;
+  readonly model: string;
+  readonly node: string | undefined;
+}
+
+/** What a call was. */
+export interface Usage {
+  readonly input: number;
+  /** Part of `input`. */
+  readonly cached: number;
+  readonly output: number;
+  readonly microUsd: number | null;
+  /** Counted by us, because the provider did not say. */
+  readonly isEstimated: boolean;
+}
+
+export interface Shortage {
+  readonly budget_id: string;
+  readonly scope: string;
+  readonly unit: "tokens" | "micro_usd";
+  readonly period: string;
+  readonly max: number;
+  readonly free: number;
+  readonly asked: number | null;
+  /** Null: never. */
+  readonly ends_at: Date | null;
+}
+
+export type Reservation =
+  | { readonly outcome: "reserved" }
+  /** The run is not this worker's any more. */
+  | { readonly outcome: "lost" }
+  /** `unpriced`: the budget counts money, and the model has no price. */
+  | ({ readonly outcome: "short" | "unpriced" } & Shortage);
+
+const reserveCallRow = `/* reserveCall */
+select * from holdfast.reserve_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`;
+
+const sendCallRow = `/* sendCall */
+update holdfast.model_calls set state = 'sent', node = $2
+ where call_id = $1 and state in ('held', 'sent') and expires_at > clock_timestamp() returning 1 as n`;
+
+const closeCallRow = `/* closeCall */
+select holdfast.close_call($1, $2, $3, $4, $5, $6, $7, $8) as is_closed`;
+
+const insertCallRow = `/* insertCall */
+insert into holdfast.model_calls (call_id, tenant_id, run_id, attempt, thread_id, assistant_id, user_id, node, model, state,
+  input_tokens, cached_tokens, output_tokens, micro_usd, is_estimated, ended_at, expires_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'settled', $10, $11, $12, $13, $14, now(), now())
+on conflict (call_id) do nothing`;
+
+const expireCallRows = `/* expireCalls */ select holdfast.expire_calls($1) as closed`;
+
+/** Reserves what the call costs at most in each budget it falls under. Asked twice, it is reserved once. */
+export async function reserveCall(
+  on: Queryable,
+  scope: Scope,
+  call: NewCall & { readonly state: "held" | "sent"; readonly ttlMs: number; readonly worst: WorstCase },
+): Promise<Reservation> {
+  const { payer, worst } = call;
+  const [row = { outcome: "lost" }] = await on.query<Reservation>(reserveCallRow, [
+    call.callId,
+    scope.tenantId,
+    payer.owner.runId,
+    payer.owner.workerId,
+    payer.owner.attempt,
+    payer.owner.threadId,
+    payer.assistantId,
+    payer.userId ?? null,
+    call.node ?? null,
+    call.model,
+    call.state,
+    call.ttlMs,
+    worst.tokens,
+    worst.microUsd,
+  ]);
+  return row;
+}
+
+/** Says that a held call is about to be sent. False: its time was over, and it must not be. */
+export async function sendCall(on: Queryable, callId: string, node: string | undefined): Promise<boolean> {
+  return (await on.query(sendCallRow, [callId, node ?? null])).length > 0;
+}
+
+/** Writes what a call cost, also for one that was presumed meanwhile. False: it was closed already. */
+export function settleCall(on: Queryable, callId: string, usage: Usage): Promise<boolean> {
+  return close(on, [callId, ["sent", "presumed"], "settled", ...valuesOf(usage)]);
+}
+
+/** Gives back what was reserved for a call that was never sent, or that cost nothing. */
+export function releaseCall(on: Queryable, callId: string): Promise<boolean> {
+  return close(on, [callId, ["held", "sent", "presumed"], "released", 0, 0, 0, 0, false]);
+}
+
+async function close(on: Queryable, values: readonly unknown[]): Promise<boolean> {
+  const [row] = await on.query<{ is_closed: boolean }>(closeCallRow, values);
+  return row?.is_closed ?? false;
+}
+
+/** Notes a call that fell under no budget. */
+export async function insertCall(on: Queryable, scope: Scope, call: NewCall, usage: Usage): Promise<void> {
+  const { payer } = call;
+  await on.query(insertCallRow, [
+    call.callId,
+    scope.tenantId,
+    payer.owner.runId,
+    payer.owner.attempt,
+    payer.owner.threadId,
+    payer.assistantId,
+    payer.userId ?? null,
+    call.node ?? null,
+    call.model,
+    ...valuesOf(usage),
+  ]);
+}
+
+const valuesOf = ({ input, cached, output, microUsd, isEstimated }: Usage): readonly unknown[] => [
+  input,
+  cached,
+  output,
+  microUsd,
+  isEstimated,
+];
+
+/** Closes calls whose time is over or whose attempt is gone; how many. */
+export async function expireCalls(on: Queryable, limit: number): Promise<number> {
+  const [row] = await on.query<{ closed: number }>(expireCallRows, [limit]);
+  return row?.closed ?? 0;
+}

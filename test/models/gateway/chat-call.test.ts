@@ -1,0 +1,123 @@
+// What a call costs at most, and how it is sent: text exactly, everything else never too low.
+import { afterAll, describe, expect, test } from "vitest";
+import { openCatalogue } from "../../../server/models/catalogue.ts";
+import { billIn, spokenIn } from "../../../server/models/gateway/answer-bytes.ts";
+import {
+  ceilingOf,
+  preparedBody,
+  promptTokensOf,
+  readChat,
+} from "../../../server/models/gateway/chat-call.ts";
+import type { ChatBody } from "../../../server/models/gateway/chat-call.ts";
+import { countChatTokens, stopCounting } from "../../../server/models/tokens.ts";
+
+afterAll(stopCounting);
+
+const catalogue = openCatalogue({ modelsFile: undefined, modelTimeoutMs: 1000 });
+const messages = [
+  { role: "system", content: "Be kind." },
+  { role: "user", content: "Wie geht es dir, 世界? 🙂", name: "ada" },
+];
+
+function chat(more: object = {}): ChatBody {
+  const body = readChat(JSON.stringify({ model: "gpt-4.1-mini", messages, ...more }));
+  if (!body) throw new Error("It is a chat.");
+  return body;
+}
+const tokensOf = (body: ChatBody): Promise<number> => promptTokensOf(body, catalogue.of(body.model));
+
+describe("tokens of a prompt", () => {
+  test("are those that the provider bills, for text of a known model", async () => {
+    expect(await tokensOf(chat())).toBe(await countChatTokens(messages, "gpt-4.1-mini"));
+  });
+
+  test("of a text in parts are not fewer than of the text in one", async () => {
+    const parts = ["Wie geht", " es dir?"].map((text) => ({ type: "text", text }));
+    const [split, whole] = [
+      await tokensOf(chat({ messages: [{ role: "user", content: parts }] })),
+      await tokensOf(chat({ messages: [{ role: "user", content: "Wie geht es dir?" }] })),
+    ];
+    expect(split).toBeGreaterThanOrEqual(whole);
+  });
+
+  test("of tools and of calls of tools are their size in bytes", async () => {
+    const tools = [{ type: "function", function: { name: "f", parameters: { a: "ü" } } }];
+    const called = [{ id: "1", type: "function", function: { name: "f", arguments: '{"a":1}' } }];
+    const asked = chat({ tools, messages: [...messages, { role: "assistant", tool_calls: called }] });
+    const plain = chat({ messages: [...messages, { role: "assistant" }] });
+    const bytes = Buffer.byteLength(JSON.stringify(tools)) + Buffer.byteLength(JSON.stringify(called));
+    expect((await tokensOf(asked)) - (await tokensOf(plain))).toBe(bytes);
+  });
+
+  test.each([
+    ["gpt-4o", "high", 1445],
+    ["gpt-4o", "low", 85],
+    ["gpt-4o-mini", undefined, 48_169],
+    ["somebody/else", "low", 48_169],
+  ])("of an image for %s with detail %s are at most %d", async (model, detail, most) => {
+    const image = { type: "image_url", image_url: { url: "https://example.org/a.png", detail } };
+    const content = [{ type: "text", text: "Look" }, image];
+    const with_ = await tokensOf(chat({ model, messages: [{ role: "user", content }] }));
+    const without = await tokensOf(
+      chat({ model, messages: [{ role: "user", content: content.slice(0, 1) }] }),
+    );
+    expect(with_ - without).toBe(most);
+  });
+
+  test("of what nobody can count are not guessed", async () => {
+    const content = [{ type: "input_audio", input_audio: { data: "", format: "wav" } }];
+    await expect(tokensOf(chat({ messages: [{ role: "user", content }] }))).rejects.toMatchObject({
+      code: "budget_exceeded",
+    });
+  });
+
+  test("of a model whose tokenizer is unknown are not fewer than its bytes", async () => {
+    const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0);
+    expect(await tokensOf(chat({ model: "somebody/else" }))).toBeGreaterThan(bytes);
+  });
+});
+
+describe("what is sent", () => {
+  const sent = (body: ChatBody, ceiling?: number): ChatBody =>
+    JSON.parse(preparedBody(body, body.model, ceiling)) as ChatBody;
+
+  test("has the ceiling that its model understands, and never another than was asked for", () => {
+    expect(sent(chat(), 9)).toMatchObject({ max_tokens: 9 });
+    expect(sent(chat({ model: "gpt-5-mini" }), 9)).toMatchObject({ max_completion_tokens: 9 });
+    const capped = chat({ max_completion_tokens: 5 });
+    expect([sent(capped, 9), ceilingOf(capped, catalogue.of("gpt-4o"), 9)]).toEqual([capped, 5]);
+  });
+
+  test("asks for a bill where the answer is streamed, and is otherwise as it was", () => {
+    expect(sent(chat({ stream: true })).stream_options).toEqual({ include_usage: true });
+    expect(sent(chat({ seed: 7, unknown: { a: 1 } }))).toEqual(chat({ seed: 7, unknown: { a: 1 } }));
+  });
+
+  test("what is no chat is left to the provider to refuse", () => {
+    for (const text of ["", "{", "[]", '{"model":"m"}', '{"model":"m","messages":[]}'])
+      expect(readChat(text)).toBeUndefined();
+  });
+});
+
+describe("the bill in an answer", () => {
+  const usage = { prompt_tokens: 9, completion_tokens: 4, prompt_tokens_details: { cached_tokens: 2 } };
+  const bytes = (text: string): Uint8Array => Buffer.from(text);
+  const frames = (...all: unknown[]): Uint8Array =>
+    bytes(all.map((one) => `data: ${typeof one === "string" ? one : JSON.stringify(one)}\n\n`).join(""));
+
+  test("is read from a stream and from a document", () => {
+    const billed = { input: 9, cached: 2, output: 4 };
+    expect(billIn(frames({ choices: [] }, { choices: [], usage }, "[DONE]"))).toEqual(billed);
+    expect(billIn(bytes(JSON.stringify({ choices: [], usage }, null, 2)))).toEqual(billed);
+  });
+
+  test("is not there when the answer broke off, and what was said is", () => {
+    const said = (content: string) => ({ choices: [{ index: 0, delta: { content } }] });
+    const cut = frames(
+      said("Hel"),
+      { choices: [{ delta: { content: "lo" } }], usage: null },
+      '{"choices": [{',
+    );
+    expect([billIn(cut), spokenIn(cut)]).toEqual([undefined, "Hello"]);
+  });
+});
