@@ -7,7 +7,7 @@ import { sleep } from "../../server/clock.ts";
 import { seeded } from "../../server/commands/chaos/random.ts";
 
 export const TOKENS = 20;
-const GAP_MS = 2;
+const GAP_MS = 6;
 /** Answers at a time and model; one more is refused. */
 const ROOM = 24;
 
@@ -104,7 +104,7 @@ async function act(response: ServerResponse, { fate, id, signal }: Act): Promise
   if (fate === "stall") return;
   if (fate === "cut") return void response.write(": cut\n\n", () => response.destroy());
   for (let nth = 0; nth < TOKENS && !signal.aborted; nth += 1) {
-    await sleep(fate === "slow" ? 5 * GAP_MS : GAP_MS, signal);
+    await sleep(fate === "slow" ? 3 * GAP_MS : GAP_MS, signal);
     tell(response, { content: `${id}.${nth} ` });
     if (fate === "cut-later" && nth === TOKENS / 2)
       return void response.write(": cut\n\n", () => response.destroy());

@@ -4,10 +4,13 @@
 import type { AIMessageChunk } from "@langchain/core/messages";
 import { now, sleep } from "../clock.ts";
 import { AppError, ModelFailed } from "../errors.ts";
-import { refusalBehind } from "./gateway/context.ts";
+import { callContext, refusalBehind } from "./gateway/context.ts";
 
 export interface AnswerOptions {
-  /** Longest silence, before the first token or between two, in milliseconds. */
+  /**
+   * Longest silence, before the first token or between two, in milliseconds. While the server tries again what has failed
+   * in passing, within its own limits, it is not silent.
+   */
   readonly silenceMs: number;
   /** Aborts the call; the abort's own reason is thrown then, not a ModelFailed. */
   readonly signal?: AbortSignal | undefined;
@@ -52,6 +55,8 @@ interface Watch {
 
 /** One timer for the whole answer: it looks again when the silence could have become too long. */
 function watchSilence(silenceMs: number): Watch {
+  const context = callContext();
+  const isTried = (): boolean => (context?.pending ?? 0) > 0;
   const silent = new AbortController();
   const stopped = new AbortController();
   let heardAt = now();
@@ -59,6 +64,7 @@ function watchSilence(silenceMs: number): Watch {
     for (let left = silenceMs; left > 0; left = heardAt + silenceMs - now()) {
       await sleep(left, stopped.signal);
       if (stopped.signal.aborted) return;
+      if (isTried()) heardAt = now();
     }
     silent.abort();
   };
@@ -112,7 +118,8 @@ function failure(error: unknown, hasBegun: boolean): ModelFailed {
   });
 }
 
-function refusal(status: number, code: string): ModelFailed {
+/** What a refusal of the provider means, by its status and code. */
+export function refusal(status: number, code: string): ModelFailed {
   const hint =
     status === 401 || status === 403
       ? `The model provider refused the key (HTTP ${status}). Check OPENAI_API_KEY.`

@@ -31,7 +31,7 @@ export interface ModelFacts {
   readonly policy: Policy;
 }
 
-export interface Asked {
+interface Asked {
   /** Tokens of the prompt. */
   readonly promptTokens: number;
   readonly hasTools: boolean;

@@ -18,7 +18,9 @@ export async function chargedTo(
   const context: CallContext = {
     payer: () => (payer ??= payerOf(engine, run, owner)),
     call: (request, of) => gateway.call(request, of),
+    guard: engine.privacy.of(run.graph_id),
     ahead: undefined,
+    pending: 0,
     refusal: undefined,
   };
   try {

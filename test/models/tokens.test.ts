@@ -61,6 +61,19 @@ test.each(names)("%s counts every character of the first two planes as tiktoken 
   expect(texts.filter((text) => countWith(name, text) !== oracle(name, text))).toEqual([]);
 });
 
+test.each(names)("%s counts letters that are newer than tiktoken's Unicode as tiktoken does", (name) => {
+  const firsts = [
+    0x88f, 0x1acf, 0x1aeb, 0xa7f1, 0x10940, 0x11de9, 0x18d80, 0x1e6c0, 0x2b73a, 0x323b0, 0x33479,
+  ];
+  const texts = firsts.flatMap((point) =>
+    ["(a", "[B", "-W", ")y", " z", "1", "/I"].flatMap((near) => {
+      const one = String.fromCodePoint(point);
+      return [one + near, near + one, `Word${one}s ${one}${one}${near}`];
+    }),
+  );
+  expect(texts.filter((text) => countWith(name, text) !== oracle(name, text))).toEqual([]);
+});
+
 test.each(["a", "A", " ", "\n", "!", "漢", "é", "1"])(
   "a 300 KB run of %j is counted within 1.5 s",
   async (one) => {

@@ -2,16 +2,21 @@
 // and library, so that no graph has to hand it on and none can leave it out.
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { AppError } from "../../errors.ts";
+import type { Guard } from "../../privacy/guard.ts";
 import type { Payer } from "../../storage/model-calls.ts";
 import type { Ahead } from "./spending.ts";
 
 /** One attempt of a run, as far as calls to models are concerned. */
 export interface CallContext {
   readonly payer: () => Promise<Payer>;
+  /** What of an answer may be kept beyond the run. */
+  readonly guard: Guard;
   /** Makes the calls that the attempt's code would make. */
   readonly call: (request: CallRequest, context: CallContext) => Promise<Response>;
   /** Reserved for a call that is about to come. */
   ahead: Ahead | undefined;
+  /** Calls whose answer has not begun: whoever waits for one may wait as long as it is tried. */
+  pending: number;
   /** Why the last call was refused here, in words that may be told: clients of providers tell only a status. */
   refusal: AppError | undefined;
 }

@@ -5,6 +5,8 @@ import { faultPoint } from "../../faults.ts";
 import type { ComingCall } from "../../services.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { factsOf } from "../answer.ts";
+import { takeWish } from "../caching/cacheable.ts";
+import type { ResponseCache } from "../caching/responses.ts";
 import type { Catalogue } from "../catalogue.ts";
 import type { Resilience, Sent } from "../resilience/resilience.ts";
 import { heard } from "./answer-bytes.ts";
@@ -13,12 +15,14 @@ import type { ChatBody } from "./chat-call.ts";
 import { currentNode } from "./context.ts";
 import type { CallContext, CallRequest } from "./context.ts";
 import { plainFetch } from "./intercept.ts";
+import { asClientsTake, refusalOf } from "./refusals.ts";
 import type { Charge, Plan, Spending } from "./spending.ts";
 
 export interface GatewayOptions {
   readonly catalogue: Catalogue;
   readonly spending: Spending;
   readonly resilience: Resilience;
+  readonly responses: ResponseCache;
   /** Ceiling of an answer for which nobody gave one, where a budget applies. */
   readonly maxOutputTokens: number;
   readonly log: Log;
@@ -72,25 +76,33 @@ export class Gateway {
   }
 
   /** Makes one call, as its client would have made it. */
-  async call(request: CallRequest, context: CallContext): Promise<Response> {
+  async call(given: CallRequest, context: CallContext): Promise<Response> {
+    const { request, wish } = takeWish(given);
     const { init } = request;
+    context.pending += 1;
     try {
       const body = readChat(request.body);
       if (!body) return await this.#callUnread(request);
       const chain = await this.#chainOf(body);
-      const facts = this.#options.catalogue.of(chain[0] ?? body.model);
-      const { response } = await this.#options.resilience.ask({
-        chain,
-        tokens:
-          Math.ceil(request.body.length / 4) + (ceilingOf(body, facts, 0) || this.#options.maxOutputTokens),
-        signal: init.signal ?? undefined,
-        send: (sent) => this.#send({ request, body, sent }, context),
-      });
-      return response;
+      const { catalogue, resilience, responses, maxOutputTokens } = this.#options;
+      const facts = catalogue.of(chain[0] ?? body.model);
+      const question = { request, wish, body, model: facts.name, totalMs: facts.policy.total_ms };
+      const response = await responses.answer(question, context, () =>
+        resilience.ask({
+          chain,
+          tokens: Math.ceil(request.body.length / 4) + (ceilingOf(body, facts, 0) || maxOutputTokens),
+          isStream: body.stream === true,
+          signal: init.signal ?? undefined,
+          send: (sent) => this.#send({ request, body, sent }, context),
+        }),
+      );
+      return await asClientsTake(response);
     } catch (error) {
       if (init.signal?.aborted || !(error instanceof AppError)) throw error;
       context.refusal = error;
       return refusalOf(error);
+    } finally {
+      context.pending -= 1;
     }
   }
 
@@ -162,14 +174,4 @@ export class Gateway {
     }
     return heard(response, (bytes) => charge.settle(bytes));
   }
-}
-
-/** Clients tell of the status and the code; none of them asks again. */
-function refusalOf(error: AppError): Response {
-  const { code, message, retryable } = error;
-  const status = error instanceof BudgetExceeded ? 402 : retryable ? 503 : error.status;
-  return Response.json(
-    { error: { message, type: code, code, param: null } },
-    { status, headers: { "x-should-retry": "false" } },
-  );
 }
