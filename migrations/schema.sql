@@ -18,6 +18,7 @@
 -- 0016_vault (breaking: no)
 -- 0017_budgets (breaking: no)
 -- 0018_rate_limits (breaking: no)
+-- 0019_caches (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -130,6 +131,17 @@ create table holdfast.budgets (
   constraint budgets_pkey PRIMARY KEY (budget_id),
   constraint budgets_scope CHECK ((scope = ANY (ARRAY['tenant'::text, 'user'::text, 'assistant'::text, 'thread'::text]))),
   constraint budgets_unit CHECK ((unit = ANY (ARRAY['tokens'::text, 'micro_usd'::text])))
+);
+
+create table holdfast.cache_entries (
+  tenant_id text not null,
+  kind text not null,
+  key text collate "C" not null,
+  value bytea not null,
+  created_at timestamp with time zone default now() not null,
+  used_at timestamp with time zone default now() not null,
+  expires_at timestamp with time zone not null,
+  constraint cache_entries_pkey PRIMARY KEY (tenant_id, kind, key)
 );
 
 create table holdfast.chunks (
@@ -460,6 +472,8 @@ CREATE INDEX assistants_metadata ON holdfast.assistants USING gin (metadata json
 CREATE INDEX budget_entries_of_call ON holdfast.budget_entries USING btree (call_id);
 
 CREATE INDEX budget_entries_of_period ON holdfast.budget_entries USING btree (period_id);
+
+CREATE INDEX cache_entries_by_end ON holdfast.cache_entries USING btree (expires_at);
 
 CREATE INDEX crons_due ON holdfast.crons USING btree (next_run_at) WHERE (is_enabled AND (next_run_at IS NOT NULL));
 

@@ -3,36 +3,11 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { ConfigInvalid, messageOf } from "./errors.ts";
-
-interface Setting<Schema extends z.ZodType = z.ZodType> {
-  readonly env: string;
-  readonly schema: Schema;
-  readonly help: string;
-  /** A secret is never shown; it may also come from a file named by `<env>_FILE`. */
-  readonly secret?: true;
-}
+import { address, commaSeparated, flag, integer, postgres, setting } from "./setting.ts";
+import type { Setting } from "./setting.ts";
 
 export const DEFAULT_DATA_DIR = ".holdfast";
 
-const integer = (min: number, max: number): z.ZodCoercedNumber =>
-  z.coerce
-    .number(`must be a whole number from ${min} to ${max}`)
-    .int(`must be a whole number from ${min} to ${max}`)
-    .min(min, `must be at least ${min}`)
-    .max(max, `must be at most ${max}`);
-const flag = z.enum(["on", "off"], "must be on or off").transform((value) => value === "on");
-const address = (scheme: RegExp, form: string): z.ZodString =>
-  z.string().regex(scheme, `must look like ${form}`);
-const postgres = address(/^postgres(ql)?:\/\//, "postgresql://user:password@host:5432/database");
-const commaSeparated = z
-  .string()
-  .default("")
-  .transform((text) =>
-    text
-      .split(",")
-      .map((one) => one.trim())
-      .filter(Boolean),
-  );
 const seeds = z.record(z.string(), z.record(z.string(), z.unknown()));
 const seedsOf = (text: string, context: z.RefinementCtx): z.output<typeof seeds> => {
   try {
@@ -42,7 +17,6 @@ const seedsOf = (text: string, context: z.RefinementCtx): z.output<typeof seeds>
     return z.NEVER;
   }
 };
-const setting = <Schema extends z.ZodType>(one: Setting<Schema>): Setting<Schema> => one;
 
 export const settings = {
   databaseUrl: setting({
@@ -293,6 +267,32 @@ export const settings = {
     env: "HOLDFAST_TRUSTED_PROXIES",
     schema: commaSeparated,
     help: "Networks (CIDR) and addresses of your own proxies, separated by commas: whom X-Forwarded-For names as the caller is believed from these alone.",
+  }),
+  cacheResponses: setting({
+    env: "HOLDFAST_CACHE_RESPONSES",
+    schema: z.enum(["off", "asked", "deterministic"], "must be off, asked or deterministic").default("asked"),
+    help: "Which answers of models are kept for equal requests: asked, those whose request has the header x-holdfast-cache: on; deterministic, those of requests with temperature 0 and no tools too; off, none (docs/caches.md).",
+  }),
+  cacheTtlSeconds: setting({
+    env: "HOLDFAST_CACHE_TTL_SECONDS",
+    schema: integer(1, 2_592_000).default(300),
+    help: "How long an answer of a model is kept in seconds.",
+  }),
+  cacheEmbeddingsDays: setting({
+    env: "HOLDFAST_CACHE_EMBEDDINGS_DAYS",
+    schema: integer(0, 3650).default(90),
+    help: "How long a vector that a provider made of a text is kept after its last use in days; 0: none are.",
+  }),
+  cacheUrl: setting({
+    env: "HOLDFAST_CACHE_URL",
+    secret: true,
+    schema: address(/^rediss?:\/\//, "redis://user:password@host:6379").optional(),
+    help: "Redis 6.2 or newer for all that is cached. Unset: PostgreSQL.",
+  }),
+  cacheFail: setting({
+    env: "HOLDFAST_CACHE_FAIL",
+    schema: z.enum(["open", "closed"], "must be open or closed").default("open"),
+    help: "When the cache does not answer: open, work goes on without it; closed, what would be looked up there is refused.",
   }),
   logLevel: setting({
     env: "HOLDFAST_LOG_LEVEL",
