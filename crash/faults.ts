@@ -3,6 +3,7 @@ import { silenceNotify } from "../server/commands/chaos/audit.ts";
 import { afterAll, backend, calm, databaseCrash, kill9, zombie } from "../server/commands/chaos/faults.ts";
 import { ownServer } from "../server/commands/chaos/scratch.ts";
 import { playDouble } from "./double.ts";
+import { playLimits } from "./limits.ts";
 import { playMoney } from "./money.ts";
 import { playPoints } from "./points.ts";
 import type { Outcome } from "./report.ts";
@@ -108,6 +109,7 @@ export const FAULTS: Readonly<Record<string, FaultPlan>> = {
     })),
   },
   money: { goal: 10_000, short: 400, play: async (suite, goal) => [await playMoney(suite, goal)] },
+  limits: { goal: 10_000, short: 1500, play: async (suite, goal) => [await playLimits(suite, goal)] },
   double: { goal: 2000, short: 400, play: async (suite, goal) => [await playDouble(suite, goal)] },
 };
 

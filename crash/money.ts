@@ -41,7 +41,7 @@ export function playMoney(suite: Suite, goal: number): Promise<Outcome> {
     },
     async (stage) => {
       const over = new AbortController();
-      const killing = kill(stage, over.signal);
+      const killing = killWhile(stage, KILL_EVERY_MS, over.signal);
       const runs = threads.flatMap((threadId) => Array.from({ length: RUNS_PER_THREAD }, () => threadId));
       const asked = runs.slice(0, goal);
       const queue = [...asked];
@@ -113,10 +113,14 @@ async function statusOf(answer: Promise<Response>): Promise<number | undefined> 
 }
 
 /** kill -9, one server after the other, until it is over. @returns how many */
-async function kill({ cluster, random }: Stage, signal: AbortSignal): Promise<number> {
+export async function killWhile(
+  { cluster, random }: Stage,
+  everyMs: number,
+  signal: AbortSignal,
+): Promise<number> {
   let kills = 0;
   for (;;) {
-    await delay(KILL_EVERY_MS, undefined, { signal }).catch(() => undefined);
+    await delay(everyMs, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return kills;
     const victim = random.pick(cluster.instances);
     victim.signal("SIGKILL");

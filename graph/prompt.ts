@@ -1,6 +1,7 @@
 // The one place that builds a prompt: what budget-check counts is byte for byte what generate sends.
 // Passages are data inside delimiters that their text cannot close.
 import type { BaseMessage } from "@langchain/core/messages";
+import { passageText } from "../server/index.ts";
 import type { ChatText, Passage } from "../server/index.ts";
 
 const INSTRUCTIONS = `You answer questions from the passages below and from nothing else.
@@ -9,28 +10,15 @@ Put the number of the passage after every statement you take from it, like [1].
 If the passages do not hold the answer, say so plainly and do not guess.
 End with a list of the sources you cited, one per line: the number in brackets, then the title.`;
 const NO_PASSAGES = "(no passages were found)";
-const MAX_TITLE = 200;
 
 /** Instructions and passages as one system message, then the conversation. */
 export function promptOf(messages: readonly BaseMessage[], passages: readonly Passage[]): ChatText[] {
-  const data = passages.map((passage, index) => passageText(passage, index + 1)).join("\n");
+  const data = passages
+    .map(({ source_id: source, title, body }, index) => passageText({ source, title, body }, index + 1))
+    .join("\n");
   const content = `${INSTRUCTIONS}\n\n<passages>\n${data || NO_PASSAGES}\n</passages>`;
   return [{ role: "system", content }, ...messages.flatMap(chatText)];
 }
-
-function passageText({ source_id: source, title, body }: Passage, n: number): string {
-  const head = `<passage n="${n}" source="${attribute(source)}" title="${attribute(title)}">`;
-  return `${head}\n${body.replaceAll(/<(?=\/?passage)/gi, "&lt;")}\n</passage>`;
-}
-
-const attribute = (text: string): string =>
-  text
-    .slice(0, MAX_TITLE)
-    .replaceAll(/\s+/g, " ")
-    .replaceAll("&", "&amp;")
-    .replaceAll('"', "&quot;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;");
 
 /** Only people and the model speak in the history; anything else in the state is not sent. */
 function chatText(message: BaseMessage): ChatText[] {

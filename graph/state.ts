@@ -31,7 +31,7 @@ const budget = z.object({
 });
 
 // Both hold BaseMessage[] and take the same writes; they differ only in how a saver stores them.
-const messages = (
+export const messages = (
   graphSettings().messages === "plain" ? MessagesValue : MessagesDeltaValue
 ) as typeof MessagesDeltaValue;
 

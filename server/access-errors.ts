@@ -41,6 +41,17 @@ export class AccessDenied extends AppError {
   }
 }
 
+/** A call of a tool waits for a person, and this run brings no answer of one who may give it. Nothing was executed. */
+export class ToolApprovalRefused extends AppError {
+  readonly code = "tool_approval_refused";
+  readonly status = 403;
+  constructor(tool: string) {
+    super(
+      `The tool ${tool} waits for the answer of somebody who may give it, and this run brings none. Nothing was executed; the question is open still.`,
+    );
+  }
+}
+
 /** The user's own auth refuses with a status and words of its own, such as 401 for a wrong token. */
 export class AuthRefused extends AppError {
   readonly code = "auth_refused";

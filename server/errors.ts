@@ -19,6 +19,18 @@ export class DatabaseUnavailable extends AppError {
   override readonly retryable = true;
 }
 
+/** The cache does not answer, and HOLDFAST_CACHE_FAIL says that nothing is done without it. */
+export class CacheUnavailable extends AppError {
+  readonly code = "cache_unavailable";
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor(store: string) {
+    super(
+      `The cache (${store}) does not answer, and HOLDFAST_CACHE_FAIL is closed. Nothing was sent: try again later.`,
+    );
+  }
+}
+
 /** The schema is newer, altered or foreign: this server must not touch it. */
 export class SchemaUnknown extends AppError {
   readonly code = "schema_unknown";

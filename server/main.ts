@@ -44,11 +44,14 @@ import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
 import { readStaticSchemas } from "./runs/static-schemas.ts";
 import { openEmbedder } from "./runs/store-index.ts";
+import type { VectorCache } from "./runs/store-index.ts";
 import { startSweep } from "./runs/sweep.ts";
 import { Totals } from "./runs/totals.ts";
 import { startWebhooks } from "./runs/webhook.ts";
 import { Worker } from "./runs/worker.ts";
 import { graphSettings } from "./services.ts";
+import type { Caches } from "./storage/caches.ts";
+import { openCaches } from "./storage/open-caches.ts";
 import { CheckpointBatch } from "./storage/checkpoint-batch.ts";
 import type { Database } from "./storage/database.ts";
 import { openDatabase } from "./storage/open.ts";
@@ -57,7 +60,10 @@ import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
 import { wakeStoreQueues } from "./storage/store-queue.ts";
 import { openPrivacy } from "./privacy/guard.ts";
+import type { Privacy } from "./privacy/guard.ts";
 import { openLog } from "./telemetry/log.ts";
+
+const DAY_MS = 86_400_000;
 
 export interface ServerOptions {
   readonly config: Config;
@@ -119,13 +125,17 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   wakeStoreQueues();
   const graphs = await loadGraphs(options.graphs, say);
   const graphIds = [...graphs.keys()];
+  const privacy = openPrivacy({ ...options.graphs.privacy, names: config.privacyNames });
+  const caches = await openCaches(config, database, log);
+  parts.defer(() => caches.close());
+  if (config.cacheUrl) say("Cache: Redis at HOLDFAST_CACHE_URL");
   const embedder = await openEmbedder(options.graphs, {
     timeoutMs: config.modelTimeoutMs,
     hasEndpoint: model !== "none",
+    cache: vectorCacheOf(config, { model, caches, privacy }),
   });
   const isEmpty = model === "offline" ? "; vectors of the offline model carry no meaning" : "";
   if (embedder) say(`Store: searched by meaning with ${embedder.name}${isEmpty}`);
-  const privacy = openPrivacy({ ...options.graphs.privacy, names: config.privacyNames });
   if (privacy.tokenises && !isSealed)
     throw new ConfigInvalid(
       'langgraph.json: privacy "tokenise" keeps what is found sealed: set HOLDFAST_KEYS_FILE (holdfast keys new makes a key), or say "redact".',
@@ -146,6 +156,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const stopping = new AbortController();
   const gateway = openGateway(config, {
     database,
+    caches,
     log,
     onOpen: (name, ms) => hints.raise({ kind: "breaker", model: name, ms }),
   });
@@ -177,6 +188,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     },
     embedder,
     storeTtl: options.graphs.storeTtl,
+    caches,
     gateway,
     egress,
     privacy,
@@ -206,6 +218,21 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   releaseMemory();
   log.info("server.started", { url: http?.url, graphs: graphIds, worker_id: workerId, role });
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
+}
+
+/** Vectors of the offline model mean nothing, and are made faster than they are found. */
+function vectorCacheOf(
+  { cacheEmbeddingsDays: days, openaiBaseUrl }: Config,
+  { model, caches, privacy }: { model: string; caches: Caches; privacy: Privacy },
+): VectorCache | undefined {
+  if (days === 0 || model !== "given") return undefined;
+  const guard = privacy.of();
+  return {
+    caches,
+    endpoint: openaiBaseUrl ?? "",
+    ttlMs: days * DAY_MS,
+    mayKeep: (text) => guard.text(text) === text,
+  };
 }
 
 interface Served {

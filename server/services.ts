@@ -3,6 +3,7 @@
 // never writes it to a checkpoint, because neither metadata nor JSON takes symbols.
 import { readConfig } from "./config.ts";
 import type { Config } from "./config.ts";
+import type { Egress } from "./models/egress.ts";
 
 /** A piece of an indexed document; `score` is higher for a better match. */
 export interface Passage {
@@ -32,6 +33,36 @@ export interface ComingCall {
   readonly maxOutputTokens: number;
 }
 
+/** What happened to a call of a tool. It holds neither arguments nor results. */
+export interface ToolEvent {
+  readonly action: "tool.called" | "tool.approved" | "tool.rejected" | "tool.answered";
+  /** Undefined: the model made a name up. */
+  readonly tool: string | undefined;
+  readonly callId: string;
+  readonly outcome: "done" | "error" | "refused" | "timeout";
+  readonly ms?: number;
+  /** Of what the model was told instead of a result. */
+  readonly code?: string;
+}
+
+/** What the server does for the tools of a run. */
+export interface ToolServices {
+  /** Whether this very run was started with an answer to whatever question is open, not to one by its id. */
+  readonly bringsAnswer: boolean;
+  /** Adds a line to the audit log. @throws DatabaseUnavailable when the database stays away */
+  readonly audit: (event: ToolEvent) => Promise<void>;
+  /**
+   * Takes one call of those that all servers together may make in a minute. Returns 0, or in how many milliseconds there
+   * is something left again.
+   * @throws DatabaseUnavailable
+   */
+  readonly take: (tool: string, perMinute: number) => Promise<number>;
+  /** Tells the log of the server why a tool failed: the model is told only that it did. */
+  readonly tellFailure: (tool: string, error: unknown) => void;
+  /** The way out to addresses that nobody vouches for. */
+  readonly egress: Egress;
+}
+
 export interface Services {
   /** Best passages first; none if nothing matches. */
   readonly search: (query: string, options: SearchOptions) => Promise<Passage[]>;
@@ -49,6 +80,8 @@ export interface Services {
    * it returns in the node: where it is kept or told, it becomes a token again. Absent without the server.
    */
   readonly reveal?: (text: string) => Promise<string>;
+  /** For `runTools`; absent without the server. */
+  readonly tools?: ToolServices;
 }
 
 /** The key in `config.configurable`. */

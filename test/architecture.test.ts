@@ -6,7 +6,7 @@ import { basename, dirname, join } from "node:path";
 import { expect, test } from "vitest";
 
 // Floors, lowest first: a file imports from its own floor or a lower one. A folder of server/ is a floor.
-const floors = "ground privacy telemetry storage models retrieval runs http commands entry".split(" ");
+const floors = "ground privacy telemetry storage models retrieval tools runs http commands entry".split(" ");
 const entryFiles = new Set(["main.ts", "cli.ts", "index.ts"]);
 
 // Packages with a door: the floors or files that may import them. None: tests only.
@@ -16,7 +16,10 @@ const doors = new Map([
   ["@langchain/langgraph-checkpoint", ["storage"]],
   ["@langchain/langgraph-checkpoint-postgres", []],
   ["@langchain/langgraph-checkpoint-validation", []],
-  ["@langchain/langgraph", ["runs", "graph", "server/storage/checkpoints.ts", "server/storage/deltas.ts"]],
+  [
+    "@langchain/langgraph",
+    ["runs", "tools", "graph", "server/storage/checkpoints.ts", "server/storage/deltas.ts"],
+  ],
   ["@langchain/openai", ["models", "graph"]],
   ["tiktoken", ["models"]],
   ["html-to-text", ["retrieval"]],
@@ -26,6 +29,7 @@ const doors = new Map([
   ["cockatiel", ["models"]],
   ["ipaddr.js", ["models", "http"]],
   ["rate-limiter-flexible", ["storage"]],
+  ["@redis/client", ["storage"]],
   ["croner", ["runs"]],
   ["standardwebhooks", ["runs"]],
   ["hono", ["http"]],
@@ -111,9 +115,11 @@ test("every folder of server/ is a floor", () => {
   expect(unknown).toEqual([]);
 });
 
-test("a graph may be given privacy, models and retrieval, and nothing that needs a server", () => {
+test("a graph may be given privacy, models, retrieval and tools, and nothing that needs a server", () => {
   const given = importsIn(sources.get("server/index.ts") ?? "").map((path) => floorOf(join("server", path)));
-  expect(given.filter((floor) => !["ground", "privacy", "models", "retrieval"].includes(floor))).toEqual([]);
+  expect(
+    given.filter((floor) => !["ground", "privacy", "models", "retrieval", "tools"].includes(floor)),
+  ).toEqual([]);
 });
 
 test.each(homes)("%s stands in one file only", (_, word, home) => {

@@ -207,6 +207,15 @@ export const Namespaces = z.strictObject({ namespaces: z.array(z.array(z.string(
 export const Count = z.int().min(0);
 export const Up = z.strictObject({ ok: z.literal(true) });
 export const NotReady = z.strictObject({ ok: z.literal(false), reason: z.string() });
+const cached = z
+  .strictObject({
+    hits: Count,
+    misses: Count,
+    shared: Count.meta({ description: "Answers that came from a call that somebody else had under way." }),
+    stored: Count,
+    age_ms: Count.meta({ description: "Of all hits together, in milliseconds." }),
+  })
+  .meta({ description: "Of this process, since it began." });
 export const Info = z.strictObject({
   version: z.string(),
   langgraph_js_version: z.string(),
@@ -216,6 +225,12 @@ export const Info = z.strictObject({
     graphs: z.record(z.string(), z.enum(["redact", "tokenise", "off"])),
     names: z.boolean(),
     sealed: z.boolean().meta({ description: "Whether what is stored is encrypted." }),
+  }),
+  cache: z.strictObject({
+    store: z.enum(["postgres", "redis"]),
+    responses: cached,
+    embeddings: cached,
+    nodes: cached,
   }),
   flags: z.record(z.string(), z.boolean()),
 });

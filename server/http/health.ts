@@ -23,7 +23,7 @@ export function probeRoutes(engine: Engine): Hono<Bindings> {
 
 /** For clients, under the official paths. */
 export function metaRoutes(
-  { privacy, database }: Pick<Engine, "privacy" | "database">,
+  { privacy, database, caches }: Pick<Engine, "privacy" | "database" | "caches">,
   about: { version: string; langgraphVersion: string },
 ): Hono<Bindings> {
   const app = new Hono<Bindings>();
@@ -34,6 +34,7 @@ export function metaRoutes(
       langgraph_js_version: about.langgraphVersion,
       context: "js",
       privacy: { ...privacy.policy, sealed: database.seals.isOn },
+      cache: { store: caches.storeName, ...caches.stats },
       flags: {
         assistants: true,
         crons: true,

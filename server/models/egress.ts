@@ -27,10 +27,10 @@ export interface Egress {
   /** @throws WebhookRefused for an address that could never be reached; a name is checked when it is connected to */
   assertPublicUrl(url: string): void;
   /**
-   * Sends one request and reads at most `maxBytes` of the answer. A redirect is an error.
-   * @throws WebhookRefused, or whatever went wrong on the way
+   * Sends one request and reads at most `maxBytes` of the answer. A redirect is not followed.
+   * @throws WebhookRefused, or whatever went wrong on the way; a redirect too, unless `mayRedirect`
    */
-  send(url: string, request: EgressRequest): Promise<{ status: number; body: string }>;
+  send(url: string, request: EgressRequest): Promise<EgressAnswer>;
   close(): Promise<void>;
 }
 
@@ -41,6 +41,16 @@ export interface EgressRequest {
   readonly timeoutMs: number;
   readonly maxBytes?: number;
   readonly signal?: AbortSignal;
+  /** A redirect is an answer like others, with the place it leads to. */
+  readonly mayRedirect?: boolean;
+}
+
+export interface EgressAnswer {
+  readonly status: number;
+  readonly body: string;
+  readonly contentType: string | undefined;
+  /** Where a redirect leads to, as the other side wrote it. */
+  readonly location: string | undefined;
 }
 
 interface Policy {
@@ -73,11 +83,17 @@ export function openEgress(options: EgressOptions = {}): Egress {
   return {
     assertPublicUrl: (url) => void parse(url, policy),
     send: async (url, request) => {
-      const { maxBytes = MAX_ANSWER_BYTES, timeoutMs, signal, ...rest } = request;
+      const { maxBytes = MAX_ANSWER_BYTES, timeoutMs, signal, mayRedirect = false, ...rest } = request;
       const until = deadline(timeoutMs, signal);
-      const init = { ...rest, redirect: "error", dispatcher: agent, signal: until } as const;
+      const redirect = mayRedirect ? "manual" : "error";
+      const init = { ...rest, redirect, dispatcher: agent, signal: until } as const;
       const response = await fetch(parse(url, policy), init).catch(rethrowCause);
-      return { status: response.status, body: await readAtMost(maxBytes, response.body) };
+      return {
+        status: response.status,
+        body: await readAtMost(maxBytes, response.body),
+        contentType: response.headers.get("content-type") ?? undefined,
+        location: response.headers.get("location") ?? undefined,
+      };
     },
     close: () => agent.destroy(),
   };

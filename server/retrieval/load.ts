@@ -2,11 +2,11 @@
 // what cannot be is a DocumentUnreadable that names the file and the reason.
 import { readFile, stat } from "node:fs/promises";
 import { basename } from "node:path";
-import { htmlToText } from "html-to-text";
 import { DocumentUnreadable, messageOf } from "../errors.ts";
 import type { DocumentKey } from "../storage/documents.ts";
 import { failureOf, formatOf, unreadable } from "./files.ts";
 import type { Failure, SourceFile } from "./files.ts";
+import { htmlText } from "./html-text.ts";
 import { readPdf } from "./pdf.ts";
 import { parseRecord, readLines } from "./records.ts";
 import type { TextKind } from "./split.ts";
@@ -133,28 +133,12 @@ function clean(text: string): string {
 }
 
 function readHtml(html: string, name: string): Content {
-  const title = /<title\b[^>]*>(.*?)<\/title>/is.exec(html)?.[1] ?? "";
   try {
-    return { text: toText(html), title: toText(title) };
+    return htmlText(html, MAX_FILE_BYTES);
   } catch (error) {
     // Such as a nesting so deep that the parser runs out of stack.
     throw new DocumentUnreadable(`${name} cannot be read as HTML: ${messageOf(error)}.`, { cause: error });
   }
-}
-
-function toText(html: string): string {
-  return htmlToText(html, {
-    wordwrap: false,
-    limits: { maxInputLength: MAX_FILE_BYTES },
-    selectors: [
-      { selector: "a", options: { ignoreHref: true } },
-      { selector: "img", format: "skip" },
-      ...["h1", "h2", "h3", "h4", "h5", "h6"].map((selector) => ({
-        selector,
-        options: { uppercase: false },
-      })),
-    ],
-  });
 }
 
 function firstHeading(markdown: string): string {

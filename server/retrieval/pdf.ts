@@ -1,13 +1,11 @@
 // PDF bytes to text, in a thread of its own with a limit on time and memory: one bad file stops nothing.
-import { once } from "node:events";
 import { extname } from "node:path";
-import { Worker } from "node:worker_threads";
 import { deadline } from "../clock.ts";
 import { DocumentUnreadable, messageOf } from "../errors.ts";
+import { askThread } from "./parse-thread.ts";
 import type { PdfAnswer } from "./pdf-worker.ts";
 
 const PDF_TIMEOUT_MS = 20_000;
-const MAX_HEAP_MB = 512;
 
 // The compiled package has .js beside .js, a clone .ts beside .ts.
 const WORKER = new URL(`./pdf-worker${extname(import.meta.url)}`, import.meta.url);
@@ -25,7 +23,8 @@ export async function readPdf(
     signal,
   }: { name: string; timeoutMs?: number; signal?: AbortSignal | undefined },
 ): Promise<{ text: string; title: string }> {
-  const answer = await ask(bytes, deadline(timeoutMs, signal)).catch((error: unknown) => {
+  const asked = askThread<PdfAnswer>(WORKER, bytes, deadline(timeoutMs, signal));
+  const answer = await asked.catch((error: unknown) => {
     signal?.throwIfAborted();
     const late = error instanceof Error && error.name === "AbortError";
     const reason = late ? `it took longer than ${timeoutMs / 1000} seconds` : messageOf(error);
@@ -35,24 +34,4 @@ export async function readPdf(
   const text = answer.pages.join("\n\n");
   if (text.trim() !== "") return { text, title: answer.title };
   throw new DocumentUnreadable(`${name} holds no text. If its pages are images, run text recognition on it.`);
-}
-
-async function ask(bytes: Uint8Array, signal: AbortSignal): Promise<PdfAnswer> {
-  const worker = new Worker(WORKER, {
-    workerData: bytes,
-    env: {},
-    execArgv: [],
-    stdout: true,
-    stderr: true,
-    resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
-  });
-  const exited = once(worker, "exit");
-  try {
-    // The worker posts exactly one PdfAnswer; a crash rejects through its error event.
-    const [answer] = (await once(worker, "message", { signal })) as [PdfAnswer];
-    return answer;
-  } finally {
-    await worker.terminate();
-    await exited;
-  }
 }

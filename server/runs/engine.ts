@@ -4,6 +4,7 @@ import type { Egress } from "../models/egress.ts";
 import type { Gateway } from "../models/gateway/gateway.ts";
 import type { Privacy } from "../privacy/guard.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
+import type { Caches } from "../storage/caches.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
 import type { ThreadTtl } from "../storage/expiry.ts";
@@ -52,6 +53,8 @@ export interface Engine {
   readonly embedder: Embedder | undefined;
   /** How long items of the store are kept that say nothing of it, and whether looking at one begins its time anew. */
   readonly storeTtl: StoreTtl;
+  /** What was worked out once and can be had again. */
+  readonly caches: Caches;
   /** The way of runs to models. */
   readonly gateway: Gateway;
   /** The way out to addresses that clients name. */

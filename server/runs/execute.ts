@@ -13,6 +13,7 @@ import { findLastEvent } from "../storage/events.ts";
 import { GraphStore } from "../storage/graph-store.ts";
 import type { RunAuth } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
+import { giveNodeCache, signalFor } from "./node-cache.ts";
 import { nameNodes } from "./node-names.ts";
 import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
 import type { Outcome } from "./end.ts";
@@ -33,7 +34,8 @@ import type { Recording } from "./record.ts";
 import { ChunkRedactor } from "./redaction.ts";
 import { Reveal } from "./reveal.ts";
 import { rewind } from "./rewind.ts";
-import { takeBackUpdate } from "./take-back.ts";
+import { takeBackAnswer, takeBackUpdate } from "./take-back.ts";
+import { toolsFor } from "./tools.ts";
 import type { Owner } from "./run.ts";
 import { guardThreadText } from "./vault.ts";
 import type { ThreadGuard } from "./vault.ts";
@@ -143,6 +145,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     if (!served) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
     const graph = await graphOfRun(served, run);
     nameNodes(graph);
+    await giveNodeCache(graph);
     const checkpointer = checkpointerOf(held, graph);
     const told = await held.told?.projection;
     told?.use(graph.streamTransformers ?? []);
@@ -262,7 +265,8 @@ interface Given {
 async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
   const { kwargs, run_id: runId } = held.run;
   const input = given.resumes ? null : kwargs.command ? commandOf(kwargs.command) : kwargs.input;
-  const options = optionsOf(held, given);
+  const { signal, end } = signalFor(held.controller.signal, held.calls);
+  const options = { ...optionsOf(held, given), signal };
   const decode = (raw: unknown): Chunk => decodeChunk(raw, hasSubgraphs(held.run));
   try {
     if (!kwargs.stream_mode.includes("events")) {
@@ -275,7 +279,10 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
     }
   } catch (error) {
     if (!held.controller.signal.aborted && !given.resumes) await takeBackUpdate(held, given);
+    await takeBackAnswer(held, error);
     throw error;
+  } finally {
+    end();
   }
 }
 
@@ -328,6 +335,7 @@ function optionsOf(held: Drive, given: Given): object {
         ...servicesFor(engine, held.calls),
         redact: (text: string) => guard.text(text),
         reveal: (text: string) => reveal.text(text),
+        tools: toolsFor(engine, run, controller.signal),
       },
     },
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
@@ -338,7 +346,6 @@ function optionsOf(held: Drive, given: Given): object {
     // With a version and subgraphs LangGraph tells of each checkpoint before its values.
     ...(tellsCheckpoints(run) ? { version: "v2" } : {}),
     durability: kwargs.durability,
-    signal: controller.signal,
     control,
   };
 }

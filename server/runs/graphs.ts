@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
+import type { BaseCache } from "@langchain/langgraph-checkpoint";
 import type { StreamTransformer } from "@langchain/langgraph/web";
 import { z } from "zod";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
@@ -27,6 +28,8 @@ export interface Graph {
   readonly triggerToNodes?: Readonly<Record<string, readonly string[]>>;
   /** What the graph was compiled with to add to its own stream. */
   readonly streamTransformers?: readonly (() => StreamTransformer)[];
+  /** Keeps what its nodes with a cachePolicy write. */
+  cache?: BaseCache | undefined;
   readonly channels?: Readonly<Record<string, { readonly lc_graph_name?: string }>>;
   getGraphAsync(options: object): Promise<{ toJSON(): object }>;
   /** The graphs that stand in this one as nodes, by namespace; with `recurse` those in them too. */

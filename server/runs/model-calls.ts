@@ -18,7 +18,10 @@ export async function chargedTo(
   const context: CallContext = {
     payer: () => (payer ??= payerOf(engine, run, owner)),
     call: (request, of) => gateway.call(request, of),
+    graphId: run.graph_id,
     guard: engine.privacy.of(run.graph_id),
+    caches: engine.caches,
+    nodeHits: 0,
     ahead: undefined,
     pending: 0,
     refusal: undefined,

@@ -1,5 +1,7 @@
 // What store.index of langgraph.json names: who makes vectors for the store, and of what.
 import { ConfigInvalid } from "../errors.ts";
+import { cachedEmbedder } from "../models/caching/vectors.ts";
+import type { VectorCacheOptions } from "../models/caching/vectors.ts";
 import { embedderOf, embeddingsOf, openaiEmbeddings } from "../models/embedder.ts";
 import type { EmbedderOptions, EmbeddingsLike } from "../models/embedder.ts";
 import type { Embedder } from "../storage/store-vectors.ts";
@@ -8,6 +10,9 @@ import { importSetting } from "./modules.ts";
 
 const NAME = "store.index.embed";
 
+/** Vectors of providers are kept; those of code of the user are not, which may be other code tomorrow. */
+export type VectorCache = Omit<VectorCacheOptions, "dims">;
+
 /**
  * The embedder of the store; undefined when langgraph.json names none.
  * @param hasEndpoint whether this process knows where to ask an OpenAI model
@@ -15,7 +20,11 @@ const NAME = "store.index.embed";
  */
 export async function openEmbedder(
   { path, storeIndex }: GraphsFile,
-  { timeoutMs, hasEndpoint }: { timeoutMs: number; hasEndpoint: boolean },
+  {
+    timeoutMs,
+    hasEndpoint,
+    cache,
+  }: { timeoutMs: number; hasEndpoint: boolean; cache?: VectorCache | undefined },
 ): Promise<Embedder | undefined> {
   if (!storeIndex) return undefined;
   const { embed, dims, fields } = storeIndex;
@@ -29,7 +38,8 @@ export async function openEmbedder(
     );
   if (!hasEndpoint)
     throw new ConfigInvalid(`${path}: ${NAME} is ${embed}, which needs OPENAI_API_KEY or OPENAI_BASE_URL.`);
-  return embedderOf(await openaiEmbeddings(model, options), options);
+  const embedder = embedderOf(await openaiEmbeddings(model, options), options);
+  return cache ? cachedEmbedder(embedder, { ...cache, dims }) : embedder;
 }
 
 function toEmbeddings(value: unknown): EmbeddingsLike {

@@ -1,10 +1,11 @@
 // Takes away what nobody needs any more: threads and items of the store whose time is over, rows of events that can be
-// one, old call-backs, minutes of limits.
+// one, old call-backs, minutes of limits, what is cached.
 // Each instance looks from time to time; a lock lets one of them do a job, in small transactions that may all be lost.
 import { sleep } from "../clock.ts";
 import { AppError, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import type { Database, Queryable } from "../storage/database.ts";
+import { deleteExpiredCaches } from "../storage/cache-entries.ts";
 import { compactRun, lockUncompacted, settleCompacted } from "../storage/compact.ts";
 import { clearExpiry, lockExpired, lockLeftOver, tryJob } from "../storage/expiry.ts";
 import { expireCalls } from "../storage/model-calls.ts";
@@ -35,6 +36,7 @@ const MOST_WEBHOOKS = 500;
 const MOST_ITEMS = 500;
 const MOST_WATCHES = 500;
 const MOST_LIMITS = 500;
+const MOST_CACHED = 500;
 const DELIVERED_DAYS = 7;
 const PARKED_DAYS = 90;
 // So that one job does not keep the others waiting for ever.
@@ -46,6 +48,7 @@ const jobs: Readonly<Record<string, Job>> = {
   "store.expired": (transaction) => deleteExpiredItems(transaction, MOST_ITEMS),
   "threads.unwatched": (transaction) => deleteIdleWatches(transaction, MOST_WATCHES),
   "limits.expired": (transaction) => deleteOldRateLimits(transaction, MOST_LIMITS),
+  "caches.expired": (transaction) => deleteExpiredCaches(transaction, MOST_CACHED),
   // One in a transaction: each locks several counters in their order, and two of them would not.
   "calls.expired": (transaction) => expireCalls(transaction, 1),
   "webhooks.removed": (transaction) =>

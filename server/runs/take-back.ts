@@ -1,8 +1,10 @@
 // A command that updates the state is written down before the graph takes it. If a reducer then refuses it, the update
-// would hang on the thread's checkpoint for ever, and neither a client nor the next run could read the thread.
+// would hang on the thread's checkpoint for ever, and neither a client nor the next run could read the thread. The same
+// with an answer of somebody who may not give it: a later run must not find it.
 import { messageOf } from "../errors.ts";
+import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import { withdrawUpdate } from "../storage/checkpoint-writes.ts";
+import { refuseAnswer, withdrawUpdate } from "../storage/checkpoint-writes.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
@@ -27,5 +29,21 @@ export async function takeBackUpdate(
     });
   } catch (error) {
     engine.log.warn("update.left", { run_id: run.run_id, reason: messageOf(error) });
+  }
+}
+
+/**
+ * For a run that failed because its caller may not answer: takes his answer back.
+ * @param error what the graph threw
+ */
+export async function takeBackAnswer(
+  { engine, owner }: { engine: Engine; owner: Owner },
+  error: unknown,
+): Promise<void> {
+  // A graph may bring its own copy of the class, and nodes that failed together are told as one.
+  const failed: unknown[] = error instanceof AggregateError ? error.errors : [error];
+  if (failed.some((one) => Object(one)["code"] === "tool_approval_refused")) {
+    await engine.checkpoints.settled(owner);
+    await persistently(() => refuseAnswer(engine.database, owner));
   }
 }

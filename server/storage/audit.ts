@@ -18,7 +18,7 @@ export interface AuditEntry {
   readonly action: string;
   /** The id of what it was done to. */
   readonly object: string;
-  readonly outcome: "done" | "refused" | "failed";
+  readonly outcome: "done" | "refused" | "failed" | "error" | "timeout";
   readonly detail?: Readonly<Record<string, string | number | boolean | null | readonly string[]>>;
 }
 

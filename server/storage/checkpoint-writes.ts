@@ -81,6 +81,18 @@ export async function withdrawUpdate(on: Queryable, owner: Owner): Promise<void>
   await on.query(withdrawUpdateRows, [owner.runId, owner.workerId, owner.attempt]);
 }
 
+const refuseAnswerRows = `/* refuseAnswer */
+with held as (
+  select run_id, thread_id from holdfast.runs
+   where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' for share)
+delete from public.checkpoint_writes w using held
+ where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'`;
+
+/** Takes away the answers to questions that the run has brought; nothing if the run is not this owner's any more. */
+export async function refuseAnswer(on: Queryable, owner: Owner): Promise<void> {
+  await on.query(refuseAnswerRows, [owner.runId, owner.workerId, owner.attempt]);
+}
+
 /** Names an attempt of a run in the answer of putForOwners(). */
 export const keyOf = (owner: { runId: string; attempt: number }): string => `${owner.runId}:${owner.attempt}`;
 

@@ -18,6 +18,8 @@ insert into holdfast.threads (thread_id) select distinct thread_id from public.c
 const deleteOrphans = [
   `delete from holdfast.run_events e where not exists (select from holdfast.runs r where r.run_id = e.run_id)`,
   `delete from public.checkpoint_blobs b where not exists (select from holdfast.threads t where t.thread_id = b.thread_id)`,
+  // What is cached can be had again.
+  `delete from holdfast.cache_entries where get_byte(value, 0) <> 1`,
   `delete from public.checkpoint_writes w where not exists (select from holdfast.threads t where t.thread_id = w.thread_id)`,
 ];
 

@@ -33,6 +33,7 @@ export const SEALED = {
   "store_items.value": { schema: "holdfast", form: "json", row: item },
   "store_vectors.coarse": { schema: "holdfast", form: "bytes", row: [...item, "embedder"] },
   "store_vectors.exact": { schema: "holdfast", form: "bytes", row: [...item, "embedder"] },
+  "cache_entries.value": { schema: "holdfast", form: "bytes", row: ["tenant_id", "kind", "key"] },
   "vault_entries.value": { schema: "holdfast", form: "bytes", row: ["thread_id", "token", "kind"] },
   "checkpoint_blobs.blob": {
     schema: "public",

@@ -2,8 +2,10 @@
 // of the database can then be opened only with a copy of its keys, which live in one small table.
 import type { AuditEntry } from "./audit.ts";
 import { insertAudit } from "./audit.ts";
+import { shredCaches } from "./cache-entries.ts";
 import type { Database, Queryable } from "./database.ts";
 import { deleteThreads, lockPrunable } from "./prune.ts";
+import { defaultScope } from "./scope.ts";
 import { rangeUnder } from "./store-names.ts";
 
 /** What was shredded: how many data keys are gone. */
@@ -61,6 +63,7 @@ export async function shredThread(
     if (live.length > 0) return "live";
     const keys = await countOf(transaction, countThreadKeys, [[threadId]]);
     await deleteThreads(transaction, [threadId]);
+    await shredCaches(transaction, defaultScope.tenantId);
     await insertAudit(transaction, noted(`thread:${threadId}`, keys));
     return { keys };
   });
@@ -78,6 +81,7 @@ export async function shredNamespace(
   const done = await database.transaction(async (transaction) => {
     const keys = await countOf(transaction, deletePathKeys, [from, to, tenantId]);
     await transaction.query(deletePathItems, [from, to]);
+    await shredCaches(transaction, tenantId);
     await insertAudit(transaction, noted(`namespace:${labels.join(".")}`, keys));
     return { keys };
   });
@@ -100,6 +104,7 @@ export async function shredTenant(database: Database, tenantId: string): Promise
   }
   const done = await database.transaction(async (transaction) => {
     for (const statement of deleteRest) await transaction.query(statement);
+    await shredCaches(transaction, tenantId);
     const keys = ofThreads + (await countOf(transaction, deleteAllKeys, [tenantId]));
     await insertAudit(transaction, noted(`tenant:${tenantId}`, keys));
     return { keys };

@@ -176,6 +176,7 @@ function rowOfEach(id: string, assistant: string): string[] {
     `holdfast.webhooks (webhook_id, run_id, url, payload, state) values ('${id}', '${id}', '/', '{}', 'delivered')`,
     `holdfast.store_items (path, key, value) values ('.a.', 'k', '"~A"')`,
     `holdfast.store_vectors values ('.a.', 'k', 'e', now(), ${bytes}, ${bytes})`,
+    `holdfast.cache_entries (tenant_id, kind, key, value, expires_at) values ('t', 'k', 'k', ${bytes}, 'infinity')`,
     `holdfast.vault_entries values ('t', '${id}', 'EMAIL', ${bytes})`,
     `public.checkpoint_blobs values ('${id}', '', 'c', '1', 'json', null)`,
     `public.checkpoint_writes values ('${id}', '', '1', '1', 1, 'c', 'json', ${bytes})`,
@@ -243,8 +244,8 @@ describe("a database", () => {
   });
 });
 
-/** Vectors are no text, and without keys there is no vault. */
-const UNSEEN = new Set(["holdfast.store_vectors", "holdfast.vault_entries"]);
+/** Vectors are no text, without keys there is no vault, and nothing asks for a cache. */
+const UNSEEN = new Set(["holdfast.store_vectors", "holdfast.vault_entries", "holdfast.cache_entries"]);
 
 /** The first thread is sealed at the second of these; then all, the namespaces, and what belongs to neither. */
 const DEATHS = [

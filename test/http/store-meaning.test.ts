@@ -17,6 +17,7 @@ afterAll(() => fake.stop());
 
 const held = useServer({
   HOLDFAST_CONFIG: "test/fixtures/meaning.langgraph.json",
+  HOLDFAST_CACHE_EMBEDDINGS_DAYS: "0",
   OPENAI_BASE_URL: fake.url,
   HOLDFAST_MODEL_TIMEOUT_MS: "1000",
 });

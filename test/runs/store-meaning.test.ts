@@ -20,7 +20,11 @@ afterEach(() => {
 });
 afterAll(() => Promise.all([fake.stop(), gate.stop()]));
 
-const SETTINGS = { HOLDFAST_CONFIG: "test/fixtures/meaning.langgraph.json", OPENAI_BASE_URL: fake.url };
+const SETTINGS = {
+  HOLDFAST_CONFIG: "test/fixtures/meaning.langgraph.json",
+  HOLDFAST_CACHE_EMBEDDINGS_DAYS: "0",
+  OPENAI_BASE_URL: fake.url,
+};
 const held = useServer(SETTINGS);
 
 async function run(

@@ -26,6 +26,8 @@ const frame = z.looseObject({
 });
 type Frame = z.infer<typeof frame>;
 
+/** Of a longer answer only the end is kept: the bill stands there. */
+const MOST_BYTES = 16_777_216;
 const BILL = /"usage"\s*:\s*\{/;
 
 /**
@@ -39,6 +41,7 @@ export function heard(
   const { body, status, statusText, headers } = response;
   const reader = body?.getReader();
   const parts: Uint8Array[] = [];
+  let size = 0;
   let isOver = false;
   const end = async (isWhole: boolean): Promise<void> => {
     if (isOver) return;
@@ -56,6 +59,8 @@ export function heard(
             return;
           }
           parts.push(value);
+          size += value.length;
+          while (size > MOST_BYTES && parts.length > 1) size -= parts.shift()?.length ?? 0;
           controller.enqueue(value);
         } catch (error) {
           await end(false);

@@ -3,14 +3,19 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { AppError } from "../../errors.ts";
 import type { Guard } from "../../privacy/guard.ts";
+import type { Caches } from "../../storage/caches.ts";
 import type { Payer } from "../../storage/model-calls.ts";
 import type { Ahead } from "./spending.ts";
 
 /** One attempt of a run, as far as calls to models are concerned. */
 export interface CallContext {
   readonly payer: () => Promise<Payer>;
-  /** What of an answer may be kept beyond the run. */
+  readonly graphId: string;
+  /** What may be kept beyond the run, and where. */
   readonly guard: Guard;
+  readonly caches: Caches;
+  /** Nodes that were not executed, because what they write was cached. */
+  nodeHits: number;
   /** Makes the calls that the attempt's code would make. */
   readonly call: (request: CallRequest, context: CallContext) => Promise<Response>;
   /** Reserved for a call that is about to come. */

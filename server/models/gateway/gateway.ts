@@ -133,7 +133,6 @@ export class Gateway {
   ): Promise<Response> {
     const { catalogue, spending, maxOutputTokens } = this.#options;
     const facts = catalogue.of(sent.model);
-    const isLimited = await spending.isLimited();
     const ceiling = ceilingOf(body, facts, maxOutputTokens);
     let counted: Promise<number> | undefined;
     const { ahead } = context;
@@ -151,7 +150,7 @@ export class Gateway {
     const headers = new Headers(request.init.headers);
     // Under this name the provider's own logs find the call again.
     if (!headers.has("x-client-request-id")) headers.set("x-client-request-id", charge.callId);
-    const text = preparedBody(body, sent.model, isLimited ? ceiling : undefined);
+    const text = preparedBody(body, sent.model, charge.isReserved ? ceiling : undefined);
     const init = { ...request.init, headers, body: text, signal: sent.signal };
     return this.#charged(await this.#sendOnce(request.url, init, charge), charge);
   }

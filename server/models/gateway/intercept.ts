@@ -1,7 +1,6 @@
 // Sends the model calls of graphs through the gateway, whatever library makes them: a limit that held only for code that
 // remembers it would be none. Calls outside of a run, and to anything but a chat endpoint, are left alone.
 import { callContext } from "./context.ts";
-import type { CallContext } from "./context.ts";
 
 const CHAT = /\/(chat\/completions|responses)$/;
 
@@ -32,19 +31,12 @@ export function interceptCalls(): () => void {
 const intercepted: typeof fetch = async (input, init) => {
   const context = callContext();
   const url = input instanceof Request ? input.url : String(input);
-  if (!context || !isChat(url)) return plainFetch(input, init);
-  return passOn(context, { url, input, init });
+  const method = init?.method ?? (input instanceof Request ? input.method : "GET");
+  if (!context || method !== "POST" || !isChat(url)) return plainFetch(input, init);
+  if (typeof init?.body === "string") return context.call({ url, body: init.body, init }, context);
+  const request = new Request(input, init);
+  const { headers, signal } = request;
+  return context.call({ url, body: await request.text(), init: { method, headers, signal } }, context);
 };
 
 const isChat = (url: string): boolean => CHAT.test(URL.parse(url)?.pathname ?? "");
-
-async function passOn(
-  context: CallContext,
-  { url, input, init }: { url: string; input: string | URL | Request; init: RequestInit | undefined },
-): Promise<Response> {
-  const request = new Request(input, init);
-  if (request.method !== "POST") return plainFetch(input, init);
-  const body = typeof init?.body === "string" ? init.body : await request.text();
-  const { method, headers, signal } = request;
-  return context.call({ url, body, init: { ...init, method, headers, signal } }, context);
-}

@@ -45,6 +45,8 @@ export interface Ahead {
 /** One call to a provider, from before it is sent. */
 export interface Charge {
   readonly callId: string;
+  /** It falls under a budget: it must not cost more than it was reserved with. */
+  readonly isReserved: boolean;
   /** It cost nothing: the provider refused, or was never reached. */
   release(): Promise<void>;
   /** Reads the bill in what came back; what broke off is counted. */
@@ -154,6 +156,7 @@ export class Spending {
     };
     return {
       callId,
+      isReserved: worst !== undefined,
       release: () => (worst ? quietly(() => releaseCall(database, callId)) : Promise.resolve()),
       settle: async (bytes) => {
         const used = await usageOf(plan, bytes);

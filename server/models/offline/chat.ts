@@ -1,5 +1,6 @@
 // POST /v1/chat/completions in OpenAI's shapes, plain and streamed: role frame, content frames, finish
-// reason, usage if asked for, [DONE]. Usage is exact, and the answer obeys the caller's token ceiling.
+// reason, usage if asked for, [DONE]. Arguments of tools come in pieces too. Usage is exact but for calls of tools, whose
+// tokens no provider tells how to count; the answer obeys the caller's token ceiling.
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { z } from "zod";
@@ -7,7 +8,7 @@ import { now, sleep } from "../../clock.ts";
 import { uuidv7 } from "../../ids.ts";
 import { countChatTokens, countTokens } from "../tokens.ts";
 import type { Turn } from "./extract.ts";
-import type { Script } from "./scripts.ts";
+import type { Script, ScriptedCall } from "./scripts.ts";
 
 const content = z.union([z.string(), z.array(z.looseObject({ text: z.string().optional() }))]).nullish();
 
@@ -18,6 +19,12 @@ export const chatRequest = z.looseObject({
   stream_options: z.looseObject({ include_usage: z.boolean().optional() }).nullish(),
   max_tokens: z.number().int().positive().nullish(),
   max_completion_tokens: z.number().int().positive().nullish(),
+  tools: z
+    .array(
+      z.looseObject({ function: z.looseObject({ name: z.string(), parameters: z.unknown().optional() }) }),
+    )
+    .nullish(),
+  tool_choice: z.unknown().optional(),
 });
 export type ChatRequest = z.infer<typeof chatRequest>;
 
@@ -46,11 +53,14 @@ export async function sendChat(response: ServerResponse, reply: Reply): Promise<
   const id = `chatcmpl-${uuidv7()}`;
   const created = Math.floor(now() / 1000);
   const isWhole = pieces.length === (script.pieces ?? []).length;
+  const calls = isWhole ? (script.calls ?? []).map(toolCall) : [];
+  const args = calls.map(({ function: { arguments: text } }) => text);
   const answer: Answer = {
     frame: { id, created, model: request.model },
     pieces,
-    finish: isWhole ? "stop" : "length",
-    usage: await usageOf(request, pieces.join("")),
+    calls,
+    finish: !isWhole ? "length" : calls.length > 0 ? "tool_calls" : "stop",
+    usage: await usageOf(request, [...pieces, ...args].join("")),
   };
   await (request.stream ? sendStream : sendPlain)(response, reply, answer);
 }
@@ -58,8 +68,27 @@ export async function sendChat(response: ServerResponse, reply: Reply): Promise<
 interface Answer {
   readonly frame: object;
   readonly pieces: readonly string[];
-  readonly finish: "stop" | "length";
+  readonly calls: readonly ToolCall[];
+  readonly finish: "stop" | "length" | "tool_calls";
   readonly usage: object;
+}
+
+type ToolCall = ReturnType<typeof toolCall>;
+
+const toolCall = ({ name, args }: ScriptedCall) => ({
+  id: `call_${uuidv7().replaceAll("-", "")}`,
+  type: "function",
+  function: { name, arguments: JSON.stringify(args) },
+});
+
+/** The deltas that a call is told in: its name, then its arguments in pieces. */
+function deltasOf({ id, type, function: { name, arguments: args } }: ToolCall, index: number): object[] {
+  const pieces = args.match(/.{1,8}/gsu) ?? [];
+  const parts = [
+    { index, id, type, function: { name, arguments: "" } },
+    ...pieces.map((piece) => ({ index, function: { arguments: piece } })),
+  ];
+  return parts.map((part) => ({ tool_calls: [part] }));
 }
 
 async function sendStream(response: ServerResponse, reply: Reply, answer: Answer): Promise<void> {
@@ -86,6 +115,11 @@ async function sendStream(response: ServerResponse, reply: Reply, answer: Answer
     reply.onSaid(piece);
     await choice({ content: piece });
   }
+  for (const delta of answer.calls.flatMap(deltasOf)) {
+    await pause(script.delayMs ?? reply.delayMs, signal);
+    if (signal.aborted) return;
+    await choice(delta);
+  }
   const ending = script.ending ?? "done";
   // Destroyed only once the words have left: a real cut comes after what was already received.
   if (ending === "cut") return void response.write(": cut\n\n", () => response.destroy());
@@ -106,7 +140,14 @@ async function sendPlain(response: ServerResponse, reply: Reply, answer: Answer)
   reply.onSaid(answer.pieces.join(""));
   if (script.ending === "cut") return void response.destroy();
   if (script.ending === "stall") return untilAborted(signal);
-  const message = { role: "assistant", content: answer.pieces.join(""), refusal: null };
+  const { calls } = answer;
+  const text = answer.pieces.join("");
+  const message = {
+    role: "assistant",
+    content: text === "" && calls.length > 0 ? null : text,
+    refusal: null,
+    ...(calls.length > 0 ? { tool_calls: calls } : {}),
+  };
   const body = {
     ...answer.frame,
     object: "chat.completion",

@@ -12,8 +12,15 @@ export interface Script {
   /** Never even answers with headers. */
   readonly isSilent?: true;
   readonly pieces?: readonly string[];
+  /** Calls of tools after the text. */
+  readonly calls?: readonly ScriptedCall[];
   readonly delayMs?: number;
   readonly ending?: Ending;
+}
+
+export interface ScriptedCall {
+  readonly name: string;
+  readonly args: object;
 }
 
 /** Chooses by model name; undefined leaves the request to the next chooser. */
@@ -51,7 +58,7 @@ export function scriptFor(model: string, turns: readonly Turn[]): Script {
 }
 
 /** Words with the white space before them, as tokens come: joined, they are the text again. */
-const wordsOf = (text: string): string[] => text.split(/(?<=\S)(?=\s)/);
+export const wordsOf = (text: string): string[] => text.split(/(?<=\S)(?=\s)/);
 
 const numbered = (count: number): string[] =>
   Array.from({ length: Math.min(count, 100_000) }, (_, index) => (index === 0 ? "tok0" : ` tok${index}`));

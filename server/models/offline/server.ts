@@ -10,6 +10,7 @@ import type { ChatRequest } from "./chat.ts";
 import { embed, embeddingsRequest } from "./embeddings.ts";
 import { scriptFor } from "./scripts.ts";
 import type { Scripts } from "./scripts.ts";
+import { toolScript } from "./tools.ts";
 
 const MAX_BODY_BYTES = 33_554_432;
 const NATURAL_DELAY_MS = 5;
@@ -111,7 +112,8 @@ async function chat({ request, response, options, stopped }: Exchange): Promise<
   };
   options.onCall?.(call);
   const turns = turnsOf(body);
-  const script = options.scripts?.(body.model, turns) ?? scriptFor(body.model, turns);
+  const script =
+    options.scripts?.(body.model, turns) ?? toolScript(body, turns) ?? scriptFor(body.model, turns);
   response.once("close", () => {
     call.aborted = !response.writableEnded && script.ending !== "cut";
     gone.abort();

@@ -57,11 +57,11 @@ describe("tokens of a prompt", () => {
   ])("of an image for %s with detail %s are at most %d", async (model, detail, most) => {
     const image = { type: "image_url", image_url: { url: "https://example.org/a.png", detail } };
     const content = [{ type: "text", text: "Look" }, image];
-    const with_ = await tokensOf(chat({ model, messages: [{ role: "user", content }] }));
+    const pictured = await tokensOf(chat({ model, messages: [{ role: "user", content }] }));
     const without = await tokensOf(
       chat({ model, messages: [{ role: "user", content: content.slice(0, 1) }] }),
     );
-    expect(with_ - without).toBe(most);
+    expect(pictured - without).toBe(most);
   });
 
   test("of what nobody can count are not guessed", async () => {
@@ -77,10 +77,10 @@ describe("tokens of a prompt", () => {
   });
 });
 
-describe("what is sent", () => {
-  const sent = (body: ChatBody, ceiling?: number): ChatBody =>
-    JSON.parse(preparedBody(body, body.model, ceiling)) as ChatBody;
+const sent = (body: ChatBody, ceiling?: number): ChatBody =>
+  JSON.parse(preparedBody(body, body.model, ceiling)) as ChatBody;
 
+describe("what is sent", () => {
   test("has the ceiling that its model understands, and never another than was asked for", () => {
     expect(sent(chat(), 9)).toMatchObject({ max_tokens: 9 });
     expect(sent(chat({ model: "gpt-5-mini" }), 9)).toMatchObject({ max_completion_tokens: 9 });
@@ -99,25 +99,21 @@ describe("what is sent", () => {
   });
 });
 
+const frames = (...all: unknown[]): Uint8Array =>
+  Buffer.from(all.map((one) => `data: ${typeof one === "string" ? one : JSON.stringify(one)}\n\n`).join(""));
+
 describe("the bill in an answer", () => {
   const usage = { prompt_tokens: 9, completion_tokens: 4, prompt_tokens_details: { cached_tokens: 2 } };
-  const bytes = (text: string): Uint8Array => Buffer.from(text);
-  const frames = (...all: unknown[]): Uint8Array =>
-    bytes(all.map((one) => `data: ${typeof one === "string" ? one : JSON.stringify(one)}\n\n`).join(""));
 
   test("is read from a stream and from a document", () => {
     const billed = { input: 9, cached: 2, output: 4 };
     expect(billIn(frames({ choices: [] }, { choices: [], usage }, "[DONE]"))).toEqual(billed);
-    expect(billIn(bytes(JSON.stringify({ choices: [], usage }, null, 2)))).toEqual(billed);
+    expect(billIn(Buffer.from(JSON.stringify({ choices: [], usage }, null, 2)))).toEqual(billed);
   });
 
   test("is not there when the answer broke off, and what was said is", () => {
-    const said = (content: string) => ({ choices: [{ index: 0, delta: { content } }] });
-    const cut = frames(
-      said("Hel"),
-      { choices: [{ delta: { content: "lo" } }], usage: null },
-      '{"choices": [{',
-    );
+    const said = { choices: [{ index: 0, delta: { content: "Hel" } }] };
+    const cut = frames(said, { choices: [{ delta: { content: "lo" } }], usage: null }, '{"choices": [{');
     expect([billIn(cut), spokenIn(cut)]).toEqual([undefined, "Hello"]);
   });
 });

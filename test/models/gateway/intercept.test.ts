@@ -1,0 +1,66 @@
+// Which requests are calls of a run to a model: those to chat endpoints, on behalf of a run, however they are made.
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { atNode, currentNode, onBehalfOf } from "../../../server/models/gateway/context.ts";
+import type { CallContext, CallRequest } from "../../../server/models/gateway/context.ts";
+import { interceptCalls } from "../../../server/models/gateway/intercept.ts";
+import { startFakeModel } from "../../support/model.ts";
+
+const fake = await startFakeModel();
+const before = globalThis.fetch;
+let stop: () => void;
+let taken: CallRequest[] = [];
+beforeEach(() => {
+  taken = [];
+  stop = interceptCalls();
+});
+afterEach(() => stop());
+
+const chat = JSON.stringify({ model: "fake-echo", messages: [{ role: "user", content: "hi" }] });
+const url = `${fake.url}/chat/completions`;
+const post = { method: "POST", body: chat } as const;
+const context = {
+  call: async (request: CallRequest) => {
+    taken.push(request);
+    return new Response("ours");
+  },
+} as Partial<CallContext> as CallContext;
+
+test.each([
+  ["a text", () => fetch(url, post)],
+  ["a URL", () => fetch(new URL(url), post)],
+  ["a Request", () => fetch(new Request(url, post))],
+  ["a Request that is changed", () => fetch(new Request(url), post)],
+])("a call that is made with %s is taken whole", async (_, call) => {
+  expect(await (await onBehalfOf(context, call)).text()).toBe("ours");
+  expect(taken).toMatchObject([{ url, body: chat, init: { method: "POST" } }]);
+});
+
+test("a request outside of a run, to another address or with another method is left alone", async () => {
+  expect((await fetch(url, post)).status).toBe(200);
+  await onBehalfOf(context, async () => {
+    expect((await fetch(`${fake.url}/models`)).status).toBe(200);
+    expect((await fetch(url)).status).toBe(404);
+    expect((await fetch(`${fake.url}/embeddings`, { ...post, body: "{}" })).status).toBe(400);
+  });
+  expect(taken).toEqual([]);
+});
+
+test("the run and the node are known in all that they begin, and in nothing else", async () => {
+  const seen = await onBehalfOf(context, async () => {
+    const later = atNode("a", async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      return currentNode();
+    });
+    return [atNode("b", currentNode), currentNode(), await later];
+  });
+  expect([...seen, currentNode()]).toEqual(["b", undefined, "a", undefined]);
+});
+
+test("fetch is as it was when the last one stops intercepting", () => {
+  const another = interceptCalls();
+  stop();
+  expect(globalThis.fetch).not.toBe(before);
+  another();
+  another();
+  expect(globalThis.fetch).toBe(before);
+});
