@@ -17,6 +17,8 @@ const KILL_EVERY_MS = 2500;
 const END_MS = 120_000;
 const POLL_MS = 200;
 const PAUSE_MS = 200;
+/** How many of the runs are cancelled. */
+const CANCELLED = 0.15;
 /** Tokens of an answer; a call is reserved with this and its prompt, in bytes. */
 const ANSWER = 4;
 const CAP = 16;
@@ -93,22 +95,30 @@ async function start({ cluster }: Stage, random: Random, threadId: string): Prom
   const headers = { "content-type": "application/json", "idempotency-key": uuidv7() };
   for (;;) {
     const url = `${cluster.address(random)}/threads/${threadId}/runs`;
-    const status = await statusOf(fetch(url, { method: "POST", headers, body }));
-    if (status === 200) return;
+    const { status, text } = await answerOf(fetch(url, { method: "POST", headers, body }));
+    if (status === 200)
+      return random.chance(CANCELLED) ? cancel(`${url}/${runIdIn(text)}`, random) : undefined;
     if (status !== undefined && status < 500 && status !== 429)
       throw new Error(`A run was refused: ${status}.`);
     await delay(random.between(0, PAUSE_MS));
   }
 }
 
-/** Undefined: the server was killed before it answered. */
-async function statusOf(answer: Promise<Response>): Promise<number | undefined> {
+/** Some time into the run, which may be over by then. */
+async function cancel(url: string, random: Random): Promise<void> {
+  await delay(random.between(0, PAUSE_MS));
+  await answerOf(fetch(`${url}/cancel?wait=0`, { method: "POST" }));
+}
+
+const runIdIn = (text: string): string => (JSON.parse(text) as { run_id: string }).run_id;
+
+/** Without a status, the server was killed before it answered. */
+async function answerOf(answer: Promise<Response>): Promise<{ status?: number; text: string }> {
   try {
     const response = await answer;
-    await response.text();
-    return response.status;
+    return { status: response.status, text: await response.text() };
   } catch {
-    return undefined;
+    return { text: "" };
   }
 }
 

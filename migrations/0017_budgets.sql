@@ -54,6 +54,7 @@ create table holdfast.budget_periods (
   constraint budget_periods_excess check (excess >= 0),
   constraint budget_periods_max check (spent + reserved <= max + excess)
 );
+create index budget_periods_by_end on holdfast.budget_periods (budget_id, ends_at);
 
 create table holdfast.model_calls (
   call_id uuid primary key,
@@ -123,6 +124,7 @@ as $$
 #variable_conflict use_column
 declare
   ids bigint[];
+  missing integer;
 begin
   perform 1 from holdfast.runs r
     where r.run_id = p_run and r.worker_id = p_worker and r.attempt = p_attempt and r.state = 'running' for share;
@@ -131,25 +133,35 @@ begin
     return;
   end if;
 
+  if p_tokens < 0 or p_micro_usd < 0 then
+    raise exception 'A call cannot cost less than nothing.' using errcode = 'invalid_parameter_value';
+  end if;
+  -- The first try may still be waiting for a lock although whoever asked has given up on it.
+  perform pg_advisory_xact_lock(hashtextextended(p_call::text, 17));
   -- Asked again, because the first answer was lost.
   if exists (select 1 from holdfast.model_calls c where c.call_id = p_call) then
     return query select 'reserved', null::uuid, null, null, null, null::bigint, null::bigint, null::bigint, null::timestamptz;
     return;
   end if;
 
-  -- In one order, so that two calls that begin periods never wait for each other.
-  insert into holdfast.budget_periods (budget_id, scope_id, starts_at, ends_at, max)
-  select l.budget_id, l.whose, l.starts_at, l.ends_at, l.max
-    from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
-   where not exists (
-     select 1 from holdfast.budget_periods p
-      where p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at)
-   order by l.budget_id, l.whose
-  on conflict on constraint budget_periods_place do nothing;
+  loop
+    -- In one order, so that two calls that begin periods never wait for each other.
+    insert into holdfast.budget_periods (budget_id, scope_id, starts_at, ends_at, max)
+    select l.budget_id, l.whose, l.starts_at, l.ends_at, l.max
+      from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
+     where not exists (
+       select 1 from holdfast.budget_periods p
+        where p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at)
+     order by l.budget_id, l.whose
+    on conflict on constraint budget_periods_place do nothing;
 
-  select coalesce(array_agg(p.period_id), '{}') into ids
-    from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
-    join holdfast.budget_periods p on p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at;
+    -- A budget that was made meanwhile takes the place of another, and has no period yet.
+    select coalesce(array_agg(p.period_id) filter (where p.period_id is not null), '{}'),
+           count(*) filter (where p.period_id is null) into ids, missing
+      from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
+      left join holdfast.budget_periods p on p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at;
+    exit when missing = 0;
+  end loop;
   perform 1 from holdfast.budget_periods p where p.period_id = any (ids) order by p.period_id for update;
 
   update holdfast.budget_periods p
@@ -186,6 +198,8 @@ $$;
 create function holdfast.limits_of(p_tenant text, p_user text, p_assistant uuid, p_thread text)
 returns table (budget_id uuid, whose text, starts_at timestamptz, ends_at timestamptz, max bigint)
 language sql stable
+-- A day has 24 hours, whatever the time zone of the session says.
+set timezone = 'UTC'
 as $$
   select distinct on (b.scope, b.unit, b.period) b.budget_id, x.id,
          case b.period when 'total' then timestamptz 'epoch' else date_trunc(b.period, now(), 'UTC') end,

@@ -473,6 +473,8 @@ CREATE INDEX budget_entries_of_call ON holdfast.budget_entries USING btree (call
 
 CREATE INDEX budget_entries_of_period ON holdfast.budget_entries USING btree (period_id);
 
+CREATE INDEX budget_periods_by_end ON holdfast.budget_periods USING btree (budget_id, ends_at);
+
 CREATE INDEX cache_entries_by_end ON holdfast.cache_entries USING btree (expires_at);
 
 CREATE INDEX crons_due ON holdfast.crons USING btree (next_run_at) WHERE (is_enabled AND (next_run_at IS NOT NULL));
@@ -613,6 +615,7 @@ CREATE OR REPLACE FUNCTION holdfast.limits_of(p_tenant text, p_user text, p_assi
  RETURNS TABLE(budget_id uuid, whose text, starts_at timestamp with time zone, ends_at timestamp with time zone, max bigint)
  LANGUAGE sql
  STABLE
+ SET "TimeZone" TO 'UTC'
 AS $function$
   select distinct on (b.scope, b.unit, b.period) b.budget_id, x.id,
          case b.period when 'total' then timestamptz 'epoch' else date_trunc(b.period, now(), 'UTC') end,
@@ -652,6 +655,7 @@ AS $function$
 #variable_conflict use_column
 declare
   ids bigint[];
+  missing integer;
 begin
   perform 1 from holdfast.runs r
     where r.run_id = p_run and r.worker_id = p_worker and r.attempt = p_attempt and r.state = 'running' for share;
@@ -660,25 +664,35 @@ begin
     return;
   end if;
 
+  if p_tokens < 0 or p_micro_usd < 0 then
+    raise exception 'A call cannot cost less than nothing.' using errcode = 'invalid_parameter_value';
+  end if;
+  -- The first try may still be waiting for a lock although whoever asked has given up on it.
+  perform pg_advisory_xact_lock(hashtextextended(p_call::text, 17));
   -- Asked again, because the first answer was lost.
   if exists (select 1 from holdfast.model_calls c where c.call_id = p_call) then
     return query select 'reserved', null::uuid, null, null, null, null::bigint, null::bigint, null::bigint, null::timestamptz;
     return;
   end if;
 
-  -- In one order, so that two calls that begin periods never wait for each other.
-  insert into holdfast.budget_periods (budget_id, scope_id, starts_at, ends_at, max)
-  select l.budget_id, l.whose, l.starts_at, l.ends_at, l.max
-    from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
-   where not exists (
-     select 1 from holdfast.budget_periods p
-      where p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at)
-   order by l.budget_id, l.whose
-  on conflict on constraint budget_periods_place do nothing;
+  loop
+    -- In one order, so that two calls that begin periods never wait for each other.
+    insert into holdfast.budget_periods (budget_id, scope_id, starts_at, ends_at, max)
+    select l.budget_id, l.whose, l.starts_at, l.ends_at, l.max
+      from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
+     where not exists (
+       select 1 from holdfast.budget_periods p
+        where p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at)
+     order by l.budget_id, l.whose
+    on conflict on constraint budget_periods_place do nothing;
 
-  select coalesce(array_agg(p.period_id), '{}') into ids
-    from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
-    join holdfast.budget_periods p on p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at;
+    -- A budget that was made meanwhile takes the place of another, and has no period yet.
+    select coalesce(array_agg(p.period_id) filter (where p.period_id is not null), '{}'),
+           count(*) filter (where p.period_id is null) into ids, missing
+      from holdfast.limits_of(p_tenant, p_user, p_assistant, p_thread) l
+      left join holdfast.budget_periods p on p.budget_id = l.budget_id and p.scope_id = l.whose and p.starts_at = l.starts_at;
+    exit when missing = 0;
+  end loop;
   perform 1 from holdfast.budget_periods p where p.period_id = any (ids) order by p.period_id for update;
 
   update holdfast.budget_periods p

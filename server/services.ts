@@ -31,6 +31,8 @@ export interface ComingCall {
   readonly model: string;
   readonly promptTokens: number;
   readonly maxOutputTokens: number;
+  /** Whether the call has tools, where the models file asks for it. */
+  readonly hasTools?: boolean;
 }
 
 /** What happened to a call of a tool. It holds neither arguments nor results. */

@@ -31,7 +31,8 @@ export const budgetCreate = z
     message: "must be dollars with at most six decimals",
   });
 
-const isMicro = (dollars: number): boolean =>
+/** Whether an amount in dollars has at most six decimals. */
+export const isMicro = (dollars: number): boolean =>
   Math.abs(Math.round(dollars * 1_000_000) - dollars * 1_000_000) < 0.000_01 * Math.max(1, dollars);
 
 export const budgetChange = z.strictObject({ max: most });

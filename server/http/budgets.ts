@@ -16,7 +16,7 @@ import type { Engine } from "../runs/engine.ts";
 import { pseudonymOf } from "../storage/pseudonyms.ts";
 import { callerOf, mayAll } from "./auth.ts";
 import type { Asker } from "./auth.ts";
-import { budgetChange, budgetCreate, budgetQuery, usageQuery } from "./budget-schemas.ts";
+import { budgetChange, budgetCreate, budgetQuery, isMicro, usageQuery } from "./budget-schemas.ts";
 import { readBody } from "./ingress.ts";
 import { check } from "./schemas.ts";
 import type { Bindings } from "./sse.ts";
@@ -54,6 +54,8 @@ export function budgetRoutes({ database, gateway }: Pick<Engine, "database" | "g
     const { unit } = await getBudget(database, id);
     if (unit === "tokens" && !Number.isSafeInteger(max))
       throw new InputInvalid("max must be a whole number of tokens.");
+    if (unit === "usd" && !isMicro(max))
+      throw new InputInvalid("max must be dollars with at most six decimals.");
     return context.json(await changeBudget(database, { id, max }, await actorOf(context)));
   });
 

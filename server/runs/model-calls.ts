@@ -1,6 +1,7 @@
 // On whose behalf the code of a run calls models: who pays, and what has been reserved for it.
 import { onBehalfOf } from "../models/gateway/context.ts";
 import type { CallContext } from "../models/gateway/context.ts";
+import { persistently } from "../persist.ts";
 import type { Services } from "../services.ts";
 import type { Payer } from "../storage/model-calls.ts";
 import { pseudonymOf } from "../storage/pseudonyms.ts";
@@ -16,13 +17,20 @@ export async function chargedTo(
   const { gateway } = engine;
   let payer: Promise<Payer> | undefined;
   const context: CallContext = {
-    payer: () => (payer ??= payerOf(engine, run, owner)),
+    payer: () => {
+      // What failed is asked again by the next call.
+      payer ??= payerOf(engine, run, owner).catch((error: unknown) => {
+        payer = undefined;
+        throw error;
+      });
+      return payer;
+    },
     call: (request, of) => gateway.call(request, of),
     graphId: run.graph_id,
     guard: engine.privacy.of(run.graph_id),
     caches: engine.caches,
     nodeHits: 0,
-    ahead: undefined,
+    ahead: [],
     pending: 0,
     refusal: undefined,
   };
@@ -35,7 +43,8 @@ export async function chargedTo(
 
 async function payerOf({ database }: Engine, run: AcceptedRun, owner: Owner): Promise<Payer> {
   const identity = run.auth?.user.identity;
-  const userId = identity === undefined ? undefined : await pseudonymOf(database, identity);
+  const userId =
+    identity === undefined ? undefined : await persistently(() => pseudonymOf(database, identity));
   return { owner, assistantId: run.assistant_id, userId };
 }
 

@@ -74,9 +74,16 @@ select ${COLUMNS} from holdfast.budgets
 
 const listPeriodRows = `/* listPeriods */
 select p.budget_id, p.scope_id, p.starts_at, p.ends_at, b.max, p.spent, p.reserved, p.excess
-  from holdfast.budget_periods p join holdfast.budgets b using (budget_id)
- where p.budget_id = any ($1::uuid[]) and (p.ends_at is null or p.ends_at > now() or not $2)
- order by p.starts_at desc, p.period_id desc limit $3`;
+  from holdfast.budgets b cross join lateral (
+    select * from (
+      (select * from holdfast.budget_periods q where q.budget_id = b.budget_id and q.ends_at is null limit $3)
+      union all
+      (select * from holdfast.budget_periods q where q.budget_id = b.budget_id and q.ends_at > now() limit $3)
+      union all
+      (select * from holdfast.budget_periods q where not $2 and q.budget_id = b.budget_id and q.ends_at <= now()
+        order by q.ends_at desc limit $3)) as one
+     order by starts_at desc, period_id desc limit $3) p
+ where b.budget_id = any ($1::uuid[])`;
 
 const hasBudgetRow = `/* hasBudget */
 select exists (select 1 from holdfast.budgets where tenant_id = $1 and retired_at is null) as has`;
@@ -164,7 +171,7 @@ export async function listBudgets(
   return on.query<BudgetRow>(listBudgetRows, [scope.tenantId, kind, scopeId, limit, offset]);
 }
 
-/** Newest first. @param isRunning only those that are not over */
+/** Newest first, of each budget up to `limit`. @param isRunning only those that are not over */
 export async function listPeriods(
   on: Queryable,
   budgetIds: readonly string[],

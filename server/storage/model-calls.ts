@@ -59,8 +59,11 @@ const reserveCallRow = `/* reserveCall */
 select * from holdfast.reserve_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`;
 
 const sendCallRow = `/* sendCall */
-update holdfast.model_calls set state = 'sent', node = $2
- where call_id = $1 and state in ('held', 'sent') and expires_at > clock_timestamp() returning 1 as n`;
+update holdfast.model_calls c set state = 'sent', node = $2
+ where c.call_id = $1 and c.state in ('held', 'sent') and c.expires_at > clock_timestamp()
+   and exists (select 1 from holdfast.runs r
+     where r.run_id = c.run_id and r.attempt = c.attempt and r.worker_id = $3 and r.state = 'running')
+returning 1 as n`;
 
 const closeCallRow = `/* closeCall */
 select holdfast.close_call($1, $2, $3, $4, $5, $6, $7, $8) as is_closed`;
@@ -99,9 +102,18 @@ export async function reserveCall(
   return row;
 }
 
-/** Says that a held call is about to be sent. False: its time was over, and it must not be. */
-export async function sendCall(on: Queryable, callId: string, node: string | undefined): Promise<boolean> {
-  return (await on.query(sendCallRow, [callId, node ?? null])).length > 0;
+/** Says that a held call is about to be sent. False: its time is over, or the run is somebody else's; it must not be. */
+export async function sendCall(
+  on: Queryable,
+  callId: string,
+  { node, workerId }: { node: string | undefined; workerId: string },
+): Promise<boolean> {
+  return (await on.query(sendCallRow, [callId, node ?? null, workerId])).length > 0;
+}
+
+/** Charges a call at its worst case: nobody will hear what it cost. */
+export function presumeCall(on: Queryable, callId: string): Promise<boolean> {
+  return close(on, [callId, ["sent"], "presumed", null, null, null, null, true]);
 }
 
 /** Writes what a call cost, also for one that was presumed meanwhile. False: it was closed already. */

@@ -73,7 +73,15 @@ test("a budget that is too small ends the run before anything is sent, and says 
     __error__: {
       error: "BudgetExceeded",
       code: "budget_exceeded",
-      budget: { budget_id: id, scope: "tenant", unit: "tokens", period: "day", max: 40, free: 40, asked: 77 },
+      budget: {
+        budget_id: id,
+        scope: "tenant",
+        unit: "tokens",
+        period: "day",
+        max: 40,
+        free: 40,
+        asked: 197,
+      },
     },
   });
   expect(JSON.stringify(answer)).toMatch(
@@ -109,7 +117,7 @@ test("a request that cannot be counted passes without a budget, and is refused w
   expect(await ask(other)).toMatchObject({ __error__: { error: "BudgetExceeded" } });
 });
 
-test("a provider that refuses costs nothing; one that breaks off costs what was sent", async () => {
+test("a provider that refuses costs nothing; an answer that breaks off costs what it may have cost", async () => {
   const { budget_id: id } = await limit({ ...tenant, max: 5000 });
   await ask({ model: "fake-401" });
   expect((await shown(id)).periods).toMatchObject([{ spent: 0, reserved: 0 }]);
@@ -119,8 +127,7 @@ test("a provider that refuses costs nothing; one that breaks off costs what was 
     streamMode: ["messages"],
   });
   for await (const _ of stream);
-  expect((await shown(id)).periods[0]?.["spent"]).toBeGreaterThanOrEqual(9 + 3);
-  expect((await shown(id)).periods[0]?.["reserved"]).toBe(0);
+  expect((await shown(id)).periods).toMatchObject([{ spent: 147 + 50, reserved: 0 }]);
 });
 
 test.each([
@@ -186,10 +193,12 @@ describe("with auth", () => {
 
   test("each user has a limit of his own, and none of their names is kept", async () => {
     const daily = { scope: "user", unit: "tokens", period: "day" };
-    await limit({ ...daily, max: 40 }, "operator", server);
+    await limit({ ...daily, max: 160 }, "operator", server);
     await limit({ ...daily, scope_id: "alice", max: 500 }, "operator", server);
     for (const user of ["alice", "alice", "bob"]) expect(await askAs(user)).not.toHaveProperty("__error__");
-    expect(await askAs("bob")).toMatchObject({ __error__: { budget: { scope: "user", max: 40, free: 29 } } });
+    expect(await askAs("bob")).toMatchObject({
+      __error__: { budget: { scope: "user", max: 160, free: 149 } },
+    });
     const list = await (await send("GET", "/budgets?scope=user&scope_id=alice")).text();
     expect(JSON.parse(list)).toMatchObject([{ max: 500, periods: [{ spent: 22 }] }]);
     expect(list).not.toContain("alice");

@@ -179,7 +179,8 @@ test("a held call may be sent while its time lasts, and given back when it is no
   const id = await limit(100);
   for (const callId of [first, unused]) await reserve(by, 10, { callId, state: "held" });
   await reserve(by, 10, { callId: late, state: "held", ttlMs: 0 });
-  expect([await sendCall(database, first, "n"), await sendCall(database, late, "n")]).toEqual([true, false]);
+  const at = { node: "n", workerId: runs.workerId };
+  expect([await sendCall(database, first, at), await sendCall(database, late, at)]).toEqual([true, false]);
   expect(await releaseCall(database, unused)).toBe(true);
   expect(await balance(id)).toEqual([0, 20, 0]);
 });

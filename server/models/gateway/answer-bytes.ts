@@ -1,6 +1,7 @@
 // The answer of a provider as bytes: passed on as they come, kept until it is known what they cost. What they say is read
 // once, at the end, so that a token costs nothing here while it is on its way.
 import { z } from "zod";
+import { deadline } from "../../clock.ts";
 
 /** What a provider says that a call was. */
 export interface Billed {
@@ -12,22 +13,38 @@ export interface Billed {
 const usage = z.looseObject({
   prompt_tokens: z.int().min(0),
   completion_tokens: z.int().min(0),
+  total_tokens: z.int().min(0).nullish(),
   prompt_tokens_details: z.looseObject({ cached_tokens: z.int().min(0).nullish() }).nullish(),
 });
-const spoken = z.looseObject({
-  content: z.string().nullish(),
-  refusal: z.string().nullish(),
-  reasoning_content: z.string().nullish(),
-  tool_calls: z.array(z.looseObject({ function: z.looseObject({}).optional() })).nullish(),
-});
+const spoken = z.record(z.string(), z.unknown());
 const frame = z.looseObject({
   usage: usage.nullish(),
-  choices: z.array(z.looseObject({ delta: spoken.nullish(), message: spoken.nullish() })).nullish(),
+  choices: z
+    .array(
+      z.looseObject({
+        index: z.int().nullish(),
+        delta: spoken.nullish(),
+        message: spoken.nullish(),
+        finish_reason: z.string().nullish(),
+      }),
+    )
+    .nullish(),
 });
 type Frame = z.infer<typeof frame>;
 
 /** Of a longer answer only the end is kept: the bill stands there. */
-const MOST_BYTES = 16_777_216;
+const MOST_BYTES = 4_194_304;
+/** How long a bill is waited for that comes after the reader has left. */
+const BILL_MS = 2000;
+const isDocument = (text: string): boolean => !/^\s*(data|event|id|:)/.test(text);
+
+/** Of an answer whose beginning was not kept: what is left is no JSON, but may hold a bill. */
+function billsIn(text: string): string[] {
+  if (text.trimStart().startsWith("{")) return [];
+  const found = [...text.matchAll(/"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})/g)].at(-1);
+  return found ? [`{"usage":${found[1]}}`] : [];
+}
+
 const BILL = /"usage"\s*:\s*\{/;
 
 /**
@@ -68,12 +85,32 @@ export function heard(
         }
       },
       cancel: async (reason) => {
-        await Promise.allSettled([reader?.cancel(reason), end(false)]);
+        const isWhole = isFinished(Buffer.concat(parts)) && (await readOn(reader, parts));
+        await Promise.allSettled([isWhole || reader?.cancel(reason), end(isWhole)]);
       },
     },
     { highWaterMark: 0 },
   );
   return new Response(stream, { status, statusText, headers });
+}
+
+/** Reads to the end, for what comes after the last word. */
+async function readOn(
+  reader: ReadableStreamDefaultReader<Uint8Array> | undefined,
+  parts: Uint8Array[],
+): Promise<boolean> {
+  if (!reader) return true;
+  const over = deadline(BILL_MS);
+  over.addEventListener("abort", () => void reader.cancel().catch(() => undefined), { once: true });
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return !over.aborted;
+      parts.push(value);
+    }
+  } catch {
+    return false; // it broke off
+  }
 }
 
 /** The bill in an answer; undefined: there is none, because the answer broke off or the provider sends none. */
@@ -83,31 +120,42 @@ export function billIn(bytes: Uint8Array): Billed | undefined {
     ? {
         input: found.prompt_tokens,
         cached: found.prompt_tokens_details?.cached_tokens ?? 0,
-        output: found.completion_tokens,
+        // Some count a model's thoughts only in the total.
+        output: Math.max(found.completion_tokens, (found.total_tokens ?? 0) - found.prompt_tokens),
       }
     : undefined;
 }
 
-/** All that a model said in an answer, for counting it. */
-export const spokenIn = (bytes: Uint8Array): string =>
-  framesOf(bytes)
-    .flatMap(({ choices }) => choices ?? [])
-    .map(({ delta, message }) => {
-      const { content, refusal, reasoning_content: thought, tool_calls: calls } = delta ?? message ?? {};
-      return [
-        content,
-        refusal,
-        thought,
-        ...(calls ?? []).map((one) => JSON.stringify(one.function ?? "")),
-      ].join("");
-    })
-    .join("");
+/** Whether a stream has told all of its answer, so that only its bill or its last word is missing. */
+export const isFinished = (bytes: Uint8Array): boolean =>
+  framesOf(bytes, /"finish_reason"\s*:\s*"/).length > 0 ||
+  Buffer.from(bytes.subarray(-64)).includes("data: [DONE]");
+
+/** All that a model said in an answer, for counting it: a text for each choice. */
+export function spokenIn(bytes: Uint8Array): string[] {
+  const texts = new Map<number, string>();
+  for (const { choices } of framesOf(bytes))
+    for (const { index, delta, message } of choices ?? []) {
+      const said = stringsIn(delta ?? message ?? {});
+      texts.set(index ?? 0, (texts.get(index ?? 0) ?? "") + said.join(""));
+    }
+  return [...texts.values()];
+}
+
+/** Thoughts, refusals and calls of tools are billed like text, whatever a provider calls them. */
+function stringsIn(value: unknown): string[] {
+  if (typeof value === "string") return [value];
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([key, one]) =>
+    ["role", "id", "type", "index"].includes(key) ? [] : stringsIn(one),
+  );
+}
 
 /** @param only frames that look like it: most of a long answer is not worth reading for its bill */
 function framesOf(bytes: Uint8Array, only = /^/): Frame[] {
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8");
-  const documents = text.trimStart().startsWith("{")
-    ? [text]
+  const documents = isDocument(text)
+    ? [text, ...billsIn(text)]
     : text.split("\n").flatMap((line) => (line.startsWith("data:") ? [line.slice(5)] : []));
   return documents
     .filter((one) => only.test(one))

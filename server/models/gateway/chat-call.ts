@@ -53,6 +53,8 @@ const images: readonly (readonly [prefix: string, low: number, high: number])[] 
   ["o3", 75, 1275],
 ];
 const ANY_IMAGE = 48_169;
+/** Templates of models that are not known may begin with a text of their own. */
+const TEMPLATE = 128;
 
 /** Undefined: it is no request of the chat completions API. */
 export function readChat(text: string): ChatBody | undefined {
@@ -83,7 +85,7 @@ export async function promptTokensOf(body: ChatBody, facts: ModelFacts): Promise
   if (facts.approximate) {
     // A tokenizer that is not known may split text into as many tokens as it has bytes, and no more.
     const bytes = texts.flat().reduce((sum, text) => sum + Buffer.byteLength(text), 0);
-    return bytes + extra + body.messages.length * 8 + 8;
+    return bytes + extra + body.messages.length * 8 + TEMPLATE;
   }
   const first = body.messages.map(({ role, name }, index) => ({
     role,
@@ -100,9 +102,14 @@ export async function promptTokensOf(body: ChatBody, facts: ModelFacts): Promise
 /** As it is sent: with the model that is asked, and where somebody is to pay for it, a ceiling and a bill. */
 export function preparedBody(body: ChatBody, model: string, ceiling: number | undefined): string {
   const cap = ceiling !== undefined && capOf(body) === undefined ? { [capName(model)]: ceiling } : {};
-  const options = body.stream ? { stream_options: { ...body.stream_options, include_usage: true } } : {};
+  const isBilled = body.stream && ceiling !== undefined;
+  const options = isBilled ? { stream_options: { ...body.stream_options, include_usage: true } } : {};
   return JSON.stringify({ ...body, model, ...cap, ...options });
 }
+
+/** Whether a client asks for the usage of a stream by itself. */
+export const asksForBill = ({ stream_options: options }: ChatBody): boolean =>
+  options?.["include_usage"] === true;
 
 const capName = (model: string): string =>
   REASONS.test(model.replace(/^.*\//, "")) ? "max_completion_tokens" : "max_tokens";
@@ -117,8 +124,10 @@ const textsOf = (one: Message): string[] =>
 /** Of everything in a request that becomes prompt and is no text of a message. */
 function bytesOf(body: ChatBody): number {
   const { tools, functions, messages } = body;
-  const calls = messages.flatMap((one) => [one["tool_calls"], one["function_call"], one["tool_call_id"]]);
-  return [tools, functions, body["response_format"], body["prediction"], ...calls]
+  const rest = messages.flatMap(({ role: _role, content: _content, name: _name, ...more }) =>
+    Object.values(more),
+  );
+  return [tools, functions, body["response_format"], body["prediction"], ...rest]
     .filter((one) => one !== undefined && one !== null)
     .reduce((sum: number, one) => sum + Buffer.byteLength(JSON.stringify(one)), 0);
 }

@@ -18,8 +18,8 @@ export interface CallContext {
   nodeHits: number;
   /** Makes the calls that the attempt's code would make. */
   readonly call: (request: CallRequest, context: CallContext) => Promise<Response>;
-  /** Reserved for a call that is about to come. */
-  ahead: Ahead | undefined;
+  /** Reserved for calls that are about to come. */
+  readonly ahead: Ahead[];
   /** Calls whose answer has not begun: whoever waits for one may wait as long as it is tried. */
   pending: number;
   /** Why the last call was refused here, in words that may be told: clients of providers tell only a status. */

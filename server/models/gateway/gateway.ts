@@ -1,6 +1,6 @@
 // Makes the model calls of runs: routes, reserves, sends, retries and settles. Clients of providers see a provider that
 // answers or refuses; why something was refused here is kept beside the run, in our own words.
-import { AppError, BudgetExceeded } from "../../errors.ts";
+import { AppError, BudgetExceeded, InputInvalid } from "../../errors.ts";
 import { faultPoint } from "../../faults.ts";
 import type { ComingCall } from "../../services.ts";
 import type { Log } from "../../telemetry/log.ts";
@@ -10,13 +10,14 @@ import type { ResponseCache } from "../caching/responses.ts";
 import type { Catalogue } from "../catalogue.ts";
 import type { Resilience, Sent } from "../resilience/resilience.ts";
 import { heard } from "./answer-bytes.ts";
-import { ceilingOf, preparedBody, promptTokensOf, readChat } from "./chat-call.ts";
+import { withoutBill } from "./bill-frames.ts";
+import { asksForBill, ceilingOf, preparedBody, promptTokensOf, readChat } from "./chat-call.ts";
 import type { ChatBody } from "./chat-call.ts";
 import { currentNode } from "./context.ts";
 import type { CallContext, CallRequest } from "./context.ts";
-import { plainFetch } from "./intercept.ts";
+import { isChatCompletions, plainFetch } from "./intercept.ts";
 import { asClientsTake, refusalOf } from "./refusals.ts";
-import type { Charge, Plan, Spending } from "./spending.ts";
+import type { Charge, Spending } from "./spending.ts";
 
 export interface GatewayOptions {
   readonly catalogue: Catalogue;
@@ -29,13 +30,9 @@ export interface GatewayOptions {
 }
 
 /** Failures of a connection that was never made: nothing can have been billed. */
-const NEVER_SENT = new Set([
-  "ECONNREFUSED",
-  "ENOTFOUND",
-  "EAI_AGAIN",
-  "UND_ERR_CONNECT_TIMEOUT",
-  "EHOSTUNREACH",
-]);
+const NEVER_SENT =
+  /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|ERR_INVALID_URL|ERR_TLS_\w+|CERT_\w+|DEPTH_ZERO_\w+|SELF_SIGNED_\w+|UNABLE_TO_\w+)$/;
+const MAY_GO_ON = new Set([408, 499, 502, 504, 520, 521, 522, 523, 524]);
 
 export class Gateway {
   readonly #options: GatewayOptions;
@@ -44,18 +41,25 @@ export class Gateway {
     this.#options = options;
   }
 
-  /** Reserves what the call costs at most. @throws BudgetExceeded, LeaseLost */
+  /** Reserves what the call costs at most. @throws BudgetExceeded, LeaseLost, InputInvalid */
   async reserve(coming: ComingCall, context: CallContext): Promise<void> {
     const { catalogue, spending } = this.#options;
-    await this.close(context);
-    const plan: Plan = {
+    const { promptTokens, maxOutputTokens, hasTools = false } = coming;
+    if (![promptTokens, maxOutputTokens].every((count) => Number.isSafeInteger(count) && count >= 0))
+      throw new InputInvalid("reserve() takes whole numbers of tokens, 0 or more.");
+    const facts = catalogue.of(catalogue.route(coming.model, { promptTokens, hasTools }));
+    const node = currentNode();
+    const old = context.ahead.find((one) => one.model === facts.name && one.node === node);
+    if (old) context.ahead.splice(context.ahead.indexOf(old), 1);
+    if (old) await spending.forget(old);
+    const ahead = await spending.ahead({
       payer: await context.payer(),
-      facts: catalogue.of(coming.model),
-      node: currentNode(),
-      promptTokens: async () => coming.promptTokens,
-      outputTokens: coming.maxOutputTokens,
-    };
-    context.ahead = await spending.ahead(plan);
+      facts,
+      node,
+      promptTokens: async () => promptTokens,
+      outputTokens: maxOutputTokens,
+    });
+    if (ahead) context.ahead.push(ahead);
   }
 
   /** Budgets were changed here: others know of it within a second. */
@@ -70,9 +74,8 @@ export class Gateway {
 
   /** The attempt is over: gives back what was reserved and not used. */
   async close(context: CallContext): Promise<void> {
-    const { ahead } = context;
-    context.ahead = undefined;
-    if (ahead) await this.#options.spending.forget(ahead);
+    const { spending } = this.#options;
+    await Promise.all(context.ahead.splice(0).map((one) => spending.forget(one)));
   }
 
   /** Makes one call, as its client would have made it. */
@@ -81,7 +84,7 @@ export class Gateway {
     const { init } = request;
     context.pending += 1;
     try {
-      const body = readChat(request.body);
+      const body = isChatCompletions(request.url) ? readChat(request.body) : undefined;
       if (!body) return await this.#callUnread(request);
       const chain = await this.#chainOf(body);
       const { catalogue, resilience, responses, maxOutputTokens } = this.#options;
@@ -120,7 +123,8 @@ export class Gateway {
     const facts = catalogue.of(body.model);
     const model = catalogue.hasRoutes
       ? catalogue.route(body.model, {
-          promptTokens: await promptTokensOf(body, facts),
+          // As near as can be counted, not the worst case; what cannot be counted is not short.
+          promptTokens: await promptTokensOf(body, { ...facts, approximate: false }).catch(() => Infinity),
           hasTools: (body.tools?.length ?? 0) > 0,
         })
       : body.model;
@@ -135,8 +139,6 @@ export class Gateway {
     const facts = catalogue.of(sent.model);
     const ceiling = ceilingOf(body, facts, maxOutputTokens);
     let counted: Promise<number> | undefined;
-    const { ahead } = context;
-    context.ahead = undefined;
     const charge = await spending.begin(
       {
         payer: await context.payer(),
@@ -145,32 +147,38 @@ export class Gateway {
         promptTokens: () => (counted ??= promptTokensOf(body, facts)),
         outputTokens: ceiling * (body.n ?? 1),
       },
-      ahead,
+      context.ahead,
     );
     const headers = new Headers(request.init.headers);
     // Under this name the provider's own logs find the call again.
     if (!headers.has("x-client-request-id")) headers.set("x-client-request-id", charge.callId);
     const text = preparedBody(body, sent.model, charge.isReserved ? ceiling : undefined);
     const init = { ...request.init, headers, body: text, signal: sent.signal };
-    return this.#charged(await this.#sendOnce(request.url, init, charge), charge);
+    const response = await this.#charged(await this.#sendOnce(request.url, init, charge), charge);
+    // A frame that only we asked for would surprise a client.
+    return charge.isReserved && body.stream && !asksForBill(body) ? withoutBill(response) : response;
   }
 
   async #sendOnce(url: string, init: RequestInit, charge: Charge): Promise<Response> {
     faultPoint("call.sending");
+    if (init.signal?.aborted) {
+      await charge.release();
+      init.signal.throwIfAborted();
+    }
     try {
       return await plainFetch(url, init);
     } catch (error) {
-      const isSent = !NEVER_SENT.has(factsOf(error).code);
-      await (isSent ? charge.settle(new Uint8Array()) : charge.release());
+      const isSent = !NEVER_SENT.test(factsOf(error).code);
+      await (isSent ? charge.settle(new Uint8Array(), false) : charge.release());
       throw error;
     }
   }
 
   async #charged(response: Response, charge: Charge): Promise<Response> {
-    if (!response.ok) {
-      await charge.release();
-      return response;
-    }
-    return heard(response, (bytes) => charge.settle(bytes));
+    if (response.ok) return heard(response, (bytes, isWhole) => charge.settle(bytes, isWhole));
+    // A proxy gave up waiting: what stands behind it may go on.
+    if (MAY_GO_ON.has(response.status)) await charge.settle(new Uint8Array(), false);
+    else await charge.release();
+    return response;
   }
 }

@@ -2,7 +2,9 @@
 // remembers it would be none. Calls outside of a run, and to anything but a chat endpoint, are left alone.
 import { callContext } from "./context.ts";
 
-const CHAT = /\/(chat\/completions|responses)$/;
+const CHAT = /\/chat\/completions\/?$/;
+// Other ways to ask a model, which are not counted: they pass as long as nothing is limited.
+const OTHER = /\/(completions|responses)\/?$|:(stream)?generateContent$/i;
 
 let users = 0;
 let original: typeof fetch | undefined;
@@ -30,13 +32,27 @@ export function interceptCalls(): () => void {
 
 const intercepted: typeof fetch = async (input, init) => {
   const context = callContext();
-  const url = input instanceof Request ? input.url : String(input);
-  const method = init?.method ?? (input instanceof Request ? input.method : "GET");
-  if (!context || method !== "POST" || !isChat(url)) return plainFetch(input, init);
-  if (typeof init?.body === "string") return context.call({ url, body: init.body, init }, context);
+  if (!context) return plainFetch(input, init);
+  const isRequest = input instanceof Request;
+  const url = isRequest ? input.url : String(input);
+  const method = (init?.method ?? (isRequest ? input.method : "GET")).toUpperCase();
+  if (method !== "POST" || !isModelCall(url, init?.headers ?? (isRequest ? input.headers : undefined)))
+    return plainFetch(input, init);
+  if (!isRequest && typeof init?.body === "string")
+    return context.call({ url, body: init.body, init: { ...init, method } }, context);
   const request = new Request(input, init);
   const { headers, signal } = request;
-  return context.call({ url, body: await request.text(), init: { method, headers, signal } }, context);
+  const body = await request.text();
+  return context.call({ url, body, init: { ...init, method, headers, signal } }, context);
 };
 
-const isChat = (url: string): boolean => CHAT.test(URL.parse(url)?.pathname ?? "");
+const pathOf = (url: string): string => URL.parse(url)?.pathname ?? "";
+
+/** Whether requests to this address can be counted. */
+export const isChatCompletions = (url: string): boolean => CHAT.test(pathOf(url));
+
+function isModelCall(url: string, headers: RequestInit["headers"]): boolean {
+  const path = pathOf(url);
+  if (CHAT.test(path) || OTHER.test(path)) return true;
+  return path.endsWith("/messages") && new Headers(headers).has("anthropic-version");
+}

@@ -2,20 +2,27 @@
 // sent, and settled with what the provider billed before its reader knows of the end. Settling needs no lease: what was
 // spent was spent, whoever owns the run by then.
 import { now } from "../../clock.ts";
-import { BudgetExceeded, LeaseLost } from "../../errors.ts";
+import { AppError, BudgetExceeded, LeaseLost, ModelFailed } from "../../errors.ts";
 import { faultPoint } from "../../faults.ts";
 import { uuidv7 } from "../../ids.ts";
 import { persistently } from "../../persist.ts";
 import type { Database } from "../../storage/database.ts";
 import { hasBudget } from "../../storage/budgets.ts";
-import { insertCall, releaseCall, reserveCall, sendCall, settleCall } from "../../storage/model-calls.ts";
+import {
+  insertCall,
+  presumeCall,
+  releaseCall,
+  reserveCall,
+  sendCall,
+  settleCall,
+} from "../../storage/model-calls.ts";
 import type { Payer, Reservation, Usage, WorstCase } from "../../storage/model-calls.ts";
 import type { Scope } from "../../storage/scope.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { costOf } from "../catalogue.ts";
 import type { ModelFacts } from "../catalogue.ts";
 import { countTokens } from "../tokens.ts";
-import { billIn, spokenIn } from "./answer-bytes.ts";
+import { billIn, isFinished, spokenIn } from "./answer-bytes.ts";
 import { shortageOf } from "./shortage.ts";
 
 export interface SpendingOptions {
@@ -38,6 +45,8 @@ export interface Plan {
 /** A reservation that waits for its call. */
 export interface Ahead {
   readonly callId: string;
+  /** Where it was made. */
+  readonly node: string | undefined;
   readonly model: string;
   readonly worst: WorstCase;
 }
@@ -49,8 +58,11 @@ export interface Charge {
   readonly isReserved: boolean;
   /** It cost nothing: the provider refused, or was never reached. */
   release(): Promise<void>;
-  /** Reads the bill in what came back; what broke off is counted. */
-  settle(bytes: Uint8Array): Promise<void>;
+  /**
+   * Reads the bill in what came back. Without one a whole answer is counted; of one that broke off nobody knows what the
+   * provider went on to bill, so it is charged at its worst case. Never rejects.
+   */
+  settle(bytes: Uint8Array, isWhole: boolean): Promise<void>;
 }
 
 // A budget that was just made holds everywhere after this time.
@@ -58,6 +70,8 @@ const LOOK_MS = 1000;
 // Beyond the longest time that a call may take, so that nobody's call is taken for lost while it is under way.
 const GRACE_MS = 60_000;
 const SETTLE_MS = 10_000;
+/** What is noted of a call of which nothing is known. */
+const NOTHING: Usage = { input: 0, cached: 0, output: 0, microUsd: null, isEstimated: true };
 
 export class Spending {
   readonly #options: SpendingOptions;
@@ -94,36 +108,43 @@ export class Spending {
     const worst = await worstOf(plan);
     const callId = uuidv7();
     await this.#reserve(plan, { callId, worst, state: "held" });
-    return { callId, model: plan.facts.name, worst };
+    return { callId, node: plan.node, model: plan.facts.name, worst };
   }
 
   /** Gives back what no call came for. */
-  async forget({ callId }: Ahead): Promise<void> {
+  async forget({ callId }: Pick<Ahead, "callId">): Promise<void> {
     const { database, log } = this.#options;
     await releaseCall(database, callId).catch(() => log.warn("call.unreleased", { call_id: callId }));
   }
 
   /**
    * Says that a call is about to be sent. When this returns, it may be.
-   * @param ahead what was reserved before, if it was; it is used, or given back
+   * @param waiting reservations of the attempt that no call came for; the one that fits is used and taken out
    * @throws BudgetExceeded when it may not; LeaseLost when the run is somebody else's
    */
-  async begin(plan: Plan, ahead: Ahead | undefined): Promise<Charge> {
-    if (!(await this.isLimited())) {
-      if (ahead) await this.forget(ahead);
-      return this.#charge(plan, uuidv7(), undefined);
-    }
+  async begin(plan: Plan, waiting: Ahead[]): Promise<Charge> {
+    if (!(await this.isLimited())) return this.#charge(plan, uuidv7(), undefined);
     const worst = await worstOf(plan);
-    if (ahead) {
-      const { database } = this.#options;
-      const isFitting = ahead.model === plan.facts.name && covers(ahead.worst, worst);
-      if (isFitting && (await persistently(() => sendCall(database, ahead.callId, plan.node))))
-        return this.#charge(plan, ahead.callId, ahead.worst);
-      await this.forget(ahead);
+    const fitting = waiting.find((one) => one.model === plan.facts.name && covers(one.worst, worst));
+    if (fitting) {
+      waiting.splice(waiting.indexOf(fitting), 1);
+      if (await this.#send(fitting, plan)) return this.#charge(plan, fitting.callId, fitting.worst);
     }
     const callId = uuidv7();
     await this.#reserve(plan, { callId, worst, state: "sent" });
     return this.#charge(plan, callId, worst);
+  }
+
+  /** False: its time is over, or the answer was lost; then it is given back. */
+  async #send(ahead: Ahead, { payer, node }: Plan): Promise<boolean> {
+    const { database } = this.#options;
+    const { workerId } = payer.owner;
+    try {
+      return await persistently(() => sendCall(database, ahead.callId, { node, workerId }));
+    } catch (error) {
+      await this.forget(ahead);
+      throw error;
+    }
   }
 
   async #reserve(
@@ -133,7 +154,17 @@ export class Spending {
     const { database, scope, log } = this.#options;
     const ttlMs = facts.policy.total_ms + GRACE_MS;
     const call = { callId, payer, model: facts.name, node, state, ttlMs, worst };
-    const reserved: Reservation = await persistently(() => reserveCall(database, scope, call));
+    const reserved: Reservation = await persistently(() => reserveCall(database, scope, call)).catch(
+      async (error: unknown) => {
+        // It may have been reserved although the answer was lost.
+        await this.forget(call);
+        if (error instanceof AppError) throw error;
+        throw new ModelFailed("The call could not be counted, so it was not sent. Try again.", {
+          retryable: true,
+          cause: error,
+        });
+      },
+    );
     if (reserved.outcome === "reserved") return;
     if (reserved.outcome === "lost")
       throw new LeaseLost(`Run ${payer.owner.runId} is not ours any more: it calls no model.`);
@@ -158,15 +189,16 @@ export class Spending {
       callId,
       isReserved: worst !== undefined,
       release: () => (worst ? quietly(() => releaseCall(database, callId)) : Promise.resolve()),
-      settle: async (bytes) => {
-        const used = await usageOf(plan, bytes);
-        if (worst && used.input + used.output > worst.tokens)
+      settle: async (bytes, isWhole) => {
+        const isKnown = isWhole || (isFinished(bytes) && billIn(bytes) !== undefined);
+        const used = await usageOf(plan, bytes).catch(() => undefined);
+        if (worst && used && isKnown && used.input + used.output > worst.tokens)
           log.warn("budget.overbilled", { call_id: callId, model: facts.name, reserved: worst.tokens });
-        await quietly(() =>
-          worst
-            ? settleCall(database, callId, used)
-            : insertCall(database, scope, { callId, payer, model: facts.name, node }, used),
-        );
+        await quietly(() => {
+          if (worst)
+            return used && isKnown ? settleCall(database, callId, used) : presumeCall(database, callId);
+          return insertCall(database, scope, { callId, payer, model: facts.name, node }, used ?? NOTHING);
+        });
         faultPoint("call.settled");
       },
     };
@@ -175,22 +207,33 @@ export class Spending {
 
 async function worstOf({ facts, promptTokens, outputTokens }: Plan): Promise<WorstCase> {
   const input = await promptTokens();
+  const tokens = input + outputTokens;
   const { price } = facts;
-  return {
-    tokens: input + outputTokens,
-    microUsd: price ? costOf(price, { input, cached: 0, output: outputTokens }) : null,
-  };
+  const microUsd =
+    price && isCountable(tokens) ? costOf(price, { input, cached: 0, output: outputTokens }) : null;
+  if (!isCountable(tokens) || (microUsd !== null && !isCountable(microUsd)))
+    throw new BudgetExceeded(
+      "This call asks for more tokens than can be counted, and a budget applies. Nothing was sent. Lower its ceiling.",
+    );
+  return { tokens, microUsd };
 }
+
+const isCountable = (amount: number): boolean => Number.isSafeInteger(amount) && amount >= 0;
 
 const covers = (reserved: WorstCase, needed: WorstCase): boolean =>
   reserved.tokens >= needed.tokens && (reserved.microUsd ?? 0) >= (needed.microUsd ?? 0);
+
+async function countAll(texts: readonly string[], model: string): Promise<number> {
+  const counts = await Promise.all(texts.map((text) => countTokens(text, model)));
+  return counts.reduce((sum, count) => sum + count, 0);
+}
 
 async function usageOf({ facts, promptTokens }: Plan, bytes: Uint8Array): Promise<Usage> {
   const billed = billIn(bytes);
   const used = billed ?? {
     input: await promptTokens(),
     cached: 0,
-    output: await countTokens(spokenIn(bytes), facts.name),
+    output: await countAll(spokenIn(bytes), facts.name),
   };
   return {
     ...used,

@@ -1,7 +1,7 @@
 // What a call costs at most, and how it is sent: text exactly, everything else never too low.
 import { afterAll, describe, expect, test } from "vitest";
 import { openCatalogue } from "../../../server/models/catalogue.ts";
-import { billIn, spokenIn } from "../../../server/models/gateway/answer-bytes.ts";
+import { billIn, isFinished, spokenIn } from "../../../server/models/gateway/answer-bytes.ts";
 import {
   ceilingOf,
   preparedBody,
@@ -88,8 +88,9 @@ describe("what is sent", () => {
     expect([sent(capped, 9), ceilingOf(capped, catalogue.of("gpt-4o"), 9)]).toEqual([capped, 5]);
   });
 
-  test("asks for a bill where the answer is streamed, and is otherwise as it was", () => {
-    expect(sent(chat({ stream: true })).stream_options).toEqual({ include_usage: true });
+  test("asks for a bill where a stream is to be paid for, and is otherwise as it was", () => {
+    expect(sent(chat({ stream: true }), 9).stream_options).toEqual({ include_usage: true });
+    expect(sent(chat({ stream: true }))).toEqual(chat({ stream: true }));
     expect(sent(chat({ seed: 7, unknown: { a: 1 } }))).toEqual(chat({ seed: 7, unknown: { a: 1 } }));
   });
 
@@ -102,6 +103,8 @@ describe("what is sent", () => {
 const frames = (...all: unknown[]): Uint8Array =>
   Buffer.from(all.map((one) => `data: ${typeof one === "string" ? one : JSON.stringify(one)}\n\n`).join(""));
 
+const say = (index: number, delta: object) => ({ choices: [{ index, delta }] });
+
 describe("the bill in an answer", () => {
   const usage = { prompt_tokens: 9, completion_tokens: 4, prompt_tokens_details: { cached_tokens: 2 } };
 
@@ -111,9 +114,35 @@ describe("the bill in an answer", () => {
     expect(billIn(Buffer.from(JSON.stringify({ choices: [], usage }, null, 2)))).toEqual(billed);
   });
 
+  test("counts thoughts that stand only in the total, and is found in what is left of a long document", () => {
+    const total = { ...usage, total_tokens: 35 };
+    expect(billIn(Buffer.from(JSON.stringify({ usage: total })))).toEqual({
+      input: 9,
+      cached: 2,
+      output: 26,
+    });
+    const tail = JSON.stringify({ choices: [{ message: { content: "x" } }], usage }).slice(20);
+    expect(billIn(Buffer.from(tail))).toEqual({ input: 9, cached: 2, output: 4 });
+  });
+
+  test("what several choices say is a text each, with thoughts and calls of tools, whatever they are called", () => {
+    const all = frames(
+      say(0, { role: "assistant", reasoning: "hm " }),
+      say(1, { content: "b" }),
+      say(0, { tool_calls: [{ index: 0, id: "c1", function: { name: "f", arguments: "{}" } }] }),
+    );
+    expect(spokenIn(all)).toEqual(["hm f{}", "b"]);
+  });
+
+  test("is waited for where the last word was told, and not where it was not", () => {
+    const last = { choices: [{ index: 0, delta: {}, finish_reason: "stop" }] };
+    expect([isFinished(frames(last)), isFinished(frames("[DONE]"))]).toEqual([true, true]);
+    expect(isFinished(frames({ choices: [{ delta: { content: "a" }, finish_reason: null }] }))).toBe(false);
+  });
+
   test("is not there when the answer broke off, and what was said is", () => {
     const said = { choices: [{ index: 0, delta: { content: "Hel" } }] };
     const cut = frames(said, { choices: [{ delta: { content: "lo" } }], usage: null }, '{"choices": [{');
-    expect([billIn(cut), spokenIn(cut)]).toEqual([undefined, "Hello"]);
+    expect([billIn(cut), spokenIn(cut)]).toEqual([undefined, ["Hello"]]);
   });
 });

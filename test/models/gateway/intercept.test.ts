@@ -30,9 +30,27 @@ test.each([
   ["a URL", () => fetch(new URL(url), post)],
   ["a Request", () => fetch(new Request(url, post))],
   ["a Request that is changed", () => fetch(new Request(url), post)],
+  ["a method in small letters", () => fetch(url, { ...post, method: "post" })],
 ])("a call that is made with %s is taken whole", async (_, call) => {
   expect(await (await onBehalfOf(context, call)).text()).toBe("ours");
   expect(taken).toMatchObject([{ url, body: chat, init: { method: "POST" } }]);
+});
+
+test.each(["/chat/completions/", "/completions", "/responses", "/models/m:streamGenerateContent"])(
+  "a request to %s, which asks a model too, is taken",
+  async (path) => {
+    await onBehalfOf(context, () => fetch(fake.url + path, post));
+    await onBehalfOf(context, () =>
+      fetch(`${fake.url}/messages`, { ...post, headers: { "anthropic-version": "2023-06-01" } }),
+    );
+    expect(taken).toHaveLength(2);
+  },
+);
+
+test("headers of a Request stay, also beside a body that is given with it", async () => {
+  const request = new Request(url, { headers: { authorization: "Bearer k" } });
+  await onBehalfOf(context, () => fetch(request, post));
+  expect(new Headers(taken[0]?.init.headers).get("authorization")).toBe("Bearer k");
 });
 
 test("a request outside of a run, to another address or with another method is left alone", async () => {
@@ -40,6 +58,7 @@ test("a request outside of a run, to another address or with another method is l
   await onBehalfOf(context, async () => {
     expect((await fetch(`${fake.url}/models`)).status).toBe(200);
     expect((await fetch(url)).status).toBe(404);
+    expect((await fetch(`${fake.url}/messages`, post)).status).toBe(404);
     expect((await fetch(`${fake.url}/embeddings`, { ...post, body: "{}" })).status).toBe(400);
   });
   expect(taken).toEqual([]);
