@@ -120,3 +120,15 @@ export class TooManyStreams extends AppError {
     super(`${most} streams of this caller are open already. Close one, and come again.`);
   }
 }
+
+/** Where limits are counted does not answer, and nothing is to pass uncounted. */
+export class LimitsUnavailable extends AppError {
+  readonly code = "limits_unavailable";
+  readonly status = 503;
+  override readonly retryable = true;
+  constructor() {
+    super(
+      "Redis, which counts requests, does not answer, and HOLDFAST_CACHE_FAIL is closed: try again later.",
+    );
+  }
+}

@@ -34,3 +34,19 @@ export function every(ms: number, work: () => void): () => void {
   timer.unref();
   return () => clearInterval(timer);
 }
+
+/** Something did not come in time. */
+export class Late extends Error {
+  override readonly name = "Late";
+}
+
+/** What `work` comes to within `ms`; what comes later is left alone. @throws Late */
+export async function within<T>(work: Promise<T>, ms: number): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const stop = later(ms, () => reject(new Late(`It did not answer within ${ms} ms.`)));
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    stop();
+  }
+}

@@ -258,6 +258,11 @@ export const settings = {
     schema: integer(0, 1_000_000).default(0),
     help: "Streams and WebSockets that one caller may hold open at one process; 0: any number.",
   }),
+  limitStore: setting({
+    env: "HOLDFAST_LIMIT_STORE",
+    schema: z.enum(["postgres", "redis"], "must be postgres or redis").default("postgres"),
+    help: "Where limits per minute are counted: PostgreSQL, or the Redis of HOLDFAST_CACHE_URL. While that does not answer, HOLDFAST_CACHE_FAIL says what happens: open, PostgreSQL counts from nothing; closed, requests are refused.",
+  }),
   limitBy: setting({
     env: "HOLDFAST_LIMIT_BY",
     schema: z.enum(["identity", "address"], "must be identity or address").default("identity"),

@@ -55,6 +55,8 @@ import { openCaches } from "./storage/open-caches.ts";
 import { CheckpointBatch } from "./storage/checkpoint-batch.ts";
 import type { Database } from "./storage/database.ts";
 import { openDatabase } from "./storage/open.ts";
+import { openCounters } from "./storage/open-counters.ts";
+import type { CounterStore } from "./storage/rate-limits.ts";
 import { settleSealing } from "./storage/sealing.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
@@ -199,7 +201,9 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const instance = await startInstance(engine, worker, hasSessions);
   parts.defer(() => instance.stop());
 
-  const http = role === "worker" ? undefined : await serveHttp(engine, options);
+  const counters = await openCounters(config, database, log);
+  parts.defer(() => counters.close());
+  const http = role === "worker" ? undefined : await serveHttp(engine, counters, options);
   if (http) parts.defer(announceLoopback(http.loopbackUrl));
   // Stopped after the runs, so that those that end now still call back.
   const webhooks = startWebhooks({
@@ -246,6 +250,7 @@ interface Served {
 
 async function serveHttp(
   engine: Engine,
+  counters: CounterStore,
   { config, say, maySelfSign = false, graphs }: ServerOptions,
 ): Promise<Served> {
   const { path, http, authPath } = graphs;
@@ -256,7 +261,7 @@ async function serveHttp(
   const ui = await buildUi(graphs, say);
   const certificate = await certificateOf(config, maySelfSign);
   const cors = corsPolicyOf(config.corsOrigins, http.cors);
-  const limits = openLimits(engine.database, config);
+  const limits = openLimits(counters, config);
   if (limits) say(`Limits: ${limits.text}`);
   const fetch = buildApp(engine, { ...config, ...versions(), http, cors, custom, authority, limits, ui });
   const outside = await listen(config, fetch, certificate);

@@ -4,9 +4,7 @@ import type { IncomingMessage } from "node:http";
 import type { MiddlewareHandler } from "hono";
 import type { Config } from "../config.ts";
 import { AuthRefused, RateLimited, TooManyStreams } from "../errors.ts";
-import { openCounter } from "../storage/rate-limits.ts";
-import type { Counter, Usage } from "../storage/rate-limits.ts";
-import type { Database } from "../storage/database.ts";
+import type { Counter, CounterStore, Usage } from "../storage/rate-limits.ts";
 import { callerOf } from "./auth.ts";
 import type { Asker } from "./auth.ts";
 import { addressReader } from "./caller-address.ts";
@@ -44,12 +42,12 @@ const STREAMS = /^\/(?:threads|runs)(?:\/[^/]+)*\/(?:stream(?:\/events)?|wait|jo
  * The limits that are set; undefined: none.
  * @throws ConfigInvalid
  */
-export function openLimits(database: Database, options: LimitOptions): Limits | undefined {
+export function openLimits(store: CounterStore, options: LimitOptions): Limits | undefined {
   const { limitRuns, limitRequests, limitFailedLogins, limitStreams, limitBy } = options;
   const addressOf = addressReader(options.trustedProxies);
   if (limitRuns + limitRequests + limitFailedLogins + limitStreams === 0) return undefined;
   const counterOf = (name: string, most: number): Counter | undefined =>
-    most > 0 ? openCounter(database, { name, most }) : undefined;
+    most > 0 ? store.counter({ name, most }) : undefined;
   const runs = counterOf("runs", limitRuns);
   const requests = counterOf("requests", limitRequests);
   const logins = counterOf("logins", limitFailedLogins);

@@ -1,7 +1,8 @@
 // The same cache in Redis. Nothing waits for a connection: while there is none a command fails at once, and the client
 // goes on trying in the background.
+import { once } from "node:events";
 import type { createClient } from "@redis/client";
-import { later } from "../clock.ts";
+import { within } from "../clock.ts";
 import type { CacheKind, CacheStore } from "./caches.ts";
 import type { Scope } from "./scope.ts";
 
@@ -12,13 +13,13 @@ const LAST_RETRY_MS = 2000;
 const MOST_COMMANDS = 10_000;
 const SCAN_COUNT = 500;
 
-type Client = ReturnType<typeof createClient>;
+export type RedisClient = ReturnType<typeof createClient>;
 
-/** Waits a moment for the connection; a Redis that is not there yet is found later. */
-export async function openRedis(url: string, { tenantId }: Scope): Promise<CacheStore> {
-  const { createClient, RESP_TYPES } = await import("@redis/client"); // loaded only where it is used
-  const open = (): { client: Client; connected: Promise<unknown> } => {
-    const client: Client = createClient({
+/** Begins to connect, and goes on as long as it is not destroyed; a command fails at once while it is not connected. */
+export async function connectRedis(url: string): Promise<() => RedisClient> {
+  const { createClient } = await import("@redis/client"); // loaded only where it is used
+  return () => {
+    const client: RedisClient = createClient({
       url,
       disableOfflineQueue: true,
       commandsQueueMaxLength: MOST_COMMANDS,
@@ -28,11 +29,22 @@ export async function openRedis(url: string, { tenantId }: Scope): Promise<Cache
       },
     });
     client.on("error", () => undefined); // whoever asks something then is told
-    return { client, connected: client.connect().catch(() => undefined) }; // closed before it was connected
+    client.connect().catch(() => undefined); // closed before it was connected
+    return client;
   };
-  const first = open();
-  let { client } = first;
-  await briefly(first.connected);
+}
+
+/** A moment for a connection that was just begun. */
+export async function untilReady(client: RedisClient): Promise<void> {
+  if (!client.isReady) await within(once(client, "ready"), CONNECT_MS).catch(() => undefined);
+}
+
+/** Waits a moment for the connection; a Redis that is not there yet is found later. */
+export async function openRedis(url: string, { tenantId }: Scope): Promise<CacheStore> {
+  const { RESP_TYPES } = await import("@redis/client");
+  const open = await connectRedis(url);
+  let client = open();
+  await untilReady(client);
   const keyOf = (kind: CacheKind, key: string): string => `holdfast:${tenantId}:${kind}:${key}`;
   return {
     name: "redis",
@@ -62,15 +74,8 @@ export async function openRedis(url: string, { tenantId }: Scope): Promise<Cache
     reopen: (isLate) => {
       if (client.isReady && !isLate) return;
       client.destroy();
-      ({ client } = open());
+      client = open();
     },
     close: async () => client.destroy(),
   };
-}
-
-async function briefly(connected: Promise<unknown>): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const stop = later(CONNECT_MS, resolve);
-  await Promise.race([connected, promise]);
-  stop();
 }

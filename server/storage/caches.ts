@@ -1,7 +1,7 @@
 // What was worked out once and can be had again, in PostgreSQL or Redis: sealed where there are keys, found by a pseudonym
 // of what was asked. A store that is down or slow costs a bounded wait and never a run, unless the operator wants it so;
 // an entry that was altered, or that nobody can open any more, is none.
-import { later, now } from "../clock.ts";
+import { Late, now, within } from "../clock.ts";
 import { AppError, CacheUnavailable, SealedValueInvalid, messageOf } from "../errors.ts";
 import { keyIdOf, unseal } from "../privacy/seal.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -213,17 +213,4 @@ function fresh(): CacheStats {
   return { hits: 0, misses: 0, shared: 0, stored: 0, age_ms: 0 };
 }
 
-class Late extends Error {
-  override readonly name = "Late";
-}
-
 /** What is late is left alone. */
-async function within<T>(work: Promise<T>, ms: number): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const stop = later(ms, () => reject(new Late(`It did not answer within ${ms} ms.`)));
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    stop();
-  }
-}

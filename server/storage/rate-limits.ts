@@ -1,6 +1,7 @@
 // Counts what callers use of limits per minute, in PostgreSQL, so that all servers together allow exactly what a limit
 // says. A caller is kept under a pseudonym. Who has used up his minute is refused from memory until it ends.
 import { RateLimiterPostgres, RateLimiterRes } from "rate-limiter-flexible";
+import type { RateLimiterStoreAbstract } from "rate-limiter-flexible";
 import type { Database, Queryable } from "./database.ts";
 import { pseudonymOf } from "./pseudonyms.ts";
 
@@ -17,6 +18,20 @@ export interface Usage {
   readonly remaining: number;
   /** When the minute ends, in milliseconds from now. */
   readonly endsInMs: number;
+}
+
+export interface CounterOptions {
+  /** Of the limit; counters of the same name count together. */
+  readonly name: string;
+  /** How much each caller has in `seconds`, from his first request on. */
+  readonly most: number;
+  readonly seconds?: number;
+}
+
+/** Where limits are counted. */
+export interface CounterStore {
+  counter(options: CounterOptions): Counter;
+  close(): Promise<void>;
 }
 
 export interface Counter {
@@ -43,14 +58,7 @@ delete from holdfast.rate_limits where key in (
    limit $1 for update skip locked)
 returning 1`;
 
-/**
- * @param name of the limit; counters of the same name count together
- * @param most how much each caller has in `seconds`, from his first request on
- */
-export function openCounter(
-  database: Database,
-  { name, most, seconds = 60 }: { name: string; most: number; seconds?: number },
-): Counter {
+export function openCounter(database: Database, { name, most, seconds = 60 }: CounterOptions): Counter {
   const limiter = new RateLimiterPostgres({
     storeClient: clientOf(database),
     storeType: "client",
@@ -63,24 +71,34 @@ export function openCounter(
     duration: seconds,
     inMemoryBlockOnConsumed: most,
   });
-  return {
-    most,
-    emptyForMs: async (who) =>
-      limiter.getInMemoryBlockMsBeforeExpire(limiter.getKey(await pseudonymOf(database, who))),
-    take: async (who, count) => {
-      const key = await pseudonymOf(database, who);
-      // What is refused counts too: several that do not fit must not use up what others still could.
-      const before = count > 1 ? await limiter.get(key) : null;
-      if (before && before.remainingPoints < count) return usageOf(before, false);
-      try {
-        return usageOf(await limiter.consume(key, count), true);
-      } catch (error) {
-        if (error instanceof RateLimiterRes) return usageOf(error, false);
-        throw error;
-      }
-    },
-  };
+  return counterOf(database, most, () => limiter);
 }
+
+/** @param limiterNow the one that counts at the moment */
+export const counterOf = (
+  database: Database,
+  most: number,
+  limiterNow: () => RateLimiterStoreAbstract,
+): Counter => ({
+  most,
+  emptyForMs: async (who) => {
+    const limiter = limiterNow();
+    return limiter.getInMemoryBlockMsBeforeExpire(limiter.getKey(await pseudonymOf(database, who)));
+  },
+  take: async (who, count) => {
+    const limiter = limiterNow();
+    const key = await pseudonymOf(database, who);
+    // What is refused counts too: several that do not fit must not use up what others still could.
+    const before = count > 1 ? await limiter.get(key) : null;
+    if (before && before.remainingPoints < count) return usageOf(before, false);
+    try {
+      return usageOf(await limiter.consume(key, count), true);
+    } catch (error) {
+      if (error instanceof RateLimiterRes) return usageOf(error, false);
+      throw error;
+    }
+  },
+});
 
 /** Forgets up to `limit` minutes that are over. */
 export const deleteOldRateLimits = async (transaction: Queryable, limit: number): Promise<number> =>
