@@ -6,6 +6,7 @@ const benches: Record<string, () => Promise<(args: string[]) => Promise<void>>> 
   checkpoints: async () => (await import("./checkpoints.ts")).checkpoints,
   api: async () => (await import("./api.ts")).api,
   retrieval: async () => (await import("./retrieval.ts")).retrieval,
+  caches: async () => (await import("./caches.ts")).caches,
   tokens: async () => (await import("./tokens.ts")).tokens,
   redaction: async () => (await import("./redaction.ts")).redaction,
   resilience: async () => (await import("./resilience.ts")).resilience,

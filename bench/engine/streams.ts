@@ -40,7 +40,7 @@ export async function firstToken(
 }
 
 /** Milliseconds until the answer holds `pattern`; the rest is read too, so that runs do not pile up. */
-async function until(url: string, body: object, pattern: RegExp): Promise<number> {
+export async function until(url: string, body: object, pattern: RegExp): Promise<number> {
   const startedAt = performance.now();
   const response = await fetch(url, {
     method: "POST",

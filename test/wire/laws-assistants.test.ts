@@ -47,6 +47,7 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/kinds.langgraph.json" }, (cluster)
       langgraph_js_version: "1.7.3",
       context: "js",
       privacy: { mode: "redact", graphs: {}, names: false, sealed: cluster.size > 1 },
+      cache: expect.objectContaining({ store: "postgres" }),
     });
     const named = Object.entries(flags).filter(([, isBuilt]) => isBuilt !== false);
     expect(named).toEqual(Object.keys(FEATURES).map((feature) => [feature, true]));
