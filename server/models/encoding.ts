@@ -27,7 +27,8 @@ const NEWER =
 const newer = new RegExp(`[${NEWER}]`, "u");
 const allNewer = new RegExp(newer, "gu");
 const SHORT_PIECE = 64;
-const MAX_SHORT_PIECES = 50_000;
+// Fewer than a language has words would be forgotten again and again: with 50,000 counting is 2.5 times slower.
+const MAX_SHORT_PIECES = 150_000;
 const NONE = -1;
 /** A heap key is rank · 2³² + position: below 2⁵³ for every rank, so one number orders by both. */
 const POSITIONS = 2 ** 32;
