@@ -275,13 +275,20 @@ export const settings = {
   }),
   cacheResponses: setting({
     env: "HOLDFAST_CACHE_RESPONSES",
-    schema: z.enum(["off", "asked", "deterministic"], "must be off, asked or deterministic").default("asked"),
-    help: "Which answers of models are kept for equal requests: asked, those whose request has the header x-holdfast-cache: on; deterministic, those of requests with temperature 0 and no tools too; off, none (docs/caches.md).",
+    schema: z
+      .enum(["off", "asked", "deterministic"], "must be off, asked or deterministic")
+      .default("deterministic"),
+    help: "Which answers of models are kept for equal requests: deterministic, those of requests with temperature 0 and no tools, and those whose request has the header x-holdfast-cache: on; asked, only the latter; off, none (docs/caches.md).",
   }),
   cacheTtlSeconds: setting({
     env: "HOLDFAST_CACHE_TTL_SECONDS",
     schema: integer(1, 2_592_000).default(300),
     help: "How long an answer of a model is kept in seconds.",
+  }),
+  cacheSearchSeconds: setting({
+    env: "HOLDFAST_CACHE_SEARCH_SECONDS",
+    schema: integer(0, 86_400).default(0),
+    help: "How long is remembered which passages a search of documents found, in seconds; it ends with the next change of the collection. 0: it is not.",
   }),
   cacheEmbeddingsDays: setting({
     env: "HOLDFAST_CACHE_EMBEDDINGS_DAYS",

@@ -27,6 +27,7 @@ import { openEgress } from "./models/egress.ts";
 import { connectModel } from "./models/endpoint.ts";
 import { interceptCalls } from "./models/gateway/intercept.ts";
 import { openGateway } from "./models/gateway/open.ts";
+import { cachedSearch } from "./retrieval/search-cache.ts";
 import { search } from "./retrieval/search.ts";
 import { seedAssistants } from "./runs/assistants.ts";
 import { startAuditChain } from "./runs/audit.ts";
@@ -185,8 +186,12 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     totals: new Totals(),
     services: {
       settings: graphSettings(config),
-      search: (query, { collection = config.collection, limit = config.passages }) =>
-        search(database, defaultScope, { collection, query, limit }),
+      search: (query, { collection = config.collection, limit = config.passages }) => {
+        const ask = { collection, query, limit };
+        const ttlMs = config.cacheSearchSeconds * 1000;
+        if (ttlMs === 0) return search(database, defaultScope, ask);
+        return cachedSearch({ database, scope: defaultScope, caches, ttlMs }, ask);
+      },
     },
     embedder,
     storeTtl: options.graphs.storeTtl,

@@ -230,6 +230,7 @@ export const Info = z.strictObject({
     store: z.enum(["postgres", "redis"]),
     responses: cached,
     embeddings: cached,
+    passages: cached,
     nodes: cached,
   }),
   flags: z.record(z.string(), z.boolean()),

@@ -11,16 +11,18 @@ const MAX_QUERY = 8192;
 /** Of a long question only the weightiest lexemes are looked up. */
 const MAX_LEXEMES = 64;
 
+export interface SearchAsk {
+  readonly collection: string;
+  readonly query: string;
+  /** Most passages returned. */
+  readonly limit: number;
+}
+
 /**
  * Passages of a collection by BM25, best first; none if nothing matches.
- * @param ask.limit most passages returned
  * @throws CollectionNotFound
  */
-export async function search(
-  database: Queryable,
-  scope: Scope,
-  ask: { collection: string; query: string; limit: number },
-): Promise<Passage[]> {
+export async function search(database: Queryable, scope: Scope, ask: SearchAsk): Promise<Passage[]> {
   const query = cut(ask.query);
   const passages = await rankPassages(database, scope, { ...ask, query, lexemes: MAX_LEXEMES });
   if (passages.length === 0 && !(await findCollection(database, scope, ask.collection))) {

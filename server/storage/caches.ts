@@ -11,8 +11,8 @@ import { pseudonymOf } from "./pseudonyms.ts";
 import type { Scope } from "./scope.ts";
 import { placeOf, sealBytes } from "./sealed.ts";
 
-/** Answers of models, vectors of texts, what nodes wrote. */
-export type CacheKind = "responses" | "embeddings" | "nodes";
+/** Answers of models, vectors of texts, what nodes wrote, which passages a search found. */
+export type CacheKind = "responses" | "embeddings" | "nodes" | "passages";
 
 export interface StoredEntry {
   readonly key: string;
@@ -76,6 +76,7 @@ export class Caches {
     responses: fresh(),
     embeddings: fresh(),
     nodes: fresh(),
+    passages: fresh(),
   };
   readonly #options: CachesOptions;
   #restsUntil = 0;

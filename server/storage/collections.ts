@@ -26,6 +26,9 @@ const LAST_TEXT = "\u{10FFFF}";
 export const findCollectionSql = `/* findCollection */
 select collection_id, name, language from holdfast.collections where tenant_id = $1 and name = $2`;
 
+const findRevisionSql = `/* findRevision */
+select collection_id, revision from holdfast.collections where tenant_id = $1 and name = $2`;
+
 const insertCollection = `/* insertCollection */
 insert into holdfast.collections (tenant_id, name, language) values ($1, $2, $3)
 on conflict (tenant_id, name) do nothing`;
@@ -50,6 +53,19 @@ delete from holdfast.collections where tenant_id = $1 and collection_id = $2`;
 
 const vacuumIndex = `/* vacuumIndex */
 vacuum (analyze) holdfast.postings, holdfast.terms, holdfast.chunks, holdfast.documents, holdfast.collections`;
+
+/** Which state of its documents a collection is in: each change makes another one. */
+export async function findRevision(
+  on: Queryable,
+  scope: Scope,
+  name: string,
+): Promise<{ collection_id: number; revision: number } | undefined> {
+  const [row] = await on.query<{ collection_id: number; revision: number }>(findRevisionSql, [
+    scope.tenantId,
+    name,
+  ]);
+  return row;
+}
 
 export async function findCollection(
   database: Queryable,

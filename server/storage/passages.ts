@@ -27,6 +27,19 @@ select h.chunk_id, d.source_id, d.title, k.ordinal, h.score, k.body
   from hit h join holdfast.chunks k using (chunk_id) join holdfast.documents d using (document_id)
  order by h.score desc, h.chunk_id`;
 
+const listPassagesSql = `/* listPassages */
+select k.chunk_id, d.source_id, d.title, k.ordinal, k.body
+  from unnest($2::bigint[]) with ordinality as wanted (chunk_id, place)
+  join holdfast.chunks k using (chunk_id) join holdfast.documents d using (document_id)
+ where k.tenant_id = $1 order by wanted.place`;
+
+/** Passages by their ids, in that order; those that are gone are left out. */
+export const listPassages = (
+  database: Queryable,
+  scope: Scope,
+  ids: readonly number[],
+): Promise<Omit<Passage, "score">[]> => database.query(listPassagesSql, [scope.tenantId, ids]);
+
 /**
  * The best passages first; none if the collection is unknown or no lexeme of `query` occurs in it.
  * @param ask.lexemes at most so many distinct lexemes count, the weightiest ones
