@@ -11,11 +11,12 @@ interface Service {
   ports?: string[];
   volumes?: string[];
   depends_on?: Record<string, unknown>;
+  profiles?: string[];
   stop_grace_period: string;
 }
 
 interface Compose {
-  services: { holdfast: Service; postgres: Service };
+  services: { holdfast: Service; postgres: Service; redis: Service };
   volumes: Record<string, null>;
 }
 
@@ -64,6 +65,13 @@ test("Holdfast is given the address, the password and the database of the other 
   expect(url.pathname).toBe(`/${postgres.environment["POSTGRES_DB"]}`);
   // A user named like our schema would find it in his search_path; see embedded-cluster.ts.
   expect(url.username).toBe("postgres");
+});
+
+test("Redis is started where its profile is asked for, reached by Holdfast alone, and used only if it is named", () => {
+  const { holdfast, redis } = compose().services;
+  expect([redis.profiles, redis.ports]).toEqual([["redis"], undefined]);
+  expect(readConfig(holdfast.environment).cacheUrl).toBeUndefined();
+  expect(text).toContain("HOLDFAST_CACHE_URL=redis://redis:6379 docker compose --profile redis up");
 });
 
 test("the published port is the one Holdfast listens on, on this machine only", () => {
