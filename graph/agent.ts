@@ -4,12 +4,12 @@ import { AIMessage } from "@langchain/core/messages";
 import type { BaseMessage } from "@langchain/core/messages";
 import { END, START, StateGraph } from "@langchain/langgraph";
 import type { LangGraphRunnableConfig } from "@langchain/langgraph";
-import { ChatOpenAICompletions } from "@langchain/openai";
 import { BudgetExceeded, runTools, servicesOf, streamAnswer, toolSpecs } from "../server/index.ts";
 import { agentPrompt, fitting } from "./agent-prompt.ts";
 import type { AgentPrompt } from "./agent-prompt.ts";
 import { AgentState } from "./agent-state.ts";
 import type { AgentCitation, AgentTurn, AgentUpdate } from "./agent-state.ts";
+import { chatOf } from "./chat.ts";
 import { Input } from "./state.ts";
 import { redacted } from "./redact.ts";
 import { tools } from "./tools.ts";
@@ -20,25 +20,13 @@ const MAX_ROUNDS = 5;
 const specs = toolSpecs(tools);
 
 async function ask({ messages }: AgentTurn, config: LangGraphRunnableConfig): Promise<AgentUpdate> {
-  const { model, maxOutputTokens, modelTimeoutMs } = servicesOf(config).settings;
+  const { settings } = servicesOf(config);
   const prompt = agentPrompt(messages);
   const sent = await within(prompt, config);
+  const choice = roundsOf(messages) < MAX_ROUNDS ? "auto" : "none";
   const raw = await streamAnswer(
-    async (signal) => {
-      // The completions class, because ChatOpenAI moves some model names to the Responses API by itself.
-      const chat = new ChatOpenAICompletions({
-        model,
-        maxTokens: maxOutputTokens,
-        timeout: modelTimeoutMs,
-        maxRetries: 0,
-        streamUsage: true,
-        // The SDK would log what it cannot parse; our error says it without the content.
-        configuration: { logLevel: "off" },
-      });
-      const choice = roundsOf(messages) < MAX_ROUNDS ? "auto" : "none";
-      return chat.stream([...sent], { ...config, signal, tools: specs, tool_choice: choice });
-    },
-    { silenceMs: modelTimeoutMs, signal: config.signal },
+    (signal) => chatOf(settings).stream([...sent], { ...config, signal, tools: specs, tool_choice: choice }),
+    { silenceMs: settings.modelTimeoutMs, signal: config.signal },
   );
   // Before it is state: whatever leaves this node is kept.
   const answer = redacted(raw, config);

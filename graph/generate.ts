@@ -1,35 +1,23 @@
-// Asks the model and streams its answer. The answer is whole or the run fails; the ceiling on its length
-// is sent with every call, and the client never retries by itself (retries would multiply).
-import { ChatOpenAICompletions } from "@langchain/openai";
+// Asks the model and streams its answer. The answer is whole or the run fails.
 import type { LangGraphRunnableConfig } from "@langchain/langgraph";
 import { servicesOf, streamAnswer } from "../server/index.ts";
 import type { Passage } from "../server/index.ts";
+import { chatOf } from "./chat.ts";
 import { promptOf } from "./prompt.ts";
 import { redacted } from "./redact.ts";
 import type { Citation, Turn, Update } from "./state.ts";
 
 export async function generate(state: Turn, config: LangGraphRunnableConfig): Promise<Update> {
-  const { model, maxOutputTokens, modelTimeoutMs } = servicesOf(config).settings;
+  const { settings } = servicesOf(config);
   const { messages, passages, budget } = state;
   const prompt = promptOf(messages.slice(budget?.dropped_messages ?? 0), passages);
   const raw = await streamAnswer(
-    async (signal) => {
-      // The completions class, because ChatOpenAI moves some model names to the Responses API by itself.
-      const chat = new ChatOpenAICompletions({
-        model,
-        maxTokens: maxOutputTokens,
-        timeout: modelTimeoutMs,
-        maxRetries: 0,
-        streamUsage: true,
-        // The SDK would log what it cannot parse; our error says it without the content.
-        configuration: { logLevel: "off" },
-      });
-      return chat.stream(
+    (signal) =>
+      chatOf(settings).stream(
         prompt.map(({ role, content }) => ({ role, content })),
         { ...config, signal },
-      );
-    },
-    { silenceMs: modelTimeoutMs, signal: config.signal },
+      ),
+    { silenceMs: settings.modelTimeoutMs, signal: config.signal },
   );
   // Before it is state: whatever leaves this node is kept.
   const answer = redacted(raw, config);

@@ -2,13 +2,12 @@
 import type { z } from "zod";
 import { now } from "../clock.ts";
 import type { Config } from "../config.ts";
-import { AppError, BudgetExists, messageOf } from "../errors.ts";
-import { budgetChange, budgetCreate, usageQuery } from "../http/budget-schemas.ts";
-import { changeBudget, createBudget, deleteBudget, searchBudgets, searchUsage } from "../runs/budgets.ts";
-import type { Actor, Budget, BudgetRequest } from "../runs/budgets.ts";
+import { AppError, messageOf } from "../errors.ts";
+import { budgetCreate, usageQuery } from "../http/budget-schemas.ts";
+import { deleteBudget, searchBudgets, searchUsage, setBudget as putBudget } from "../runs/budgets.ts";
+import type { Actor, Budget } from "../runs/budgets.ts";
 import type { Database } from "../storage/database.ts";
 import { openDatabase } from "../storage/open.ts";
-import { pseudonymOf } from "../storage/pseudonyms.ts";
 
 type Say = (text: string) => void;
 
@@ -35,7 +34,7 @@ export async function setBudget(
   const request = { scope, scope_id: of, unit, period: per, max: Number(usd ?? tokens) };
   return checked(budgetCreate, request, say, (given) =>
     onDatabase(config, asked, async (database) => {
-      const budget = await put(database, given);
+      const budget = await putBudget(database, given, COMMAND);
       say(asked.json ? JSON.stringify(budget) : lineOf(budget));
     }),
   );
@@ -77,32 +76,6 @@ export async function showUsage(
           asked.say(`${group ?? "(none)"}: ${calls} calls, ${input} + ${output} tokens, $${usd}`);
     }),
   );
-}
-
-/** Makes it, or changes the one that is there. */
-async function put(database: Database, request: BudgetRequest): Promise<Budget> {
-  try {
-    return await createBudget(database, request, COMMAND);
-  } catch (error) {
-    if (!(error instanceof BudgetExists)) throw error;
-    const all = await searchBudgets(database, { scope: request.scope, limit: MOST, offset: 0 });
-    const whose =
-      request.scope === "user" && request.scope_id !== undefined && request.scope_id !== "*"
-        ? await pseudonymOf(database, request.scope_id)
-        : request.scope_id;
-    const there = all.find(
-      (one) =>
-        one.unit === request.unit &&
-        one.period === request.period &&
-        (request.scope === "tenant" || one.scope_id === (whose ?? "*")),
-    );
-    if (!there) throw error;
-    return changeBudget(
-      database,
-      { id: there.budget_id, max: budgetChange.parse({ max: request.max }).max },
-      COMMAND,
-    );
-  }
 }
 
 async function checked<Schema extends z.ZodType>(

@@ -1,7 +1,7 @@
 // What the routes of budgets take.
 import { z } from "zod";
 import { now } from "../clock.ts";
-import { BUDGET_UNITS } from "../runs/budgets.ts";
+import { BUDGET_UNITS, isAmount } from "../runs/budgets.ts";
 import { PERIODS, SCOPES, USAGE_GROUPS } from "../storage/budgets.ts";
 import { whole } from "./schemas.ts";
 
@@ -22,18 +22,10 @@ export const budgetCreate = z
     period: z.enum(PERIODS),
     max: most,
   })
-  .refine(({ unit, max }) => unit === "usd" || Number.isSafeInteger(max), {
+  .refine(({ unit, max }) => isAmount(unit, max), {
     path: ["max"],
-    message: "must be a whole number of tokens",
-  })
-  .refine(({ unit, max }) => unit !== "usd" || isMicro(max), {
-    path: ["max"],
-    message: "must be dollars with at most six decimals",
+    message: "must be a whole number of tokens, or dollars with at most six decimals",
   });
-
-/** Whether an amount in dollars has at most six decimals. */
-export const isMicro = (dollars: number): boolean =>
-  Math.abs(Math.round(dollars * 1_000_000) - dollars * 1_000_000) < 0.000_01 * Math.max(1, dollars);
 
 export const budgetChange = z.strictObject({ max: most });
 

@@ -1,7 +1,7 @@
 // Budgets as their operators see them: amounts in tokens or dollars, users by the name that auth knows them by. A user's
 // name is never kept: its pseudonym is. Each change stands in the audit log, in the transaction that makes it.
-import { BudgetExists, BudgetNotFound } from "../errors.ts";
-import { uuidv7 } from "../ids.ts";
+import { BudgetExists, BudgetNotFound, InputInvalid } from "../errors.ts";
+import { isUuid, uuidv7 } from "../ids.ts";
 import { insertAudit } from "../storage/audit.ts";
 import type { AuditEntry } from "../storage/audit.ts";
 import {
@@ -55,6 +55,8 @@ export interface Budget extends Omit<BudgetRow, "unit"> {
 const EACH = "*";
 const MICRO = 1_000_000;
 const MOST_PERIODS = 1000;
+/** More than there are units and periods. */
+const OF_ONE = 100;
 
 /** @throws BudgetExists */
 export async function createBudget(
@@ -71,14 +73,25 @@ export async function createBudget(
   return shown(row, []);
 }
 
-/** @throws BudgetNotFound */
+/** Makes it, or changes the limit of the one that is there. */
+export async function setBudget(database: Database, request: BudgetRequest, actor: Actor): Promise<Budget> {
+  const { scope, unit, period, max } = request;
+  const page = { scope, scopeId: await scopeIdOf(database, request), limit: OF_ONE, offset: 0 };
+  const there = (await listBudgets(database, defaultScope, page)).find(
+    (one) => one.unit === storedUnit(unit) && one.period === period,
+  );
+  return there
+    ? changeBudget(database, { id: there.budget_id, max }, actor)
+    : createBudget(database, request, actor);
+}
+
+/** @throws BudgetNotFound, InputInvalid for an amount that its unit does not have */
 export async function changeBudget(
   database: Database,
   { id, max }: { id: string; max: number },
   actor: Actor,
 ): Promise<Budget> {
-  const before = await findBudget(database, defaultScope, id);
-  if (!before) throw new BudgetNotFound();
+  const before = await findOne(database, id);
   const row = await audited(database, { ...actor, action: "budget.changed" }, async (transaction) =>
     updateBudget(transaction, defaultScope, id, stored(shownUnit(before.unit), max)),
   );
@@ -88,6 +101,7 @@ export async function changeBudget(
 
 /** It limits nothing any more; what it counted stays in the ledger. @throws BudgetNotFound */
 export async function deleteBudget(database: Database, id: string, actor: Actor): Promise<void> {
+  await findOne(database, id);
   const row = await audited(database, { ...actor, action: "budget.deleted" }, async (transaction) =>
     (await retireBudget(transaction, defaultScope, id)) ? { budget_id: id } : undefined,
   );
@@ -96,8 +110,7 @@ export async function deleteBudget(database: Database, id: string, actor: Actor)
 
 /** With its newest periods, those that are over too. @throws BudgetNotFound */
 export async function getBudget(database: Database, id: string): Promise<Budget> {
-  const row = await findBudget(database, defaultScope, id);
-  if (!row) throw new BudgetNotFound();
+  const row = await findOne(database, id);
   return shown(row, await listPeriods(database, [id], { isRunning: false, limit: MOST_PERIODS }));
 }
 
@@ -159,6 +172,12 @@ export async function searchUsage(database: Database, query: UsageQuery): Promis
   }));
 }
 
+async function findOne(database: Database, id: string): Promise<BudgetRow> {
+  const row = isUuid(id) ? await findBudget(database, defaultScope, id) : undefined;
+  if (!row) throw new BudgetNotFound();
+  return row;
+}
+
 async function audited<Row extends { budget_id: string }>(
   database: Database,
   entry: Actor & { readonly action: string },
@@ -179,7 +198,24 @@ async function scopeIdOf(database: Database, { scope, scope_id: id }: BudgetRequ
 
 const storedUnit = (unit: Unit): BudgetRow["unit"] => (unit === "usd" ? "micro_usd" : "tokens");
 const shownUnit = (unit: BudgetRow["unit"]): Unit => (unit === "tokens" ? "tokens" : "usd");
-const stored = (unit: Unit, amount: number): number => (unit === "usd" ? Math.round(amount * MICRO) : amount);
+
+/** Whether an amount is one of its unit: whole tokens, or dollars with at most six decimals. */
+export function isAmount(unit: Unit, amount: number): boolean {
+  if (unit === "tokens") return Number.isSafeInteger(amount);
+  const micro = amount * MICRO;
+  // 0.1 + 0.2 dollars are three decimals more than anybody wrote.
+  return Math.abs(Math.round(micro) - micro) < 0.000_01 * Math.max(1, amount);
+}
+
+function stored(unit: Unit, amount: number): number {
+  if (!isAmount(unit, amount))
+    throw new InputInvalid(
+      unit === "usd"
+        ? "max must be dollars with at most six decimals."
+        : "max must be a whole number of tokens.",
+    );
+  return unit === "usd" ? Math.round(amount * MICRO) : amount;
+}
 
 function shown(row: BudgetRow, periods: readonly PeriodRow[]): Budget {
   const unit = shownUnit(row.unit);

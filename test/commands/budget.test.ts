@@ -27,6 +27,10 @@ test("a budget is made, changed where it is there already, listed and deleted", 
   const id = first?.budget_id ?? "";
   expect(await budget("delete", id)).toMatchObject({ code: 0 });
   expect(await budget("delete", id)).toMatchObject({ code: 2, out: expect.stringContaining("not found") });
+  expect(await budget("delete", "nonsense")).toMatchObject({
+    code: 2,
+    out: expect.stringContaining("not found"),
+  });
   expect((await budget("list")).out).toContain("Nothing is limited");
 });
 

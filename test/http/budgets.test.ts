@@ -150,6 +150,8 @@ test("there is one budget of a kind, it can be changed and deleted, and each cha
   expect(await (await send("PATCH", `/budgets/${String(id)}`, { max: 30 })).json()).toMatchObject({
     max: 30,
   });
+  for (const max of [1.5, -1])
+    expect((await send("PATCH", `/budgets/${String(id)}`, { max })).status).toBe(400);
   expect((await send("DELETE", `/budgets/${String(id)}`)).status).toBe(204);
   for (const method of ["GET", "DELETE"]) {
     const gone = await send(method, `/budgets/${String(id)}`);

@@ -207,6 +207,7 @@ describe("calls that nobody closes", () => {
     const [by, other] = [await payer(), await payer()];
     const id = await limit(100);
     await reserve(by, 10);
+    await reserve(by, 20, { state: "held" });
     await reserve(other, 10);
     await database.query("update holdfast.runs set attempt = 2 where run_id = $1", [by.owner.runId]);
     await expire();
