@@ -44,6 +44,7 @@ import { LiveRuns } from "./runs/live.ts";
 import { EventReader } from "./runs/reader.ts";
 import { Recorder } from "./runs/record.ts";
 import { readStaticSchemas } from "./runs/static-schemas.ts";
+import { carryPlainly } from "./runs/step-context.ts";
 import { openEmbedder } from "./runs/store-index.ts";
 import type { VectorCache } from "./runs/store-index.ts";
 import { startSweep } from "./runs/sweep.ts";
@@ -126,6 +127,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
 
   awaitCallbacks();
   wakeStoreQueues();
+  parts.defer(carryPlainly());
   const graphs = await loadGraphs(options.graphs, say);
   const graphIds = [...graphs.keys()];
   const privacy = openPrivacy({ ...options.graphs.privacy, names: config.privacyNames });

@@ -97,11 +97,51 @@ export function fieldsOf(message: Message): { name: string; fields: Fields } {
   return { name, fields };
 }
 
+/** One of the fields of everyField(), without a copy of the others. */
+export const fieldOf = (message: Message, key: string): unknown =>
+  key in message ? Reflect.get(message, key) : message.lc_kwargs[key];
+
+/** All of a message but its content, as it was at one moment. */
+export interface Shape {
+  readonly prototype: object | null;
+  readonly type: string;
+  readonly fields: Fields;
+}
+
+export const shapeOf = (message: Message): Shape => ({
+  prototype: Reflect.getPrototypeOf(message),
+  type: message.type,
+  fields: everyField(message),
+});
+
+/** Whether a message differs from another in its content only. */
+export function hasShape(message: Message, { prototype, type, fields }: Shape): boolean {
+  const isSame = (key: string): boolean => key === "content" || isEqual(fieldOf(message, key), fields[key]);
+  return (
+    Reflect.getPrototypeOf(message) === prototype &&
+    message.type === type &&
+    Object.keys(fields).every(isSame) &&
+    Object.keys(message.lc_kwargs).every(isSame) &&
+    SETTABLE.every(isSame)
+  );
+}
+
+function isEqual(one: unknown, other: unknown): boolean {
+  if (one === other) return true;
+  if (typeof one !== "object" || typeof other !== "object" || one === null || other === null) return false;
+  const keys = Object.keys(one);
+  return (
+    Reflect.getPrototypeOf(one) === Reflect.getPrototypeOf(other) &&
+    keys.length === Object.keys(other).length &&
+    keys.every((key) => Object.hasOwn(other, key) && isEqual(Reflect.get(one, key), Reflect.get(other, key)))
+  );
+}
+
 /** What a message was made of, and what was set on it since. */
 export function everyField(message: Message): Fields {
   const fields: Fields = {};
   const add = (key: string): void => {
-    const value: unknown = key in message ? Reflect.get(message, key) : message.lc_kwargs[key];
+    const value = fieldOf(message, key);
     if (value !== undefined && key !== "contentBlocks") fields[key] = value;
   };
   for (const key of Object.keys(message.lc_kwargs)) add(key);

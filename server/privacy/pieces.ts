@@ -1,7 +1,7 @@
 // One message that a model tells in pieces. Each of its texts (answer, thoughts, arguments of a call) is looked at as
 // one, however it is cut; what may still become something is held back and told with a later piece.
-import { everyField, isMessage, messageFrom } from "./envelopes.ts";
-import type { Fields, Message } from "./envelopes.ts";
+import { everyField, fieldOf, hasShape, isMessage, messageFrom, shapeOf } from "./envelopes.ts";
+import type { Fields, Message, Shape } from "./envelopes.ts";
 import type { Guard } from "./guard.ts";
 import type { RedactionStream } from "./redact.ts";
 
@@ -45,13 +45,12 @@ export class PieceRedactor {
   /** Texts that are over, each as a piece of its own. */
   #over: Piece[] = [];
   #isLast = false;
-  readonly #hasPlainId: boolean;
+  /** The last piece that held nothing but text beside what may be kept, and what was told of it. */
+  #plain: { readonly given: Shape; readonly told: Piece } | undefined;
 
   constructor(guard: Guard, first: Piece) {
     this.#guard = guard;
     this.#last = first;
-    const { id } = first;
-    this.#hasPlainId = guard.value({ id }).id === id;
   }
 
   /** What may be told by now; nothing while all of the piece is held back. */
@@ -73,7 +72,9 @@ export class PieceRedactor {
   }
 
   #redacted(piece: Piece): Piece {
-    if (this.#hasPlainId && isPlain(piece)) return withContent(piece, this.#content(piece.content));
+    const text = fieldOf(piece, "content");
+    if (typeof text === "string" && this.#plain && hasShape(piece, this.#plain.given))
+      return withContent(this.#plain.told, this.#content(text));
     // The calls are read from the pieces of their arguments again.
     const {
       content,
@@ -103,7 +104,9 @@ export class PieceRedactor {
       kept["tool_call_chunks"] = this.#blocks(tool_call_chunks, "call", CALLS, (call) => ({
         tool_call_chunks: [call],
       }));
-    return made(piece, kept);
+    const told = made(piece, kept);
+    this.#plain = typeof content === "string" && isPlain(piece) ? { given: shapeOf(piece), told } : undefined;
+    return told;
   }
 
   #content(text: string): string {
@@ -163,21 +166,10 @@ const aloneAsThought = (text: string): Fields => ({ additional_kwargs: { reasoni
 const isGrowing = (key: string, value: unknown): value is string =>
   GROWING.has(key) && typeof value === "string";
 
-/** Whether a piece holds nothing but text, as nearly all of an answer's do. */
-const isPlain = (piece: Piece): piece is Piece & { readonly content: string } =>
-  "content" in piece &&
-  typeof piece.content === "string" &&
-  HOLDING.every((key) => isEmpty(Reflect.get(piece, key)));
+/** Whether no field of a piece but its content can hold text that grows. */
+const isPlain = (piece: Piece): boolean => GROWERS.every((key) => isEmpty(fieldOf(piece, key)));
 
-const HOLDING = [
-  "name",
-  "tool_call_chunks",
-  "tool_calls",
-  "invalid_tool_calls",
-  "additional_kwargs",
-  "response_metadata",
-  "usage_metadata",
-] as const;
+const GROWERS = ["tool_call_chunks", "tool_calls", "invalid_tool_calls", "additional_kwargs"] as const;
 
 /** A copy without the work of a constructor: there is one for nearly every token. */
 function withContent(piece: Piece, content: string): Piece {
@@ -191,18 +183,21 @@ const made = (piece: Piece, fields: Fields): Piece =>
 
 /** Whether the provider says that nothing more comes of its text. */
 function isEnd(piece: Piece): boolean {
-  const { finish_reason: finish, stop_reason: stop } = Object(
-    everyField(piece)["response_metadata"],
-  ) as Fields;
+  const metadata: unknown = fieldOf(piece, "response_metadata");
+  const { finish_reason: finish, stop_reason: stop } = Object(metadata) as Fields;
   return typeof finish === "string" || typeof stop === "string";
 }
 
 /** Whether a piece tells nothing at all. */
-function isSilent(piece: Piece): boolean {
-  const { content, tool_call_chunks, additional_kwargs, usage_metadata, response_metadata } =
-    everyField(piece);
-  return [content, tool_call_chunks, additional_kwargs, usage_metadata, response_metadata].every(isEmpty);
-}
+const isSilent = (piece: Piece): boolean => TELLING.every((key) => isEmpty(fieldOf(piece, key)));
+
+const TELLING = [
+  "content",
+  "tool_call_chunks",
+  "additional_kwargs",
+  "usage_metadata",
+  "response_metadata",
+] as const;
 
 const isEmpty = (value: unknown): boolean =>
   value === undefined ||

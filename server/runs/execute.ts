@@ -133,7 +133,6 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   const { signal } = controller;
   if (run.deadline) void stopAt(run.deadline, controller);
   const { guard, keep } = held.text;
-  const redactor = new ChunkRedactor(guard);
   const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);
   try {
     await tellBegin(held);
@@ -150,19 +149,20 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     const told = await held.told?.projection;
     told?.use(graph.streamTransformers ?? []);
     const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording, told }));
-    const source = chunksOf(held, { graph, checkpointer, resumes });
     let isInterrupted = false;
     let values: unknown;
-    for await (const chunk of kept(source, redactor)) {
-      const keeping = keep();
-      if (keeping) await keeping;
-      isInterrupted ||= isInterrupt(chunk);
-      if (chunk.mode === "values" && chunk.namespace.length === 0) values = chunk.payload;
-      if (isHidden(chunk)) continue;
-      const room = record(recording, projection.entriesOf(chunk));
-      if (room) await room;
-      if (told) await record(recording, told.entriesOf(chunk));
-    }
+    for await (const chunks of chunksOf(held, { graph, checkpointer, resumes }))
+      for (const chunk of chunks) {
+        const keeping = keep();
+        if (keeping) await keeping;
+        isInterrupted ||= isInterrupt(chunk);
+        if (chunk.mode === "values" && chunk.namespace.length === 0) values = chunk.payload;
+        if (isHidden(chunk)) continue;
+        const room = record(recording, projection.entriesOf(chunk));
+        if (room) await room;
+        const more = told && record(recording, told.entriesOf(chunk));
+        if (more) await more;
+      }
     if (signal.aborted) throw signal.reason;
     await record(recording, await projection.end({ status: isInterrupted ? "interrupted" : "completed" }));
     // Values as the stream has them show what is never to be stored.
@@ -189,12 +189,6 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       await record(recording, await projection.end({ status, error: outcome.error }));
     return outcome;
   }
-}
-
-/** A graph's chunks as they may be told. */
-async function* kept(source: AsyncIterable<Chunk>, redactor: ChunkRedactor): AsyncGenerator<Chunk> {
-  for await (const chunk of source) yield* redactor.take(chunk);
-  yield* redactor.end();
 }
 
 /** An attempt's first events. */
@@ -262,21 +256,23 @@ interface Given {
   readonly resumes: boolean;
 }
 
-async function* chunksOf(held: Drive, given: Given): AsyncGenerator<Chunk> {
+/** A graph's chunks as they may be told. */
+async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chunk[]> {
   const { kwargs, run_id: runId } = held.run;
   const input = given.resumes ? null : kwargs.command ? commandOf(kwargs.command) : kwargs.input;
   const { signal, end } = signalFor(held.controller.signal, held.calls);
   const options = { ...optionsOf(held, given), signal };
-  const decode = (raw: unknown): Chunk => decodeChunk(raw, hasSubgraphs(held.run));
+  const redactor = new ChunkRedactor(held.text.guard);
+  const withSubgraphs = hasSubgraphs(held.run);
+  const told = (raw: unknown): readonly Chunk[] => redactor.take(decodeChunk(raw, withSubgraphs));
   try {
-    if (!kwargs.stream_mode.includes("events")) {
-      for await (const raw of await given.graph.stream(input, options)) yield decode(raw);
-      return;
-    }
-    for await (const event of given.graph.streamEvents(input, { ...options, version: "v2" })) {
-      if (isOwnChunk(event, runId)) yield decode(event.data.chunk);
-      yield { namespace: [], mode: "events", payload: event };
-    }
+    if (kwargs.stream_mode.includes("events")) {
+      for await (const event of given.graph.streamEvents(input, { ...options, version: "v2" })) {
+        if (isOwnChunk(event, runId)) yield told(event.data.chunk);
+        yield redactor.take({ namespace: [], mode: "events", payload: event });
+      }
+    } else for await (const raw of await given.graph.stream(input, options)) yield told(raw);
+    yield redactor.end();
   } catch (error) {
     if (!held.controller.signal.aborted && !given.resumes) await takeBackUpdate(held, given);
     await takeBackAnswer(held, error);

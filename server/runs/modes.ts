@@ -1,7 +1,8 @@
 // One pass over a graph, as the events that legacy clients expect.
 // "messages-tuple" is LangGraph's mode "messages" and is sent as event "messages"; what clients call mode "messages" is
 // made of it and of the values.
-import { isMessage } from "../privacy/envelopes.ts";
+import { fieldOf, hasShape, isMessage, shapeOf } from "../privacy/envelopes.ts";
+import type { Shape } from "../privacy/envelopes.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle.ts";
 import type { Entry, Template, Whole } from "./lines.ts";
@@ -55,7 +56,7 @@ export class Projection {
   readonly #metadata = new WeakMap<object, string>();
   /** The checkpoint whose values come next. */
   #checkpoint: string | undefined;
-  readonly #templates = new Map<string, { rest: string; metadata: string; template: Template }>();
+  readonly #templates = new Map<string, Known>();
 
   /** @param hasSubgraphs whether clients asked for what subgraphs tell */
   constructor(asked: readonly string[], hasSubgraphs: boolean) {
@@ -106,20 +107,29 @@ export class Projection {
     if (!Array.isArray(payload)) return undefined;
     const [message, metadata]: unknown[] = payload;
     if (typeof message !== "object" || message === null || !isMessage(message)) return undefined;
-    const { content, rest: fields } = partsOf(message);
+    const content = fieldOf(message, "content");
     if (typeof content !== "string" || typeof metadata !== "object" || metadata === null) return undefined;
-    const id = String(Reflect.get(fields, "id"));
-    const rest = toWireJson(fields);
+    const id = String(fieldOf(message, "id"));
+    const text = JSON.stringify(content);
+    const last = this.#templates.get(id);
+    if (last?.about === metadata && hasShape(message, last.shape)) return { template: last.template, text };
+    const rest = toWireJson(partsOf(message).rest);
     const known = this.#metadata.get(metadata);
     const about = known ?? toWireJson(metadata);
     if (known === undefined) this.#metadata.set(metadata, about);
-    const last = this.#templates.get(id);
-    const text = JSON.stringify(content);
-    if (last?.rest === rest && last.metadata === about) return { template: last.template, text };
-    const template = { event, prefix: '[{"content":', suffix: `,${rest.slice(1)},${about}]` };
-    this.#templates.set(id, { rest, metadata: about, template });
+    const suffix = `,${rest.slice(1)},${about}]`;
+    const isSame = last?.template.suffix === suffix && last.template.event === event;
+    const template = isSame ? last.template : { event, prefix: '[{"content":', suffix };
+    this.#templates.set(id, { shape: shapeOf(message), about: metadata, template });
     return { template, text };
   }
+}
+
+/** A message as it was told last, and what its tokens share. */
+interface Known {
+  readonly shape: Shape;
+  readonly about: object;
+  readonly template: Template;
 }
 
 function partialsOf(partials: Partials, { mode, namespace, payload }: Chunk): Entry[] {

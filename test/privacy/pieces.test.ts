@@ -124,3 +124,27 @@ test("nothing that is held back stays behind, and what says nothing is not told"
   const two = told([piece({ content: "a" }), piece({ usage_metadata: usage })]);
   expect([joined(two).content, joined(two).usage_metadata]).toEqual(["a", expect.objectContaining(usage)]);
 });
+
+test("what comes beside the text is looked at in each piece", () => {
+  const beside: Record<string, unknown>[] = [
+    { from: "the model" },
+    { from: "the model" },
+    { from: "ada@example.org" },
+    { from: "the model" },
+  ];
+  const all = told([
+    ...beside.map((metadata) => piece({ content: "so ", response_metadata: metadata })),
+    piece({ content: "it is", name: "ada@example.org" }),
+    piece({ content: ". ", additional_kwargs: { reasoning_content: "ada@example.org" } }),
+    piece({ content: "ada@" }),
+    piece({ content: "example.org" }),
+  ]);
+  expect(all.slice(0, 4).map(({ response_metadata: { from } }) => from)).toEqual([
+    "the model",
+    "the model",
+    "[REDACTED_EMAIL]",
+    "the model",
+  ]);
+  expect(joined(all).content).toBe("so so so so it is. [REDACTED_EMAIL]");
+  expect(JSON.stringify(all)).not.toContain("ada@");
+});

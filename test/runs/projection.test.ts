@@ -101,6 +101,20 @@ const CASES: [string, Chunk[]][] = [
       piece({ id: "a", content: [] }),
     ],
   ],
+  [
+    "a message with fields that come and go between its tokens",
+    [
+      {},
+      { response_metadata: { model_provider: "openai", usage: {} } },
+      { response_metadata: { model_provider: "openai", usage: {} } },
+      { response_metadata: { model_provider: "openai", usage: { input: 1 } } },
+      { response_metadata: { model_provider: "openai" }, name: "Ann" },
+      { name: "Ann", additional_kwargs: { refusal: null } },
+      {},
+      { status: "late" },
+      {},
+    ].map((fields, index) => piece({ id: "a", content: String(index), ...fields })),
+  ],
   ["two messages whose tokens alternate, each in its own subgraph", alternating(["1", "2", "3", "4"])],
   [
     "messages of every other class, without an id, and without a message at all",
@@ -215,4 +229,16 @@ test("the tokens of one answer share one template, and only the first costs more
   });
   expect(lines[0]).toMatch(/^D\tmessages\t/);
   expect(new Set(lines.slice(1))).toEqual(new Set(['d0\t" word"']));
+});
+
+test("a message that is changed after it was told does not change what its next tokens tell", () => {
+  const projection = new Projection(["messages-tuple"], true);
+  const first = new AIMessageChunk({ id: "a", content: "1" });
+  const dataOfNext = (message: AIMessageChunk): unknown =>
+    projection.entriesOf(asMessages([message, metadata])).map((entry) => JSON.parse(dataOf(entry))[0]);
+  dataOfNext(first);
+  first.response_metadata = { note: "late" };
+  expect(
+    dataOfNext(new AIMessageChunk({ id: "a", content: "2", response_metadata: { note: "late" } })),
+  ).toEqual([expect.objectContaining({ content: "2", response_metadata: { note: "late" } })]);
 });
