@@ -94,7 +94,9 @@ test("the database's volume is declared, and it is where that image keeps its da
 test("the image runs the compiled server, not as root, and holds no secret", () => {
   const dockerfile = readFileSync("Dockerfile", "utf8");
   const last = dockerfile.slice(dockerfile.lastIndexOf("\nFROM "));
-  expect(last).toContain('CMD ["node", "--max-semi-space-size=16", "dist/server/cli.js", "serve"]');
+  expect(last).toContain(
+    'CMD ["node", "--max-semi-space-size=32", "--heap-growing-percent=50", "dist/server/cli.js", "serve"]',
+  );
   expect(last).toMatch(/^USER node$/m);
   expect(dockerfile).not.toMatch(/API_KEY|PASSWORD|DATABASE_URL=|_TOKEN/);
 });

@@ -20,21 +20,25 @@ export async function startServer(
   modelUrl: string,
 ): Promise<ServerProcess> {
   const { PATH = "", HOME = "" } = process.env;
-  const child = spawn("node", ["--max-semi-space-size=16", "server/cli.ts", ...args], {
-    env: {
-      PATH,
-      HOME,
-      DATABASE_URL: databaseUrl,
-      PORT: "0",
-      OPENAI_API_KEY: "none",
-      OPENAI_BASE_URL: modelUrl,
-      HOLDFAST_CONFIG: "bench/engine/langgraph.json",
-      HOLDFAST_DRAIN_MS: "0",
-      HOLDFAST_LOG_LEVEL: "error",
-      HOLDFAST_SLOTS: "2000",
+  const child = spawn(
+    "node",
+    ["--max-semi-space-size=32", "--heap-growing-percent=50", "server/cli.ts", ...args],
+    {
+      env: {
+        PATH,
+        HOME,
+        DATABASE_URL: databaseUrl,
+        PORT: "0",
+        OPENAI_API_KEY: "none",
+        OPENAI_BASE_URL: modelUrl,
+        HOLDFAST_CONFIG: "bench/engine/langgraph.json",
+        HOLDFAST_DRAIN_MS: "0",
+        HOLDFAST_LOG_LEVEL: "error",
+        HOLDFAST_SLOTS: "2000",
+      },
+      stdio: ["ignore", "pipe", "inherit"],
     },
-    stdio: ["ignore", "pipe", "inherit"],
-  });
+  );
   let out = "";
   child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
   const end = Date.now() + 20_000;

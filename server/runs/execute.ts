@@ -88,7 +88,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
     key: run.key,
     identity: run.auth?.user.identity,
   });
-  const done = chargedTo({ engine, run, owner }, (calls) =>
+  const done = chargedTo({ engine, run, owner, recording }, (calls) =>
     drive({ engine, run, owner, calls, controller, control, recording, told, text, masked: 0 }),
   );
   const requestDrain = (): void => control.requestDrain("The server stops.");
@@ -109,6 +109,7 @@ async function drive(held: Drive): Promise<void> {
     faultPoint("run.claimed");
     const outcome = await runToEnd(held);
     controller.abort(); // nothing of this run may go on after its end
+    await Promise.all(held.calls.notes);
     await endRun(engine, held, outcome);
     const facts = { run_id: run.run_id, graph_id: run.graph_id, attempt: run.attempt, ms: now() - startedAt };
     const masked = held.masked > 0 ? { masked: held.masked } : {};

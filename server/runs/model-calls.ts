@@ -7,11 +7,19 @@ import type { Payer } from "../storage/model-calls.ts";
 import { pseudonymOf } from "../storage/pseudonyms.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import type { Recording } from "./record.ts";
 import type { Owner } from "./run.ts";
+
+interface Charged {
+  readonly engine: Engine;
+  readonly run: AcceptedRun;
+  readonly owner: Owner;
+  readonly recording: Recording;
+}
 
 /** Does `work` for an attempt of a run; calls to models that it makes are charged to the run. */
 export async function chargedTo(
-  { engine, run, owner }: { engine: Engine; run: AcceptedRun; owner: Owner },
+  { engine, run, owner, recording }: Charged,
   work: (context: CallContext) => Promise<void>,
 ): Promise<void> {
   const { gateway } = engine;
@@ -31,6 +39,9 @@ export async function chargedTo(
     caches: engine.caches,
     nodeHits: 0,
     ahead: [],
+    notes: new Set(),
+    // Whether the run is lost is for who drives it to see.
+    shown: () => recording.flushed().catch(() => undefined),
     pending: 0,
     refusal: undefined,
   };

@@ -14,6 +14,7 @@ import type { BudgetPlace } from "../../server/storage/budgets.ts";
 import type { Database } from "../../server/storage/database.ts";
 import {
   expireCalls,
+  insertCalls,
   releaseCall,
   reserveCall,
   sendCall,
@@ -277,4 +278,40 @@ test("whatever happens to calls, counters are the sum of their entries and never
     }),
     { numRuns: 30 },
   );
+});
+
+test("calls without a budget are noted together, each once", async () => {
+  const used = { input: 3, cached: 1, output: 9, microUsd: null, isEstimated: false };
+  const first = { call: { callId: uuidv7(), payer: await payer("somebody"), model: "m", node: "a" }, usage: used };
+  const second = {
+    call: { callId: uuidv7(), payer: await payer(), model: "m", node: undefined },
+    usage: { ...used, microUsd: 7, isEstimated: true },
+  };
+  await insertCalls(database, scope, [first, second]);
+  await insertCalls(database, scope, [second]);
+  const rows = await database.query(
+    `select call_id, run_id, user_id, node, state, input_tokens::int, cached_tokens::int, output_tokens::int,
+        micro_usd::int, is_estimated, ended_at is not null as has_ended
+      from holdfast.model_calls where call_id = any($1) order by call_id`,
+    [[first.call.callId, second.call.callId]],
+  );
+  const same = { state: "settled", input_tokens: 3, cached_tokens: 1, output_tokens: 9, has_ended: true };
+  expect(rows).toEqual([
+    expect.objectContaining({
+      ...same,
+      run_id: first.call.payer.owner.runId,
+      user_id: "somebody",
+      node: "a",
+      micro_usd: null,
+      is_estimated: false,
+    }),
+    expect.objectContaining({
+      ...same,
+      run_id: second.call.payer.owner.runId,
+      user_id: null,
+      node: null,
+      micro_usd: 7,
+      is_estimated: true,
+    }),
+  ]);
 });

@@ -2,6 +2,8 @@
 // once, at the end, so that a token costs nothing here while it is on its way.
 import { z } from "zod";
 import { deadline } from "../../clock.ts";
+import { paced } from "./pace.ts";
+import type { Source } from "./pace.ts";
 
 /** What a provider says that a call was. */
 export interface Billed {
@@ -50,13 +52,17 @@ const BILL = /"usage"\s*:\s*\{/;
 /**
  * The same answer, whose end is heard of: once, before its reader knows of it.
  * @param onEnd gets all that was passed on, and whether it came to its end
+ * @param shown resolves when what was passed on can be seen; without it a stream is passed on as fast as it is read
  */
 export function heard(
   response: Response,
   onEnd: (bytes: Uint8Array, isWhole: boolean) => Promise<void>,
+  shown?: () => Promise<void>,
 ): Response {
   const { body, status, statusText, headers } = response;
-  const reader = body?.getReader();
+  const bare: Source | undefined = body?.getReader();
+  const pace = bare && shown && paced(bare, shown);
+  const reader = pace ?? bare;
   const parts: Uint8Array[] = [];
   let size = 0;
   let isOver = false;
@@ -69,8 +75,8 @@ export function heard(
     {
       pull: async (controller) => {
         try {
-          const { done, value } = (await reader?.read()) ?? { done: true, value: undefined };
-          if (done) {
+          const { done, value } = (await reader?.read()) ?? { done: true };
+          if (done || !value) {
             await end(true);
             controller.close();
             return;
@@ -85,6 +91,8 @@ export function heard(
         }
       },
       cancel: async (reason) => {
+        const rest = pace?.takeRest();
+        if (rest) parts.push(rest);
         const isWhole = isFinished(Buffer.concat(parts)) && (await readOn(reader, parts));
         await Promise.allSettled([isWhole || reader?.cancel(reason), end(isWhole)]);
       },
@@ -95,17 +103,14 @@ export function heard(
 }
 
 /** Reads to the end, for what comes after the last word. */
-async function readOn(
-  reader: ReadableStreamDefaultReader<Uint8Array> | undefined,
-  parts: Uint8Array[],
-): Promise<boolean> {
+async function readOn(reader: Source | undefined, parts: Uint8Array[]): Promise<boolean> {
   if (!reader) return true;
   const over = deadline(BILL_MS);
   over.addEventListener("abort", () => void reader.cancel().catch(() => undefined), { once: true });
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return !over.aborted;
+      if (done || !value) return !over.aborted;
       parts.push(value);
     }
   } catch {

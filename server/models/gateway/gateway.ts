@@ -154,7 +154,7 @@ export class Gateway {
     if (!headers.has("x-client-request-id")) headers.set("x-client-request-id", charge.callId);
     const text = preparedBody(body, sent.model, charge.isReserved ? ceiling : undefined);
     const init = { ...request.init, headers, body: text, signal: sent.signal };
-    const response = await this.#charged(await this.#sendOnce(request.url, init, charge), charge);
+    const response = await this.#charged(await this.#sendOnce(request.url, init, charge), charge, context);
     // A frame that only we asked for would surprise a client.
     return charge.isReserved && body.stream && !asksForBill(body) ? withoutBill(response) : response;
   }
@@ -174,8 +174,17 @@ export class Gateway {
     }
   }
 
-  async #charged(response: Response, charge: Charge): Promise<Response> {
-    if (response.ok) return heard(response, (bytes, isWhole) => charge.settle(bytes, isWhole));
+  async #charged(response: Response, charge: Charge, { notes, shown }: CallContext): Promise<Response> {
+    if (response.ok) {
+      const settle = async (bytes: Uint8Array, isWhole: boolean): Promise<void> => {
+        const settled = charge.settle(bytes, isWhole);
+        if (charge.isReserved) return settled;
+        // Nothing depends on it: it must only be there before the run is over.
+        const note = settled.finally(() => notes.delete(note));
+        notes.add(note);
+      };
+      return heard(response, settle, shown);
+    }
     // A proxy gave up waiting: what stands behind it may go on.
     if (MAY_GO_ON.has(response.status)) await charge.settle(new Uint8Array(), false);
     else await charge.release();

@@ -1,0 +1,70 @@
+// An answer that comes at once is handed on in portions, byte for byte, and its first words are seen before the rest.
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { heard } from "../../../server/models/gateway/answer-bytes.ts";
+import { paced } from "../../../server/models/gateway/pace.ts";
+
+const frames = (count: number): string =>
+  Array.from({ length: count }, (_, index) => `data: {"n":${index}}\n\n`).join("");
+
+function bodyOf(chunks: readonly string[]): ReadableStreamDefaultReader<Uint8Array> {
+  return new ReadableStream<Uint8Array>({
+    start: (controller) => {
+      for (const chunk of chunks) controller.enqueue(Buffer.from(chunk));
+      controller.close();
+    },
+  }).getReader();
+}
+
+const instantly = (): Promise<void> => Promise.resolve();
+
+async function readAll(source: {
+  read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>;
+}): Promise<string[]> {
+  const parts: string[] = [];
+  for (;;) {
+    const { done, value } = await source.read();
+    if (value) parts.push(Buffer.from(value).toString());
+    if (done) return parts;
+  }
+}
+
+test("any bytes in any chunks come out as they are", async () => {
+  const piece = fc.constantFrom("data: a\n\n", "\n", "\n\n", "data: b", "", "x".repeat(700), frames(90));
+  await fc.assert(
+    fc.asyncProperty(fc.array(piece, { maxLength: 12 }), async (chunks) => {
+      const filled = chunks.filter((one) => one !== "");
+      expect((await readAll(paced(bodyOf(filled), instantly))).join("")).toBe(filled.join(""));
+    }),
+    { numRuns: 100 },
+  );
+});
+
+test("the first frames of a burst are waited for once, and a stream that trickles never is", async () => {
+  let waits = 0;
+  const shown = async (): Promise<void> => void (waits += 1);
+  const burst = await readAll(paced(bodyOf([frames(100)]), shown));
+  expect(burst.map((one) => one.split("\n\n").length - 1)).toEqual([4, 64, 32]);
+  expect(waits).toBe(1);
+  const trickle = Array.from({ length: 9 }, () => frames(1));
+  expect(await readAll(paced(bodyOf(trickle), shown))).toEqual(trickle);
+  expect(waits).toBe(1);
+});
+
+const never = (): Promise<void> => Promise.withResolvers<void>().promise;
+
+test("what is never shown is not waited for", async () => {
+  expect((await readAll(paced(bodyOf([frames(9)]), never))).join("")).toBe(frames(9));
+});
+
+test("whoever leaves in the middle of a burst leaves a bill that is read", async () => {
+  const bill = `data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":9}}\n\ndata: [DONE]\n\n`;
+  const ends: { text: string; isWhole: boolean }[] = [];
+  const onEnd = async (bytes: Uint8Array, isWhole: boolean): Promise<void> => {
+    ends.push({ text: Buffer.from(bytes).toString(), isWhole });
+  };
+  const reader = heard(new Response(frames(20) + bill), onEnd, instantly).body?.getReader();
+  await reader?.read();
+  await reader?.cancel();
+  expect(ends).toEqual([{ text: frames(20) + bill, isWhole: true }]);
+});
