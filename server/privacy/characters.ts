@@ -16,13 +16,12 @@ export function charactersIn(text: string, from: number): Characters {
 export const haveCommon = (a: Characters, b: Characters): boolean =>
   ((a[0] & b[0]) | (a[1] & b[1]) | (a[2] & b[2]) | (a[3] & b[3])) !== 0;
 
-/** Those at which `beginning`, a sticky expression, matches after one of `contexts`. */
-export function charactersAt(beginning: RegExp, contexts: readonly string[]): Characters {
-  const isFirst = (character: string): boolean =>
-    contexts.some((context) => {
-      beginning.lastIndex = context.length;
-      return (beginning.exec(context + character)?.[0] ?? "") !== "";
-    });
+/** Those at which `beginning`, a sticky expression, matches something. */
+export function charactersAt(beginning: RegExp): Characters {
+  const isFirst = (character: string): boolean => {
+    beginning.lastIndex = 0;
+    return (beginning.exec(character)?.[0] ?? "") !== "";
+  };
   const all = Array.from({ length: 128 }, (_, code) => String.fromCharCode(code));
   return setOf(all.filter(isFirst).join(""), 0);
 }

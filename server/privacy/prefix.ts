@@ -18,10 +18,10 @@ export interface Beginnings {
   readonly extent: number;
   /** The shortest match, in characters. */
   readonly least: number;
+  /** The same without what a match demands of the text before it. */
+  readonly bare: string;
   /** Whether a match depends on the character before it. */
   readonly hasLeftBorder: boolean;
-  /** Whether that dependence is one `\b`, or only forbids characters. */
-  readonly hasPlainBorder: boolean;
 }
 
 interface Quantifier {
@@ -66,8 +66,8 @@ export function beginningsOf(name: string, pattern: string): Beginnings {
     prefix,
     extent,
     least: leastOf(branches),
+    bare: prefixOf(branches.map(withoutBorder), beginsSolid(branches)),
     hasLeftBorder,
-    hasPlainBorder: branches.every(beginsPlainly),
   };
 }
 
@@ -159,11 +159,10 @@ function parse(name: string, pattern: string): Branches {
   return whole;
 }
 
-function beginsPlainly(items: readonly Item[]): boolean {
-  const [first, second] = items;
-  if (first?.type === "group") return first.body.every(beginsPlainly);
-  if (first?.type !== "behind" && first?.type !== "border") return first?.type === "atom";
-  return second?.type === "atom" && (first.source === String.raw`\b` || first.source.startsWith("(?<!"));
+function withoutBorder(items: readonly Item[]): readonly Item[] {
+  const [first, ...rest] = items;
+  if (first?.type === "behind" || first?.type === "border") return withoutBorder(rest);
+  return first?.type === "group" ? [{ ...first, body: first.body.map(withoutBorder) }, ...rest] : items;
 }
 
 /** Whether a text of one character can be shared between repetitions of this sequence in many ways. */
@@ -185,7 +184,7 @@ function atomsIn(item: Item): readonly Atom[] {
 
 function asciiOf({ source }: Atom): Characters {
   try {
-    return charactersAt(new RegExp(source, "iuy"), [""]);
+    return charactersAt(new RegExp(source, "iuy"));
   } catch {
     return ALL; // no expression at all: whoever compiles the rule says so
   }

@@ -282,7 +282,10 @@ test("whatever happens to calls, counters are the sum of their entries and never
 
 test("calls without a budget are noted together, each once", async () => {
   const used = { input: 3, cached: 1, output: 9, microUsd: null, isEstimated: false };
-  const first = { call: { callId: uuidv7(), payer: await payer("somebody"), model: "m", node: "a" }, usage: used };
+  const first = {
+    call: { callId: uuidv7(), payer: await payer("somebody"), model: "m", node: "a" },
+    usage: used,
+  };
   const second = {
     call: { callId: uuidv7(), payer: await payer(), model: "m", node: undefined },
     usage: { ...used, microUsd: 7, isEstimated: true },
