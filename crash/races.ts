@@ -60,6 +60,7 @@ const writes: Readonly<Record<string, Write>> = {
       segments: 0,
       after: undefined,
       webhook: undefined,
+      notes: [],
     };
     const end = { ...nothing, state: "success", threadStatus: "idle" } as const;
     return (await finish.finishRun(on, owner, end)) !== undefined;

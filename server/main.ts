@@ -54,6 +54,7 @@ import { Worker } from "./runs/worker.ts";
 import { graphSettings } from "./services.ts";
 import type { Caches } from "./storage/caches.ts";
 import { openCaches } from "./storage/open-caches.ts";
+import { CallNotes } from "./storage/call-notes.ts";
 import { CheckpointBatch } from "./storage/checkpoint-batch.ts";
 import type { Database } from "./storage/database.ts";
 import { openDatabase } from "./storage/open.ts";
@@ -159,10 +160,13 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   const egress = openEgress({ allow: config.egressAllow });
   parts.defer(() => egress.close());
   const stopping = new AbortController();
+  const notes = new CallNotes(database, log);
+  parts.defer(() => notes.close());
   const gateway = openGateway(config, {
     database,
     caches,
     log,
+    notes,
     onOpen: (name, ms) => hints.raise({ kind: "breaker", model: name, ms }),
   });
   const engine: Engine = {
@@ -184,7 +188,8 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     hints,
     recorder,
     reader: new EventReader(database),
-    checkpoints: new CheckpointBatch(database, workerId, recorder),
+    checkpoints: new CheckpointBatch(database, workerId, { events: recorder, notes }),
+    notes,
     totals: new Totals(),
     services: {
       settings: graphSettings(config),

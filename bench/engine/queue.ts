@@ -41,6 +41,7 @@ export async function claim(scratch: ScratchDatabase, count: number): Promise<Fi
       segments: 0,
       after: undefined,
       webhook: undefined,
+      notes: [],
     });
   }
   return {

@@ -107,9 +107,11 @@ async function finish(engine: Engine, held: Held, reached: Final): Promise<void>
   const webhook = run.webhook
     ? { id: uuidv7(), payload: callBack(run, outcome, await stateOf(engine, run, outcome)) }
     : undefined;
-  const end: RunEnd = { ...outcome, ...rest, points, webhook };
   const write = (): ReturnType<typeof finishRun> =>
-    persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
+    engine.notes.along((notes) => {
+      const end: RunEnd = { ...outcome, ...rest, points, webhook, notes };
+      return persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
+    });
   let ended = await write();
   if (!ended) {
     const row = await persistently(() => findRunFacts(engine.database, owner.runId), { forMs: FINISH_MS });
@@ -156,6 +158,7 @@ export async function endUnreadable(engine: Engine, run: OwnedRunRow, reason: Ap
       webhook: run.webhook
         ? { id: uuidv7(), payload: bodyOf({ ...run, kwargs: {} }, "error", { error }) }
         : undefined,
+      notes: [],
     },
   );
   if (ended && run.webhook) engine.hints.due("webhooks");

@@ -4,6 +4,7 @@ import type { Egress } from "../models/egress.ts";
 import type { Gateway } from "../models/gateway/gateway.ts";
 import type { Privacy } from "../privacy/guard.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
+import type { CallNotes } from "../storage/call-notes.ts";
 import type { Caches } from "../storage/caches.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
@@ -46,6 +47,7 @@ export interface Engine {
   readonly recorder: Recorder;
   readonly reader: EventReader;
   readonly checkpoints: CheckpointBatch;
+  readonly notes: CallNotes;
   /** How many threads searches find. */
   readonly totals: Totals;
   readonly services: Services;

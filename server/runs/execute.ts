@@ -109,7 +109,6 @@ async function drive(held: Drive): Promise<void> {
     faultPoint("run.claimed");
     const outcome = await runToEnd(held);
     controller.abort(); // nothing of this run may go on after its end
-    await Promise.all(held.calls.notes);
     await endRun(engine, held, outcome);
     const facts = { run_id: run.run_id, graph_id: run.graph_id, attempt: run.attempt, ms: now() - startedAt };
     const masked = held.masked > 0 ? { masked: held.masked } : {};

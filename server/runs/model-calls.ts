@@ -39,7 +39,6 @@ export async function chargedTo(
     caches: engine.caches,
     nodeHits: 0,
     ahead: [],
-    notes: new Set(),
     // Whether the run is lost is for who drives it to see.
     shown: () => recording.flushed().catch(() => undefined),
     pending: 0,

@@ -6,7 +6,7 @@ import { listBegun } from "../storage/begun.ts";
 import type { BegunRow } from "../storage/begun.ts";
 import { listNextWatched } from "../storage/watched.ts";
 import type { WatchedRun } from "../storage/watched.ts";
-import { Gather } from "../gather.ts";
+import { Gather } from "./gather.ts";
 
 /** Segments that one question gets at most. */
 export const PAGE = 32;

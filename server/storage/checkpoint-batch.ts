@@ -7,6 +7,7 @@ import { AppError, LeaseLost, messageOf } from "../errors.ts";
 import { persistently } from "../persist.ts";
 import type { Recorder, Rider } from "../runs/record.ts";
 import type { Owner } from "../runs/run.ts";
+import type { CallNotes } from "./call-notes.ts";
 import type { CheckpointWrite, Urgency } from "./checkpoint-form.ts";
 import { keyOf, putForOwners } from "./checkpoint-writes.ts";
 import type { Queryable } from "./database.ts";
@@ -35,15 +36,24 @@ export class CheckpointBatch {
   readonly #database: Queryable;
   readonly #workerId: string;
   readonly #events: Pick<Recorder, "hold" | "ride">;
+  readonly #notes: Pick<CallNotes, "along">;
   readonly #open = new WeakMap<Owner, Open>();
   #items: Item[] = [];
   #isWriting = false;
 
-  /** @param events where the events of a run wait that may ride along with its checkpoint */
-  constructor(database: Queryable, workerId: string, events: Pick<Recorder, "hold" | "ride">) {
+  /**
+   * @param events where the events of a run wait that may ride along with its checkpoint
+   * @param notes what rides along with any
+   */
+  constructor(
+    database: Queryable,
+    workerId: string,
+    { events, notes }: { events: Pick<Recorder, "hold" | "ride">; notes: Pick<CallNotes, "along"> },
+  ) {
     this.#database = database;
     this.#workerId = workerId;
     this.#events = events;
+    this.#notes = notes;
   }
 
   /**
@@ -131,9 +141,9 @@ export class CheckpointBatch {
 
   async #putAll(items: readonly Item[], riders: readonly Rider[]): Promise<void> {
     const segments = riders.map(({ segment }) => segment);
-    const put = (): ReturnType<typeof putForOwners> =>
-      putForOwners(this.#database, this.#workerId, items, segments);
-    const held = await persistently(put);
+    const held = await this.#notes.along((notes) =>
+      persistently(() => putForOwners(this.#database, this.#workerId, items, segments, notes)),
+    );
     for (const { segment, written, lost, behind } of riders) {
       const own = held.get(keyOf(segment));
       if (!own) lost(`Run ${segment.runId} is not this server's any more.`);

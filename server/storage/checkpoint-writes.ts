@@ -7,6 +7,8 @@ import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
 import { sealedBody } from "./events.ts";
 import type { Segment } from "./events.ts";
+import { insertNotes, packedNotes } from "./model-calls.ts";
+import type { Note } from "./model-calls.ts";
 
 // A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
 const OF_RUNS = `
@@ -29,15 +31,15 @@ event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, seq, last, attempt, body from e where fits on conflict (run_id, seq) do nothing),`;
 
-const put = (name: string, fence: string, events: string, answer: string): string => `/* ${name} */
-with held as (${fence}),${events}
+const put = (name: string, fence: string, beside: string, answer: string): string => `/* ${name} */
+with held as (${fence}),${beside}
 ${WRITE_CHECKPOINTS}
 ${answer}`;
 
 const putForRuns = put(
   "putCheckpoints",
   OF_RUNS,
-  EVENTS,
+  `${EVENTS} noted as (${insertNotes("$8")}),`,
   `select run_id, attempt, coalesce((select bool_and(e.fits) from e where e.n = held.n), true) as fits from held`,
 );
 const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from held");
@@ -97,15 +99,16 @@ export async function refuseAnswer(on: Queryable, owner: Owner): Promise<void> {
 export const keyOf = (owner: { runId: string; attempt: number }): string => `${owner.runId}:${owner.attempt}`;
 
 /**
- * Writes checkpoints and events of runs that `workerId` owns.
+ * Writes checkpoints and events of runs that `workerId` owns, and notes of calls, whoever owns their runs.
  * @returns the attempts it does own, by keyOf(), and whether their events fitted to those before: if not, they were
- * not written. Nothing at all was written for attempts it does not own.
+ * not written. Nothing but notes was written for attempts it does not own.
  */
 export async function putForOwners(
   on: Queryable,
   workerId: string,
   items: readonly { owner: Owner; write: CheckpointWrite }[],
   segments: readonly Segment[],
+  notes: readonly Note[] = [],
 ): Promise<ReadonlyMap<string, { fits: boolean }>> {
   const attempts = [...items.map(({ owner }) => owner), ...segments];
   const owners = [...new Map(attempts.map((one) => [keyOf(one), one])).values()];
@@ -122,6 +125,7 @@ export async function putForOwners(
         return { n: placeOf(one), seq, last, body: sealedBody(one), is_first: isFirst };
       }),
     ),
+    packedNotes(notes),
   ]);
   return new Map(rows.map(({ run_id: runId, attempt, fits }) => [keyOf({ runId, attempt }), { fits }]));
 }

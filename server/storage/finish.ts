@@ -6,6 +6,8 @@ import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
 import type { CheckpointWrite } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
+import { insertNotes, packedNotes } from "./model-calls.ts";
+import type { Note } from "./model-calls.ts";
 import type { RunError, RunRow } from "./runs.ts";
 import { RUN_COLUMNS, openRuns } from "./runs.ts";
 import { placeOf, sealJson, sealText } from "./sealed.ts";
@@ -20,6 +22,8 @@ export interface RunEnd {
   readonly rest: { readonly seq: number; readonly last: number; readonly body: string } | undefined;
   /** Checkpoints that are not written yet. */
   readonly points: readonly CheckpointWrite[];
+  /** Of calls to models of any run; they are stored in any case. */
+  readonly notes: readonly Note[];
   /** How many rows of events the run has. */
   readonly segments: number;
   /** The number of the event that must be in the log already; undefined for none. */
@@ -39,6 +43,7 @@ held as (
        select e.last from holdfast.run_events e where e.run_id = $4 and e.seq <= $18 order by e.seq desc limit 1))
   returning 1 as n, u.run_id, u.thread_id, u.webhook),
 ${WRITE_CHECKPOINTS},
+noted as (${insertNotes("$20")}),
 rest as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, $14, $15, $7, $16 from held where $16::text is not null on conflict (run_id, seq) do nothing),
@@ -138,6 +143,7 @@ export async function finishRun(
     end.threadState && sealJson(key, placeOf("threads.state", [threadId]), end.threadState),
     end.after ?? null,
     error && sealJson(key, placeOf("threads.error", [threadId]), error),
+    packedNotes(end.notes),
   ]);
   return row && { hasWaiting: row.has_waiting };
 }

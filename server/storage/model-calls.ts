@@ -68,14 +68,25 @@ returning 1 as n`;
 const closeCallRow = `/* closeCall */
 select holdfast.close_call($1, $2, $3, $4, $5, $6, $7, $8) as is_closed`;
 
-const insertCallRows = `/* insertCalls */
+/** What is noted of a call that fell under no budget. */
+export interface Note {
+  readonly scope: Scope;
+  readonly call: NewCall;
+  readonly usage: Usage;
+}
+
+/** An insert of what `packedNotes` made of notes, given as this parameter. It needs no lease: what was billed was billed. */
+export const insertNotes = (parameter: string): string => `
 insert into holdfast.model_calls (call_id, tenant_id, run_id, attempt, thread_id, assistant_id, user_id, node, model, state,
   input_tokens, cached_tokens, output_tokens, micro_usd, is_estimated, ended_at, expires_at)
-select c.call_id, $1, c.run_id, c.attempt, c.thread_id, c.assistant_id, c.user_id, c.node, c.model, 'settled',
+select c.call_id, c.tenant_id, c.run_id, c.attempt, c.thread_id, c.assistant_id, c.user_id, c.node, c.model, 'settled',
     c.input, c.cached, c.output, c.micro_usd, c.is_estimated, now(), now()
-  from jsonb_to_recordset($2::jsonb) as c (call_id uuid, run_id uuid, attempt integer, thread_id text, assistant_id uuid,
-    user_id text, node text, model text, input bigint, cached bigint, output bigint, micro_usd bigint, is_estimated boolean)
+  from json_to_recordset(${parameter}::json) as c (call_id uuid, tenant_id text, run_id uuid, attempt int, thread_id text,
+    assistant_id uuid, user_id text, node text, model text, input bigint, cached bigint, output bigint, micro_usd bigint,
+    is_estimated boolean)
 on conflict (call_id) do nothing`;
+
+const insertCallRows = `/* insertCalls */ ${insertNotes("$1")}`;
 
 const expireCallRows = `/* expireCalls */ select holdfast.expire_calls($1) as closed`;
 
@@ -134,29 +145,29 @@ async function close(on: Queryable, values: readonly unknown[]): Promise<boolean
   return row?.is_closed ?? false;
 }
 
-/** Notes calls that fell under no budget. */
-export async function insertCalls(
-  on: Queryable,
-  scope: Scope,
-  calls: readonly { readonly call: NewCall; readonly usage: Usage }[],
-): Promise<void> {
-  const rows = calls.map(({ call: { callId, payer, node, model }, usage }) => ({
-    call_id: callId,
-    run_id: payer.owner.runId,
-    attempt: payer.owner.attempt,
-    thread_id: payer.owner.threadId,
-    assistant_id: payer.assistantId,
-    user_id: payer.userId ?? null,
-    node: node ?? null,
-    model,
-    input: usage.input,
-    cached: usage.cached,
-    output: usage.output,
-    micro_usd: usage.microUsd,
-    is_estimated: usage.isEstimated,
-  }));
-  await on.query(insertCallRows, [scope.tenantId, JSON.stringify(rows)]);
-}
+export const insertCalls = (on: Queryable, notes: readonly Note[]): Promise<unknown> =>
+  on.query(insertCallRows, [packedNotes(notes)]);
+
+/** Notes as a parameter of `insertNotes`. */
+export const packedNotes = (notes: readonly Note[]): string =>
+  JSON.stringify(
+    notes.map(({ scope, call: { callId, payer, node, model }, usage }) => ({
+      call_id: callId,
+      tenant_id: scope.tenantId,
+      run_id: payer.owner.runId,
+      attempt: payer.owner.attempt,
+      thread_id: payer.owner.threadId,
+      assistant_id: payer.assistantId,
+      user_id: payer.userId ?? null,
+      node: node ?? null,
+      model,
+      input: usage.input,
+      cached: usage.cached,
+      output: usage.output,
+      micro_usd: usage.microUsd,
+      is_estimated: usage.isEstimated,
+    })),
+  );
 
 const valuesOf = ({ input, cached, output, microUsd, isEstimated }: Usage): readonly unknown[] => [
   input,

@@ -1,8 +1,13 @@
 // When checkpoints are written: with their superstep, with the end of their run, and never for a run that is not ours.
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { uuidv7 } from "../../server/ids.ts";
+import type { Note } from "../../server/storage/model-calls.ts";
+import { defaultScope } from "../../server/storage/scope.ts";
 import { LeaseLost } from "../../server/errors.ts";
 import type { Owner } from "../../server/runs/run.ts";
+import { CallNotes } from "../../server/storage/call-notes.ts";
+import { openLog } from "../../server/telemetry/log.ts";
 import { CheckpointBatch } from "../../server/storage/checkpoint-batch.ts";
 import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
 import { finishRun } from "../../server/storage/finish.ts";
@@ -14,6 +19,7 @@ import { until } from "../support/until.ts";
 
 let scratch: TestDatabase;
 let runs: Runs;
+let notes: CallNotes;
 const newRun = (): Promise<Owner> => runs.newRun();
 const statements: string[] = [];
 beforeAll(async () => {
@@ -30,7 +36,11 @@ function newBatch(): CheckpointBatch {
     statements.push(text.slice(0, 20));
     return scratch.database.query<Row>(text, values);
   };
-  return new CheckpointBatch({ query, seals: scratch.database.seals }, runs.workerId, noEvents);
+  notes = new CallNotes(scratch.database, openLog("error"));
+  return new CheckpointBatch({ query, seals: scratch.database.seals }, runs.workerId, {
+    events: noEvents,
+    notes,
+  });
 }
 
 const point = ({ threadId }: Owner, more: { metadata?: string } = {}): CheckpointWrite => ({
@@ -75,6 +85,7 @@ const end = (owner: Owner, points: CheckpointWrite[]): ReturnType<typeof finishR
     segments: 0,
     after: undefined,
     webhook: undefined,
+    notes: [],
   });
 
 test("the input, the results of a superstep's tasks and its checkpoint are one statement", async () => {
@@ -158,4 +169,57 @@ test("what waits of a run that is closed is not written", async () => {
   batch.close(owner);
   await batch.settled(owner);
   expect(statements).toEqual([]);
+});
+
+const note = (owner: Owner, model: string): Note => ({
+  scope: defaultScope,
+  call: {
+    callId: uuidv7(),
+    payer: { owner, assistantId: randomUUID(), userId: undefined },
+    model,
+    node: "a",
+  },
+  usage: { input: 1, cached: 0, output: 2, microUsd: null, isEstimated: false },
+});
+const notedOf = async ({ runId }: Owner): Promise<readonly string[]> => {
+  const rows = await scratch.database.query<{ model: string }>(
+    "select model from holdfast.model_calls where run_id = $1 order by model",
+    [runId],
+  );
+  return rows.map(({ model }) => model);
+};
+
+test("a note of a call goes with the next checkpoint, of whichever run", async () => {
+  const batch = newBatch();
+  const [one, other] = [await newRun(), await newRun()];
+  notes.add(note(other, "m"));
+  expect(await batch.put(one, point(one), "now")).toBe(true);
+  expect(await notedOf(other)).toEqual(["m"]);
+  expect(statements).toEqual(["/* putCheckpoints */"]);
+});
+
+test("a note is stored also by who has lost its run, by itself after a moment, and once", async () => {
+  const batch = newBatch();
+  const owner = await newRun();
+  await scratch.database.query("update holdfast.runs set attempt = attempt + 1 where run_id = $1", [
+    owner.runId,
+  ]);
+  const first = note(owner, "a");
+  notes.add(first);
+  expect(await batch.put(owner, point(owner), "now")).toBe(false);
+  notes.add(first);
+  notes.add(note(owner, "b"));
+  await notes.close();
+  expect(await notedOf(owner)).toEqual(["a", "b"]);
+  notes.add(note(owner, "c"));
+  await vi.waitFor(async () => expect(await notedOf(owner)).toEqual(["a", "b", "c"]));
+});
+
+test("a statement that fails leaves its notes, and a note that is refused leaves the others", async () => {
+  newBatch();
+  const owner = await newRun();
+  for (const model of ["a", "a NUL \0", "b"]) notes.add(note(owner, model));
+  await expect(notes.along(() => Promise.reject(new Error("refused")))).rejects.toThrow("refused");
+  await notes.close();
+  expect(await notedOf(owner)).toEqual(["a", "b"]);
 });

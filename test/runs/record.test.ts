@@ -35,6 +35,7 @@ async function end(owner: Owner, rest?: { seq: number; last: number; body: strin
     segments: 1,
     after: undefined,
     webhook: undefined,
+    notes: [],
   });
   return ended !== undefined;
 }

@@ -283,15 +283,17 @@ test("whatever happens to calls, counters are the sum of their entries and never
 test("calls without a budget are noted together, each once", async () => {
   const used = { input: 3, cached: 1, output: 9, microUsd: null, isEstimated: false };
   const first = {
+    scope,
     call: { callId: uuidv7(), payer: await payer("somebody"), model: "m", node: "a" },
     usage: used,
   };
   const second = {
+    scope,
     call: { callId: uuidv7(), payer: await payer(), model: "m", node: undefined },
     usage: { ...used, microUsd: 7, isEstimated: true },
   };
-  await insertCalls(database, scope, [first, second]);
-  await insertCalls(database, scope, [second]);
+  await insertCalls(database, [first, second]);
+  await insertCalls(database, [second]);
   const rows = await database.query(
     `select call_id, run_id, user_id, node, state, input_tokens::int, cached_tokens::int, output_tokens::int,
         micro_usd::int, is_estimated, ended_at is not null as has_ended

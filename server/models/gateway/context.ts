@@ -20,8 +20,6 @@ export interface CallContext {
   readonly call: (request: CallRequest, context: CallContext) => Promise<Response>;
   /** Reserved for calls that are about to come. */
   readonly ahead: Ahead[];
-  /** What is being noted of calls that fall under no budget; none of them rejects. */
-  readonly notes: Set<Promise<void>>;
   /** Resolves when what the run has told so far can be seen. */
   readonly shown: () => Promise<void>;
   /** Calls whose answer has not begun: whoever waits for one may wait as long as it is tried. */

@@ -174,17 +174,8 @@ export class Gateway {
     }
   }
 
-  async #charged(response: Response, charge: Charge, { notes, shown }: CallContext): Promise<Response> {
-    if (response.ok) {
-      const settle = async (bytes: Uint8Array, isWhole: boolean): Promise<void> => {
-        const settled = charge.settle(bytes, isWhole);
-        if (charge.isReserved) return settled;
-        // Nothing depends on it: it must only be there before the run is over.
-        const note = settled.finally(() => notes.delete(note));
-        notes.add(note);
-      };
-      return heard(response, settle, shown);
-    }
+  async #charged(response: Response, charge: Charge, { shown }: CallContext): Promise<Response> {
+    if (response.ok) return heard(response, (bytes, isWhole) => charge.settle(bytes, isWhole), shown);
     // A proxy gave up waiting: what stands behind it may go on.
     if (MAY_GO_ON.has(response.status)) await charge.settle(new Uint8Array(), false);
     else await charge.release();

@@ -1,5 +1,6 @@
 // The gateway of a server, with all it needs.
 import type { Config } from "../../config.ts";
+import type { CallNotes } from "../../storage/call-notes.ts";
 import type { Database } from "../../storage/database.ts";
 import { defaultScope } from "../../storage/scope.ts";
 import type { Log } from "../../telemetry/log.ts";
@@ -15,6 +16,7 @@ export interface GatewayParts {
   readonly database: Database;
   readonly caches: Caches;
   readonly log: Log;
+  readonly notes: CallNotes;
   /** A model failed so often that it is not asked for so long. */
   readonly onOpen: (model: string, ms: number) => void;
 }
@@ -34,12 +36,12 @@ export function openGateway(
     Config,
     "modelsFile" | "modelTimeoutMs" | "maxOutputTokens" | "cacheResponses" | "cacheTtlSeconds"
   >,
-  { database, caches, log, onOpen }: GatewayParts,
+  { database, caches, log, notes, onOpen }: GatewayParts,
 ): Gateway {
   const catalogue = openCatalogue(config);
   return new Gateway({
     catalogue,
-    spending: new Spending({ database, scope: defaultScope, log }),
+    spending: new Spending({ database, scope: defaultScope, log, notes }),
     resilience: new Resilience({
       policyOf: (model) => catalogue.of(model).policy,
       onOpen,

@@ -2,22 +2,15 @@
 // sent, and settled with what the provider billed before its reader knows of the end. Settling needs no lease: what was
 // spent was spent, whoever owns the run by then.
 import { now } from "../../clock.ts";
-import { AppError, BudgetExceeded, InputInvalid, LeaseLost, ModelFailed } from "../../errors.ts";
+import { AppError, BudgetExceeded, LeaseLost, ModelFailed } from "../../errors.ts";
 import { faultPoint } from "../../faults.ts";
-import { Gather } from "../../gather.ts";
 import { uuidv7 } from "../../ids.ts";
 import { persistently } from "../../persist.ts";
+import type { CallNotes } from "../../storage/call-notes.ts";
 import type { Database } from "../../storage/database.ts";
 import { hasBudget } from "../../storage/budgets.ts";
-import {
-  insertCalls,
-  presumeCall,
-  releaseCall,
-  reserveCall,
-  sendCall,
-  settleCall,
-} from "../../storage/model-calls.ts";
-import type { NewCall, Payer, Reservation, Usage, WorstCase } from "../../storage/model-calls.ts";
+import { presumeCall, releaseCall, reserveCall, sendCall, settleCall } from "../../storage/model-calls.ts";
+import type { Payer, Reservation, Usage, WorstCase } from "../../storage/model-calls.ts";
 import type { Scope } from "../../storage/scope.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { costOf } from "../catalogue.ts";
@@ -30,6 +23,8 @@ export interface SpendingOptions {
   readonly database: Database;
   readonly scope: Scope;
   readonly log: Log;
+  /** Keeps what is noted of calls that fall under no budget. */
+  readonly notes: Pick<CallNotes, "add">;
 }
 
 /** What is to be sent, as far as it costs something. */
@@ -41,12 +36,6 @@ export interface Plan {
   readonly promptTokens: () => Promise<number>;
   /** The most tokens that may come back, of all answers together. */
   readonly outputTokens: number;
-}
-
-/** A call that falls under no budget, and what it was. */
-interface Note {
-  readonly call: NewCall;
-  readonly usage: Usage;
 }
 
 /** A reservation that waits for its call. */
@@ -77,19 +66,15 @@ const LOOK_MS = 1000;
 // Beyond the longest time that a call may take, so that nobody's call is taken for lost while it is under way.
 const GRACE_MS = 60_000;
 const SETTLE_MS = 10_000;
-// Keeps one statement short.
-const MOST_NOTES = 256;
 /** What is noted of a call of which nothing is known. */
 const NOTHING: Usage = { input: 0, cached: 0, output: 0, microUsd: null, isEstimated: true };
 
 export class Spending {
   readonly #options: SpendingOptions;
-  readonly #notes: Gather<Note, boolean>;
   #looked: { readonly at: number; readonly isLimited: Promise<boolean> } | undefined;
 
   constructor(options: SpendingOptions) {
     this.#options = options;
-    this.#notes = new Gather(MOST_NOTES, (notes) => this.#noteAll(notes));
   }
 
   /** Budgets were changed here. */
@@ -185,21 +170,8 @@ export class Spending {
     throw new BudgetExceeded(message, { details });
   }
 
-  async #noteAll(notes: readonly Note[]): Promise<boolean[]> {
-    const { database, scope } = this.#options;
-    try {
-      await insertCalls(database, scope, notes);
-      return notes.map(() => true);
-    } catch (error) {
-      if (notes.length === 1 || (error instanceof AppError && error.retryable)) throw error;
-    }
-    // A value that PostgreSQL refuses leaves its own call unnoted only.
-    const noted = notes.map((note) => insertCalls(database, scope, [note]).then(yes, no));
-    return Promise.all(noted);
-  }
-
   #charge(plan: Plan, callId: string, worst: WorstCase | undefined): Charge {
-    const { database, log } = this.#options;
+    const { database, scope, log, notes } = this.#options;
     const { payer, facts, node } = plan;
     const quietly = async (work: () => Promise<unknown>): Promise<void> => {
       try {
@@ -218,14 +190,11 @@ export class Spending {
         const used = await usageOf(plan, bytes).catch(() => undefined);
         if (worst && used && isKnown && used.input + used.output > worst.tokens)
           log.warn("budget.overbilled", { call_id: callId, model: facts.name, reserved: worst.tokens });
-        await quietly(async () => {
-          if (worst)
-            return used && isKnown ? settleCall(database, callId, used) : presumeCall(database, callId);
-          const call = { callId, payer, model: facts.name, node };
-          const isNoted = await this.#notes.ask(callId, { call, usage: used ?? NOTHING });
-          if (!isNoted) throw new InputInvalid("The database refuses what is to be noted of the call.");
-          return isNoted;
-        });
+        if (worst)
+          await quietly(() =>
+            used && isKnown ? settleCall(database, callId, used) : presumeCall(database, callId),
+          );
+        else notes.add({ scope, call: { callId, payer, model: facts.name, node }, usage: used ?? NOTHING });
         faultPoint("call.settled");
       },
     };
@@ -244,9 +213,6 @@ async function worstOf({ facts, promptTokens, outputTokens }: Plan): Promise<Wor
     );
   return { tokens, microUsd };
 }
-
-const yes = (): boolean => true;
-const no = (): boolean => false;
 
 const isCountable = (amount: number): boolean => Number.isSafeInteger(amount) && amount >= 0;
 
