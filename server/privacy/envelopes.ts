@@ -129,9 +129,12 @@ export function hasShape(message: Message, { prototype, type, fields }: Shape): 
 function isEqual(one: unknown, other: unknown): boolean {
   if (one === other) return true;
   if (typeof one !== "object" || typeof other !== "object" || one === null || other === null) return false;
+  const prototype = Reflect.getPrototypeOf(one);
+  // Of anything else, such as a Map, its fields do not say what it holds.
+  if (prototype !== Object.prototype && prototype !== Array.prototype) return false;
   const keys = Object.keys(one);
   return (
-    Reflect.getPrototypeOf(one) === Reflect.getPrototypeOf(other) &&
+    Reflect.getPrototypeOf(other) === prototype &&
     keys.length === Object.keys(other).length &&
     keys.every((key) => Object.hasOwn(other, key) && isEqual(Reflect.get(one, key), Reflect.get(other, key)))
   );

@@ -1,8 +1,9 @@
 // Notes of calls to models that fall under no budget. Only figures depend on them, so none costs a commit of its own where
 // one is made anyway: the next checkpoint or end of whichever run takes along what waits. It waits a moment at most.
 import { later } from "../clock.ts";
-import { AppError, messageOf } from "../errors.ts";
+import { messageOf } from "../errors.ts";
 import { persistently } from "../persist.ts";
+import { isStorable } from "../privacy/storable.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Queryable } from "./database.ts";
 import { insertCalls } from "./model-calls.ts";
@@ -25,6 +26,11 @@ export class CallNotes {
   }
 
   add(note: Note): void {
+    // Refused by the database, it would take the checkpoint or the end of somebody's run along.
+    if (!isStorableNote(note)) {
+      this.#log.warn("calls.unnoted", { calls: 1, reason: "A name or a number of it cannot be stored." });
+      return;
+    }
     this.#waiting.push(note);
     this.#stopTimer ??= later(MOMENT_MS, () => this.#writeAlone(this.#take()));
   }
@@ -62,10 +68,15 @@ export class CallNotes {
     try {
       await persistently(() => insertCalls(this.#database, notes), { forMs: PATIENCE_MS });
     } catch (error) {
-      const mayBeOne = notes.length > 1 && !(error instanceof AppError && error.retryable);
-      // A value that PostgreSQL refuses leaves its own call unnoted only.
-      if (mayBeOne) for (const note of notes) await this.#write([note]);
-      else this.#log.warn("calls.unnoted", { calls: notes.length, reason: messageOf(error) });
+      this.#log.warn("calls.unnoted", { calls: notes.length, reason: messageOf(error) });
     }
   }
+}
+
+function isStorableNote({ call: { model, node = "", payer }, usage }: Note): boolean {
+  const { input, cached, output, microUsd } = usage;
+  return (
+    [model, node, payer.userId ?? ""].every(isStorable) &&
+    [input, cached, output, microUsd ?? 0].every((count) => Number.isSafeInteger(count))
+  );
 }

@@ -215,11 +215,21 @@ test("a note is stored also by who has lost its run, by itself after a moment, a
   await vi.waitFor(async () => expect(await notedOf(owner)).toEqual(["a", "b", "c"]));
 });
 
-test("a statement that fails leaves its notes, and a note that is refused leaves the others", async () => {
+test("a statement that fails leaves its notes", async () => {
   newBatch();
   const owner = await newRun();
-  for (const model of ["a", "a NUL \0", "b"]) notes.add(note(owner, model));
+  notes.add(note(owner, "a"));
   await expect(notes.along(() => Promise.reject(new Error("refused")))).rejects.toThrow("refused");
   await notes.close();
+  expect(await notedOf(owner)).toEqual(["a"]);
+});
+
+test("what the database would refuse is left out, and takes nobody's checkpoint along", async () => {
+  const batch = newBatch();
+  const owner = await newRun();
+  const huge = note(owner, "huge");
+  notes.add({ ...huge, usage: { ...huge.usage, microUsd: 1e22 } });
+  for (const model of ["a", "a NUL \0", "half \ud83d", "b"]) notes.add(note(owner, model));
+  expect(await batch.put(owner, point(owner), "now")).toBe(true);
   expect(await notedOf(owner)).toEqual(["a", "b"]);
 });

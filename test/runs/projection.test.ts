@@ -113,6 +113,8 @@ const CASES: [string, Chunk[]][] = [
       {},
       { status: "late" },
       {},
+      { additional_kwargs: { seen: new Map([["a", 1]]) } },
+      { additional_kwargs: { seen: new Map([["b", 2]]) } },
     ].map((fields, index) => piece({ id: "a", content: String(index), ...fields })),
   ],
   ["two messages whose tokens alternate, each in its own subgraph", alternating(["1", "2", "3", "4"])],
