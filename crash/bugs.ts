@@ -42,12 +42,15 @@ const SCENES = {
     return race(sources, scratch).finally(() => scratch.close());
   },
   "kill -9": playing(kill9(afterAll(1200)), { rounds: 6 }),
-  "kill -9 while events are committed": playing(killMidCommit("events", GENERATING_MS), {
+  "kill -9 while events are committed": playing(killMidCommit("events", { afterMs: GENERATING_MS }), {
     answer: () => LONG,
   }),
-  "kill -9 some time into a commit of events": playing(killMidCommit("events", GENERATING_MS, 400), {
-    answer: () => LONG,
-  }),
+  "kill -9 some time into a commit of events": playing(
+    killMidCommit("events", { afterMs: GENERATING_MS, lingerMs: 400 }),
+    {
+      answer: () => LONG,
+    },
+  ),
   "kill -9 while a checkpoint is committed": playing(killMidCommit("checkpoint")),
   queue: playing(calm, { runsPerThread: 4, patienceMs: 15_000, rounds: 2 }),
   "rolling update": playing(rolling, { answer: () => ({ tokens: 50, ms: 100 }), rounds: 2 }),

@@ -44,9 +44,17 @@ export const FAULTS: Readonly<Record<string, FaultPlan>> = {
       fault: "kill9",
       next: every(
         4,
-        () => killMidCommit(random.pick(["events", "checkpoint"])),
+        () => killMidCommit(random.pick(["events", "checkpoint"]), { isNoticed: true }),
         () => kill9(afterAll(WITHIN_MS)),
       ),
+    })),
+  },
+  stall: {
+    goal: 50,
+    short: 3,
+    play: one(({ random }) => ({
+      fault: "stall",
+      next: () => killMidCommit(random.pick(["events", "checkpoint"])),
     })),
   },
   points: { goal: 50, short: 1, play: playPoints },

@@ -92,17 +92,16 @@ export async function race(sources: Sources, scratch: Scratch): Promise<Violatio
 /** A write is open, not committed, when the run is given back: is it given back before the write is done? */
 async function isOvertaken(storage: Storage, { database }: Scratch, write: Write): Promise<boolean> {
   const owner = await begin(storage, database);
-  let isOver = false;
-  let wasOver = false;
+  let early: string[] | undefined;
   let requeued: Promise<unknown> = Promise.resolve();
   await database.transaction(async (transaction) => {
     await write(storage, transaction, owner);
-    requeued = storage.queue.requeueRuns(database, [owner.workerId]).then(() => (isOver = true));
+    requeued = storage.queue.requeueRuns(database, [owner.workerId]).then((runIds) => (early ??= runIds));
     await delay(TAKEOVER_MS);
-    wasOver = isOver;
+    early ??= [];
   });
   await requeued;
-  return wasOver;
+  return early?.includes(owner.runId) ?? false;
 }
 
 /** The same worker has claimed the run again: is what its older attempt writes accepted? */

@@ -71,17 +71,18 @@ const STALLED_WITHIN_MS = 1500;
 /**
  * kill -9 while the database is slow to commit: a statement of the dead process is still under way when others take
  * its runs over. The fence has to make one of the two wait for the other.
- * @param afterMs how long after the runs were accepted
- * @param lingerMs how long the process goes on beside the slow commit
+ * @param options.afterMs how long after the runs were accepted
+ * @param options.lingerMs how long the process goes on beside the slow commit
+ * @param options.isNoticed whether the database learns that the process is gone before its commit is done
  */
 export const killMidCommit =
-  (what: "events" | "checkpoint", afterMs = 0, lingerMs = 0): Fault =>
+  (what: "events" | "checkpoint", { afterMs = 0, lingerMs = 0, isNoticed = false } = {}): Fault =>
   async (stage, askings) => {
     const { cluster, database, random } = stage;
     await afterAll(0)(stage, askings);
     await delay(afterMs);
     const dying = random.pick(cluster.instances);
-    await stallCommits(database, dying.name, what, STALL_SECONDS);
+    await stallCommits(database, dying.name, { what, seconds: STALL_SECONDS, isNoticed });
     const until = Date.now() + STALLED_WITHIN_MS;
     while (Date.now() < until && !(await isStalled(database, dying.name))) await delay(10);
     await delay(lingerMs);

@@ -51,6 +51,7 @@ export function openPostgres(options: PostgresOptions): Database {
     ...connection(options.url, options.pooler),
     max: options.poolSize,
     idleTimeoutMillis: IDLE_MS,
+    ...(options.pooler ? {} : { onConnect: watchLine }),
   });
   // The pool does not listen while a connection is lent: a server that ends it just then would end this process too.
   pool.on("connect", (client) => client.on("error", () => undefined));
@@ -69,8 +70,9 @@ export function openPostgres(options: PostgresOptions): Database {
     ...on(pool),
     transaction: (work) => transact(pool, on, work),
     session: ({ pipelines } = { pipelines: false }) => {
-      const given = connection(options.directUrl ?? options.url, options.pooler && !options.directUrl);
-      return openSession(new Client({ ...given, pipeline: pipelines }), on);
+      const isPooler = options.pooler && !options.directUrl;
+      const given = connection(options.directUrl ?? options.url, isPooler);
+      return openSession(new Client({ ...given, pipeline: pipelines }), { on, isPooler });
     },
     close: () => pool.end(),
   };
@@ -134,13 +136,26 @@ function inTurn(queryable: Queryable): Queryable {
   };
 }
 
-async function openSession(client: Client, on: (client: ClientBase) => Queryable): Promise<Session> {
+/**
+ * A backend does not look at its line while it executes. If its process is killed meanwhile, its locks would stay for
+ * as long as the statement takes, and so would the runs that others are to take over.
+ */
+async function watchLine(client: ClientBase): Promise<void> {
+  // PostgreSQL refuses it where the system cannot tell, such as Windows.
+  await client.query("set client_connection_check_interval = '1s'").catch(() => undefined);
+}
+
+async function openSession(
+  client: Client,
+  { on, isPooler = false }: { on: (client: ClientBase) => Queryable; isPooler: boolean | undefined },
+): Promise<Session> {
   const closed = new Promise<void>((resolve) => {
     client.once("end", () => resolve());
     client.on("error", () => resolve());
   });
   try {
     await client.connect();
+    if (!isPooler) await watchLine(client);
   } catch (error) {
     throw translate(error);
   }

@@ -65,10 +65,16 @@ settled as (
    where t.thread_id = asked.thread_id)
 select run_id, thread_id from promoted`;
 
+// A write of the dead that is still under way holds its runs until it has ended; the others need not wait for it, and
+// whoever beats next asks for those again.
 const requeueRows = `/* requeueRuns */
+with orphan as (
+  select r.run_id from holdfast.runs r
+   where r.state = 'running' and (r.worker_id = any ($1::uuid[])
+      or not exists (select from holdfast.instances i where i.worker_id = r.worker_id))
+     for no key update skip locked)
 update holdfast.runs r set state = 'ready', worker_id = null, run_at = now(), updated_at = now()
- where r.state = 'running' and (r.worker_id = any ($1::uuid[])
-    or not exists (select from holdfast.instances i where i.worker_id = r.worker_id))
+  from orphan where r.run_id = orphan.run_id
 returning r.run_id`;
 
 const listHeldRows = `/* listHeldRuns */
@@ -127,7 +133,7 @@ export async function promoteRuns(transaction: Queryable, threadIds: readonly st
   return rows.map(({ run_id: runId }) => runId);
 }
 
-/** Gives back the runs of these workers, and those whose worker is not registered. */
+/** Gives back the runs of these workers, and those whose worker is not registered; but none that a write still holds. */
 export async function requeueRuns(on: Queryable, deadWorkerIds: readonly string[]): Promise<string[]> {
   const rows = await on.query<{ run_id: string }>(requeueRows, [deadWorkerIds]);
   return rows.map(({ run_id: runId }) => runId);

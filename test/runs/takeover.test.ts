@@ -188,7 +188,10 @@ test("what PostgreSQL and a server lose in one moment is taken back, and numbers
     "select worker_id from holdfast.runs where run_id = $1",
     [run.run_id],
   );
-  await requeueRuns(database, [owner?.worker_id ?? ""]);
+  await until(
+    async () => (await requeueRuns(database, [owner?.worker_id ?? ""])).length > 0,
+    "the run to be free",
+  );
   // The next owner dies before it can write one event.
   await claimRuns(database, { workerId: randomUUID(), limit: 1, graphIds: ["chat"], timeoutMs: 60_000 });
   const b = await startInstance();

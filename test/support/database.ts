@@ -7,6 +7,9 @@ import { openPostgres } from "../../server/storage/postgres.ts";
 import type { PostgresOptions } from "../../server/storage/postgres.ts";
 import { sealsOf, suiteKeys } from "./keys.ts";
 
+// A machine that does something else may start a backend late, and that is no failure of what is tested.
+const CONNECT_MS = 15_000;
+
 export interface TestDatabase {
   readonly url: string;
   readonly database: Database;
@@ -29,7 +32,7 @@ export function openTestPool(url: string, options: Partial<PostgresOptions> = {}
   return openPostgres({
     url,
     poolSize: 10,
-    connectTimeoutMs: 5000,
+    connectTimeoutMs: CONNECT_MS,
     statementTimeoutMs: 15_000,
     preparedStatements: true,
     seals: sealsOf(suiteKeys),
@@ -55,7 +58,7 @@ async function createDatabase(template: string, keys = suiteKeys): Promise<TestD
 }
 
 async function administer(statement: string): Promise<void> {
-  const client = new Client({ connectionString: inject("serverUrl"), connectionTimeoutMillis: 5000 });
+  const client = new Client({ connectionString: inject("serverUrl"), connectionTimeoutMillis: CONNECT_MS });
   await client.connect();
   try {
     await client.query(statement);

@@ -79,7 +79,8 @@ create table chaos.writes (
   run_state text, run_attempt int, run_worker uuid, is_ending boolean);
 create index on chaos.writes (thread_id);
 create index on chaos.writes (run_id);
-create unlogged table chaos.stalls (writer text, what text, seconds float8 not null, primary key (writer, what));
+create unlogged table chaos.stalls (
+  writer text, what text, seconds float8 not null, is_noticed boolean not null, primary key (writer, what));
 
 create function chaos.note_move() returns trigger language plpgsql as $$
 begin
@@ -104,7 +105,8 @@ declare
 begin
   if current_setting('chaos.stalled', true) is distinct from me then
     perform set_config('chaos.stalled', me, true);
-    perform pg_sleep(seconds) from chaos.stalls where writer = current_setting('application_name') and what = kind;
+    perform case when not is_noticed then set_config('client_connection_check_interval', '0', true) end, pg_sleep(seconds)
+       from chaos.stalls where writer = current_setting('application_name') and what = kind;
   end if;
 end $$;
 
@@ -209,17 +211,20 @@ export async function databaseNow(on: Queryable): Promise<number> {
   return row?.at ?? 0;
 }
 
-/** From now on a commit of this instance that writes such rows takes so much longer. */
+/**
+ * From now on a commit of this instance that writes such rows takes so much longer.
+ * @param stall.isNoticed whether the database ends it as soon as its client is gone, as it does where it can tell
+ */
 export async function stallCommits(
   on: Queryable,
   writer: string,
-  what: Write["what"],
-  seconds: number,
+  { what, seconds, isNoticed }: { what: Write["what"]; seconds: number; isNoticed: boolean },
 ): Promise<void> {
-  await on.query("insert into chaos.stalls (writer, what, seconds) values ($1, $2, $3)", [
+  await on.query("insert into chaos.stalls (writer, what, seconds, is_noticed) values ($1, $2, $3, $4)", [
     writer,
     what,
     seconds,
+    isNoticed,
   ]);
 }
 
