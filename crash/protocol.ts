@@ -115,7 +115,7 @@ async function start(
 }
 
 async function* eventsOf(
-  { address }: Asker,
+  { address, patienceMs = PATIENCE_MS }: Asker,
   threadId: string,
   since: number | undefined,
   sight?: Sight,
@@ -128,12 +128,17 @@ async function* eventsOf(
   });
   if (!response.ok)
     throw new Error(`The stream was refused with ${response.status}: ${await response.text()}`);
-  for await (const { data } of framesOf(response)) yield data as Event;
+  let until = Date.now() + patienceMs;
+  for await (const { data } of framesOf(response, () => Date.now() > until)) {
+    yield data as Event;
+    until = Date.now() + patienceMs;
+  }
 }
 
 /** How what the client saw differs from what the thread tells afterwards, from its first event on. */
 async function differenceTo(asker: Asker, threadId: string, { ids }: Window): Promise<string[]> {
-  for (let tries = 0; tries < 100; tries += 1) {
+  const until = Date.now() + (asker.patienceMs ?? PATIENCE_MS);
+  while (Date.now() < until) {
     try {
       const told: string[] = [];
       for await (const event of eventsOf(asker, threadId, 0)) {

@@ -103,26 +103,51 @@ export const fieldOf = (message: Message, key: string): unknown =>
 
 /** All of a message but its content, as it was at one moment. */
 export interface Shape {
+  readonly original: object;
   readonly prototype: object | null;
   readonly type: string;
   readonly fields: Fields;
+  readonly keys: readonly string[];
+  /** What could have been set on the message and was not. */
+  readonly unset: readonly string[];
 }
 
-export const shapeOf = (message: Message): Shape => ({
-  prototype: Reflect.getPrototypeOf(message),
-  type: message.type,
-  fields: everyField(message),
-});
+// Of copies that withContent() made: what they are copies of.
+const originals = new WeakMap<object, object>();
+const originalOf = (message: object): object => originals.get(message) ?? message;
+
+/** A copy with other content, without the work of a constructor: there is one for nearly every token. */
+export function withContent<M extends Message>(message: M, content: string): M {
+  const copy = Object.create(Reflect.getPrototypeOf(message)) as M; // gets all fields of one
+  Object.assign(copy, message, { content, lc_kwargs: { ...message.lc_kwargs, content } });
+  originals.set(copy, originalOf(message));
+  return copy;
+}
+
+export function shapeOf(message: Message): Shape {
+  const fields = everyField(message);
+  return {
+    original: originalOf(message),
+    prototype: Reflect.getPrototypeOf(message),
+    type: message.type,
+    fields,
+    keys: Object.keys(fields).filter((key) => key !== "content"),
+    unset: SETTABLE.filter((key) => !(key in fields)),
+  };
+}
 
 /** Whether a message differs from another in its content only. */
-export function hasShape(message: Message, { prototype, type, fields }: Shape): boolean {
-  const isSame = (key: string): boolean => key === "content" || isEqual(fieldOf(message, key), fields[key]);
+export function hasShape(message: Message, shape: Shape): boolean {
+  if (originals.get(message) === shape.original) return true;
+  const { prototype, type, fields, keys, unset } = shape;
   return (
     Reflect.getPrototypeOf(message) === prototype &&
     message.type === type &&
-    Object.keys(fields).every(isSame) &&
-    Object.keys(message.lc_kwargs).every(isSame) &&
-    SETTABLE.every(isSame)
+    keys.every((key) => isEqual(fieldOf(message, key), fields[key])) &&
+    unset.every((key) => fieldOf(message, key) === undefined) &&
+    Object.keys(message.lc_kwargs).every(
+      (key) => key in fields || key === "content" || fieldOf(message, key) === undefined,
+    )
   );
 }
 

@@ -1,6 +1,6 @@
 // One message that a model tells in pieces. Each of its texts (answer, thoughts, arguments of a call) is looked at as
 // one, however it is cut; what may still become something is held back and told with a later piece.
-import { everyField, fieldOf, hasShape, isMessage, messageFrom, shapeOf } from "./envelopes.ts";
+import { everyField, fieldOf, hasShape, isMessage, messageFrom, shapeOf, withContent } from "./envelopes.ts";
 import type { Fields, Message, Shape } from "./envelopes.ts";
 import type { Guard } from "./guard.ts";
 import type { RedactionStream } from "./redact.ts";
@@ -170,12 +170,6 @@ const isGrowing = (key: string, value: unknown): value is string =>
 const isPlain = (piece: Piece): boolean => GROWERS.every((key) => isEmpty(fieldOf(piece, key)));
 
 const GROWERS = ["tool_call_chunks", "tool_calls", "invalid_tool_calls", "additional_kwargs"] as const;
-
-/** A copy without the work of a constructor: there is one for nearly every token. */
-function withContent(piece: Piece, content: string): Piece {
-  const copy: unknown = Object.create(Reflect.getPrototypeOf(piece));
-  return Object.assign(copy as Piece, piece, { content, lc_kwargs: { ...piece.lc_kwargs, content } });
-}
 
 /** A piece of the same class. */
 const made = (piece: Piece, fields: Fields): Piece =>

@@ -51,12 +51,17 @@ class Stream implements RedactionStream {
   #text = "";
   #base = 0;
   #dropping: Dropping | undefined;
+  /** For each rule: before this place of #text nothing can become a match of it, whatever comes. */
+  readonly #decided: number[];
+  /** Up to here it is known. */
+  #seen = 0;
 
   constructor(rules: readonly CompiledRule[], onFound: (kind: string) => void, replace: Replace) {
     this.#rules = rules;
     this.#onFound = onFound;
     this.#replace = replace;
     this.#matches = new Matches(rules);
+    this.#decided = rules.map(() => 0);
   }
 
   get held(): number {
@@ -98,11 +103,17 @@ class Stream implements RedactionStream {
   #firstUndecided(text: string): number {
     let first = text.length;
     const present = charactersIn(text, this.#base);
-    for (const rule of this.#rules) {
-      if (!haveCommon(rule.first, present)) continue;
-      const from = borderAt(text, Math.max(this.#base, text.length - rule.extent));
-      if (from < first) first = Math.min(first, rule.undecided(text, from));
+    const added = charactersIn(text, Math.max(this.#base, this.#seen));
+    for (const [index, rule] of this.#rules.entries()) {
+      const decided = this.#decided[index] ?? 0;
+      const from = Math.max(this.#base, text.length - rule.extent, decided);
+      if (from >= first) continue;
+      const mayBegin = haveCommon(rule.first, decided < this.#seen ? present : added);
+      const place = mayBegin ? rule.undecided(text, borderAt(text, from)) : text.length;
+      this.#decided[index] = place;
+      first = Math.min(first, place);
     }
+    this.#seen = text.length;
     return borderAt(text, first);
   }
 
@@ -145,6 +156,8 @@ class Stream implements RedactionStream {
     }
     const gone = isFinal ? this.#text.length : Math.max(0, this.#base - KEPT);
     this.#text = this.#text.slice(gone);
+    this.#seen -= gone;
+    for (const [index, decided] of this.#decided.entries()) this.#decided[index] = decided - gone;
     this.#base -= isFinal ? this.#base : gone;
     this.#invisible.move(gone);
     if (this.#dropping) this.#dropping.atLeastTo -= gone;

@@ -30,6 +30,7 @@ export function paced(source: Source, shown: () => Promise<void>): Paced {
     if (isShown || handed < FIRST_FRAMES) return;
     isShown = true;
     await within(shown(), SHOWN_MS).catch(() => undefined);
+    await turn(); // they can be seen, and only now are they written to those who look
   };
   const portion = (bytes: Uint8Array): Uint8Array => {
     const { end, frames } = endOf(bytes, handed < FIRST_FRAMES ? FIRST_FRAMES - handed : MORE_FRAMES);
