@@ -16,6 +16,20 @@ export function charactersIn(text: string, from: number): Characters {
 export const haveCommon = (a: Characters, b: Characters): boolean =>
   ((a[0] & b[0]) | (a[1] & b[1]) | (a[2] & b[2]) | (a[3] & b[3])) !== 0;
 
+export const united = (sets: readonly Characters[]): Characters =>
+  sets.reduce<Characters>((a, b) => [a[0] | b[0], a[1] | b[1], a[2] | b[2], a[3] | b[3]], [0, 0, 0, 0]);
+
+/** The place in `text` behind the last character that is not one of these; not before `from`. */
+export function behindOthers(text: string, from: number, characters: Characters): number {
+  let at = text.length;
+  for (; at > from; at -= 1) {
+    const code = text.charCodeAt(at - 1);
+    // The index is 0 to 3.
+    if (code < 128 && ((characters[(code >> 5) as 0 | 1 | 2 | 3] >>> (code & 31)) & 1) === 0) break;
+  }
+  return at;
+}
+
 /** Those at which `beginning`, a sticky expression, matches something. */
 export function charactersAt(beginning: RegExp): Characters {
   const isFirst = (character: string): boolean => {

@@ -1,7 +1,7 @@
 // The beginnings of a rule's matches, derived from its pattern: what a stream must hold back, because more text
 // may still make a match of it. Only bounded patterns have them, so all others are refused here, with the reason.
 import { ConfigInvalid } from "../errors.ts";
-import { ALL, charactersAt, haveCommon } from "./characters.ts";
+import { ALL, charactersAt, haveCommon, united } from "./characters.ts";
 import type { Characters } from "./characters.ts";
 
 /** A lookbehind, and the text that a rule may look at to the left of its match, in characters. */
@@ -22,6 +22,8 @@ export interface Beginnings {
   readonly bare: string;
   /** Whether a match depends on the character before it. */
   readonly hasLeftBorder: boolean;
+  /** All that a match and its lookaheads can consist of. */
+  readonly characters: Characters;
 }
 
 interface Quantifier {
@@ -68,6 +70,7 @@ export function beginningsOf(name: string, pattern: string): Beginnings {
     least: leastOf(branches),
     bare: prefixOf(branches.map(withoutBorder), beginsSolid(branches)),
     hasLeftBorder,
+    characters: charactersOf(branches),
   };
 }
 
@@ -180,6 +183,14 @@ function atomsIn(item: Item): readonly Atom[] {
   if (item.type !== "group" || item.quantifier.max > 1 || item.quantifier.min === 0) return [];
   const [only = [], ...others] = item.body;
   return others.length === 0 ? only.flatMap(atomsIn) : [];
+}
+
+function charactersOf(branches: Branches): Characters {
+  const ofItem = (item: Item): Characters => {
+    if (item.type === "atom") return asciiOf(item);
+    return item.type === "group" || item.type === "ahead" ? charactersOf(item.body) : united([]);
+  };
+  return united(branches.flat().map(ofItem));
 }
 
 function asciiOf({ source }: Atom): Characters {

@@ -1,7 +1,7 @@
 // A rule says how one kind of personal data or secret looks; compiling it proves that a stream can follow it.
 // A compiled rule looks at nothing but its match, the 40 characters to its left and its lookaheads.
 import { ConfigInvalid } from "../errors.ts";
-import { charactersAt } from "./characters.ts";
+import { behindOthers, charactersAt } from "./characters.ts";
 import type { Characters } from "./characters.ts";
 import { beginningsOf, CONTEXT } from "./prefix.ts";
 
@@ -89,7 +89,7 @@ export function compileRule(rule: Rule): CompiledRule {
       `The redaction rule ${JSON.stringify(kind)} needs a kind of 1 to 24 capital letters, digits and underscores.`,
     );
   }
-  const { prefix, bare, extent, least, hasLeftBorder } = beginningsOf(kind, rule.pattern);
+  const { prefix, bare, extent, least, hasLeftBorder, characters } = beginningsOf(kind, rule.pattern);
   const regex = regexOf(rule, rule.pattern, rule.group === undefined ? "g" : "dg");
   if (rule.group !== undefined && !hasGroup(regex, rule.group)) {
     throw new ConfigInvalid(`The redaction rule ${kind} has no group ${rule.group}.`);
@@ -115,7 +115,9 @@ export function compileRule(rule: Rule): CompiledRule {
       return undefined;
     },
     undecided: (text, from) => {
-      beginning.lastIndex = from;
+      const place = behindOthers(text, from, characters);
+      if (place === text.length) return place;
+      beginning.lastIndex = place;
       return beginning.exec(text)?.index ?? text.length;
     },
   };

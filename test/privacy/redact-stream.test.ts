@@ -1,6 +1,8 @@
 // A text told in pieces is told as if it had come whole, wherever it is cut.
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { structured } from "../../server/privacy/patterns.ts";
+import { beginningsOf } from "../../server/privacy/prefix.ts";
 import { redactionStream } from "../../server/privacy/redact-stream.ts";
 import { Redactor } from "../../server/privacy/redact.ts";
 import type { Own } from "../../server/privacy/redact.ts";
@@ -67,6 +69,20 @@ const piece = fc.oneof(
 );
 const text = fc.array(piece, { maxLength: 8 }).map((all) => all.join(""));
 const lengths = fc.array(fc.integer({ min: 0, max: 9 }), { minLength: 1, maxLength: 12 });
+
+test("what cannot belong to a match is passed over, and no beginning of one with it", () => {
+  const searches = structured.map((rule) => ({
+    rule: compileRule(rule),
+    all: new RegExp(`(?:${beginningsOf(rule.kind, rule.pattern).prefix})$`, `${rule.flags ?? ""}gu`),
+  }));
+  const check = (one: string): void => {
+    for (const { rule, all } of searches) {
+      all.lastIndex = 0;
+      expect(rule.undecided(one, 0)).toBe(all.exec(one)?.index ?? one.length);
+    }
+  };
+  fc.assert(fc.property(text, check), { numRuns: 300 });
+});
 
 /** Cuts after pieces of these lengths, again and again. */
 function cutsOf(one: string, widths: readonly number[]): number[] {

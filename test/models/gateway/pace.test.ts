@@ -51,6 +51,20 @@ test("the first frames of a burst are waited for once, and a stream that trickle
   expect(waits).toBe(1);
 });
 
+test("what is shown reaches those who look before more of it is read", async () => {
+  const order: string[] = [];
+  const write = async (): Promise<void> => {
+    for (let hop = 0; hop < 50; hop += 1) await Promise.resolve();
+    order.push("written");
+  };
+  const shown = async (): Promise<void> => void write();
+  const source = paced(bodyOf([frames(9)]), shown);
+  await source.read();
+  await source.read();
+  order.push("read");
+  expect(order).toEqual(["written", "read"]);
+});
+
 const never = (): Promise<void> => Promise.withResolvers<void>().promise;
 
 test("what is never shown is not waited for", async () => {
