@@ -91,12 +91,31 @@ test("the database's volume is declared, and it is where that image keeps its da
   expect(Object.keys(volumes)).toEqual(["postgres"]);
 });
 
+/** With which the command itself starts Node.js. */
+const nodeFlags = (): string[] =>
+  /^#!.*/.exec(readFileSync("server/cli.ts", "utf8"))?.[0].match(/--\S+/g) ?? [];
+
+test("whatever starts a server starts it with the same flags", () => {
+  const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: Record<string, string> };
+  const measured = readFileSync("bench/engine/processes.ts", "utf8");
+  expect(nodeFlags().length).toBeGreaterThan(0);
+  expect(scripts["start"]).toContain(`node ${nodeFlags().join(" ")} `);
+  expect(scripts["holdfast"]).toContain(`node ${nodeFlags().join(" ")} `);
+  expect(measured).toContain(
+    nodeFlags()
+      .map((flag) => JSON.stringify(flag))
+      .join(", "),
+  );
+});
+
 test("the image runs the compiled server, not as root, and holds no secret", () => {
   const dockerfile = readFileSync("Dockerfile", "utf8");
   const last = dockerfile.slice(dockerfile.lastIndexOf("\nFROM "));
-  expect(last).toContain(
-    'CMD ["node", "--max-semi-space-size=32", "--heap-growing-percent=50", "dist/server/cli.js", "serve"]',
+  const command = JSON.stringify(["node", ...nodeFlags(), "dist/server/cli.js", "serve"]).replaceAll(
+    ",",
+    ", ",
   );
+  expect(last).toContain(`CMD ${command}`);
   expect(last).toMatch(/^USER node$/m);
   expect(dockerfile).not.toMatch(/API_KEY|PASSWORD|DATABASE_URL=|_TOKEN/);
 });

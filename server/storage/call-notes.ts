@@ -10,8 +10,6 @@ import { insertCalls } from "./model-calls.ts";
 import type { Note } from "./model-calls.ts";
 
 const MOMENT_MS = 50;
-/** How long an absence of the database is borne. */
-const PATIENCE_MS = 10_000;
 
 export class CallNotes {
   readonly #database: Queryable;
@@ -66,7 +64,7 @@ export class CallNotes {
 
   async #write(notes: readonly Note[]): Promise<void> {
     try {
-      await persistently(() => insertCalls(this.#database, notes), { forMs: PATIENCE_MS });
+      await persistently(() => insertCalls(this.#database, notes));
     } catch (error) {
       this.#log.warn("calls.unnoted", { calls: notes.length, reason: messageOf(error) });
     }
