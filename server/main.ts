@@ -22,7 +22,7 @@ import { certificateOf } from "./http/tls.ts";
 import { buildUi } from "./http/ui-build.ts";
 import { serveSockets } from "./http/websocket.ts";
 import { uuidv7 } from "./ids.ts";
-import { releaseMemory } from "./memory.ts";
+import { tendMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
 import { connectModel } from "./models/endpoint.ts";
 import { interceptCalls } from "./models/gateway/intercept.ts";
@@ -231,7 +231,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   });
   const [crons, sweep, audit] = [startCrons(engine), startSweep(engine), startAuditChain(engine)];
   parts.defer(() => Promise.all([crons.stop(), sweep.stop(), audit.stop()]).then(() => undefined));
-  releaseMemory();
+  parts.defer(tendMemory());
   log.info("server.started", { url: http?.url, graphs: graphIds, worker_id: workerId, role });
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
 }

@@ -1,11 +1,42 @@
-// Loading graphs and packages leaves a heap that is mostly garbage; a server that then waits for requests would keep it.
+// A heap that grew, while graphs were loaded or under load, is mostly garbage; a server that then waits for requests
+// would keep it.
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { every } from "./clock.ts";
 
-/** Collects all garbage once and gives the memory back to the system. Takes about a tenth of a second. */
-export function releaseMemory(): void {
+const EVERY_MS = 5000;
+/** So much of one processor at most is work that can wait for a tenth of a second: the heartbeats of idle readers. */
+const QUIET_SHARE = 0.05;
+/** It is not worth the while for less. */
+const LEAST_BYTES = 32 * 1024 * 1024;
+
+/**
+ * Collects all garbage once and gives the memory back to the system. Takes about a tenth of a second.
+ * @param isAll with what was compiled: it is needed again after load, and not after a start
+ */
+function releaseMemory(isAll: boolean): void {
   setFlagsFromString("--expose-gc");
   const collect: unknown = runInNewContext("gc");
   setFlagsFromString("--no-expose-gc");
-  if (typeof collect === "function") collect({ type: "major", execution: "sync", flavor: "last-resort" });
+  const flavor = isAll ? "last-resort" : "regular";
+  if (typeof collect === "function") collect({ type: "major", execution: "sync", flavor });
+}
+
+/**
+ * Gives memory back now, and whenever the process has grown and then has had nothing to do for a while.
+ * @returns ends it
+ */
+export function tendMemory({ everyMs = EVERY_MS, leastBytes = LEAST_BYTES } = {}): () => void {
+  releaseMemory(true);
+  let settled = process.memoryUsage.rss();
+  let last = process.cpuUsage();
+  return every(everyMs, () => {
+    const used = process.cpuUsage(last);
+    last = process.cpuUsage();
+    const isQuiet = used.user + used.system < everyMs * 1000 * QUIET_SHARE;
+    if (!isQuiet || process.memoryUsage.rss() < settled + leastBytes) return;
+    releaseMemory(false);
+    settled = process.memoryUsage.rss();
+    last = process.cpuUsage(); // its own work is none
+  });
 }
