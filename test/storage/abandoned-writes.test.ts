@@ -3,47 +3,23 @@ import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startProxy } from "../../server/commands/chaos/proxy.ts";
 import { DatabaseUnavailable } from "../../server/errors.ts";
-import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
 import { requeueRuns } from "../../server/storage/queue.ts";
-import { insertRun } from "../../server/storage/runs.ts";
 import { openTestPool, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
+import { runsOf } from "../support/runs.ts";
 import { until } from "../support/until.ts";
 
-const assistantId = randomUUID();
 let scratch: TestDatabase;
 
-beforeAll(async () => {
-  scratch = await testDatabase();
-  await upsertSystemAssistants(scratch.database, [{ assistantId, graphId: "any" }]);
-});
+beforeAll(async () => void (scratch = await testDatabase()));
 afterAll(() => scratch.close());
 
-async function runOf(workerId: string): Promise<string> {
-  const runId = randomUUID();
-  await insertRun(scratch.database, {
-    runId,
-    threadId: randomUUID(),
-    assistantId,
-    workerId,
-    state: "running",
-    multitask: "enqueue",
-    metadata: { graph_id: "any" },
-    kwargs: {},
-    threadMetadata: {},
-    timeoutMs: 60_000,
-    creates: "thread",
-    isDecided: true,
-  });
-  return runId;
-}
-
 test("a run that a write of the dead still holds is given back when it ended, the others at once", async () => {
-  const worker = randomUUID();
-  const [held, free] = [await runOf(worker), await runOf(worker)];
+  const { newRun, workerId } = await runsOf(scratch.database);
+  const [held, free] = [(await newRun()).runId, (await newRun()).runId];
   await scratch.database.transaction(async (transaction) => {
     await transaction.query("select from holdfast.runs where run_id = $1 for share", [held]);
-    expect(await requeueRuns(scratch.database, [worker])).toEqual([free]);
+    expect(await requeueRuns(scratch.database, [workerId])).toEqual([free]);
   });
   expect(await requeueRuns(scratch.database, [])).toEqual([held]);
 });
