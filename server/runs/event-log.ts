@@ -17,7 +17,7 @@ export class EventLog {
   readonly #hasSessions: boolean;
   #session: Session | undefined;
   #opening: Promise<Session> | undefined;
-  readonly #recent: { readonly segment: Segment; readonly at: number }[] = [];
+  readonly #recent: { readonly segments: readonly Segment[]; readonly at: number }[] = [];
 
   /** @param hasSessions false behind a transaction pooler: then every commit waits for the disk instead */
   constructor(database: Database, workerId: string, hasSessions: boolean) {
@@ -34,7 +34,7 @@ export class EventLog {
     const held = await persistently(() => this.#write(segments));
     const at = now();
     while (this.#recent[0] && at - this.#recent[0].at >= KEPT_MS) this.#recent.shift();
-    if (this.#hasSessions) for (const segment of segments) this.#recent.push({ segment, at });
+    if (this.#hasSessions && segments.length > 0) this.#recent.push({ segments, at });
     return new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));
   }
 
@@ -71,7 +71,7 @@ export class EventLog {
     const session = await this.#database.session({ pipelines: true });
     try {
       await commitWithoutWaiting(session);
-      const again = this.#recent.map(({ segment }) => segment);
+      const again = this.#recent.flatMap(({ segments: written }) => written);
       if (again.length > 0) await insertSegments(session, this.#workerId, again);
     } catch (error) {
       await session.close().catch(() => undefined); // the first error is the one to tell
