@@ -43,6 +43,7 @@ export function useStage(path: string, more: Record<string, string> = {}): Stage
   let [scratch, model, site, browser]: [TestDatabase?, FakeModel?, Site?, Browser?] = [];
   let servers: Running[] = [];
   let balancer: Balancer | undefined;
+  let logged: string[] = [];
   let page: Page;
 
   beforeAll(async () => {
@@ -69,8 +70,15 @@ export function useStage(path: string, more: Record<string, string> = {}): Stage
     await Promise.all(servers.map((server) => server.says("Ready on")));
     balancer = await startBalancer(servers.map(urlOf));
     page = await (browser ?? expect.fail("no browser")).newPage();
+    logged = [];
+    page.on("console", (message) => logged.push(message.text()));
+    page.on("pageerror", (error) => logged.push(error.message));
   });
-  afterEach(async () => {
+  afterEach(async ({ task }) => {
+    if (task.result?.state === "fail") {
+      const what = [await page.content(), ...logged, balancer?.passed()];
+      console.error(`The page, what it said, and what it was sent:\n${what.join("\n")}`);
+    }
     await page.close();
     for (const server of servers) server.process.kill("SIGTERM");
     await Promise.all(servers.map(({ ended }) => ended));

@@ -4,6 +4,7 @@
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
+import { now } from "../../server/clock.ts";
 
 export interface Balancer {
   readonly url: string;
@@ -16,8 +17,13 @@ export interface Balancer {
   silenceBehind(mark: string, nth: number): void;
   /** How many connections were reset or silenced. */
   resets(): number;
+  /** The last pieces that have passed, for whoever wants to know why a test failed: when, whose, which way, what. */
+  passed(): string;
   stop(): Promise<void>;
 }
+
+const PIECE = 2000;
+const PIECES = 400;
 
 interface Trap {
   readonly mark: string;
@@ -37,11 +43,18 @@ export async function startBalancer(
   const sockets = new Set<Socket>();
   let trap: Trap | undefined;
   let [resets, dealt] = [0, 0];
+  const pieces: string[] = [];
+  const startedAt = now();
+  const note = (client: Socket, way: "<" | ">", chunk: Buffer): void => {
+    pieces.push(`${now() - startedAt} ms, ${client.remotePort} ${way} ${chunk.toString().slice(0, PIECE)}`);
+    if (pieces.length > PIECES) pieces.shift();
+  };
 
   /** Passes on what `target` sends, until the trap is sprung. */
   const answer = (target: Socket, client: Socket): void => {
     let seen: Buffer = Buffer.alloc(0);
     target.on("data", (chunk: Buffer) => {
+      note(client, "<", chunk);
       const all = trap ? Buffer.concat([seen, chunk]) : chunk;
       const sprung = trap;
       const end = sprung && endOf(all, sprung);
@@ -72,6 +85,7 @@ export async function startBalancer(
     let isConnected = false;
     target.once("connect", () => {
       isConnected = true;
+      client.on("data", (chunk: Buffer) => note(client, ">", chunk));
       client.pipe(target);
       answer(target, client);
       client.once("close", () => target.destroy());
@@ -96,6 +110,7 @@ export async function startBalancer(
     resetBehind: (mark, nth) => (trap = { mark, nth, isSilent: false }),
     silenceBehind: (mark, nth) => (trap = { mark, nth, isSilent: true }),
     resets: () => resets,
+    passed: () => pieces.join("\n"),
     stop: async () => {
       for (const socket of sockets) socket.destroy();
       server.close();

@@ -22,37 +22,39 @@ const button = (name: string, onClick: () => void): ReactNode => h("button", { k
 const client = new Client({ apiUrl: api, apiKey: null });
 
 /** The checkpoint before a message: what the hook notes of it moves on with each step, in the version it pins. */
-async function checkpointBefore(
-  threadId: string | null,
-  messageId: string | undefined,
-): Promise<string | undefined> {
+async function checkpointBefore(messageId: string | undefined): Promise<string | undefined> {
+  const threadId = location.hash.slice(1);
   const history = threadId ? await client.threads.getHistory<State>(threadId, { limit: 100 }) : [];
   const first = history.findLast(({ values }) => values.messages?.some(({ id }) => id === messageId));
   return first?.parent_checkpoint?.checkpoint_id ?? undefined;
 }
 
 function Chat(): ReactNode {
-  const [threadId, setThreadId] = useState(() => location.hash.slice(1) || null);
+  // A new thread's id is not given back to the hook: it would read the state in the middle of the first answer, and
+  // where the state holds that answer already, pass over the rest of its stream and leave it as it was.
+  const [threadId] = useState(() => location.hash.slice(1) || null);
   const [text, setText] = useState("");
   const stream = useStream<State>({
     apiUrl: api,
     assistantId: graph,
     threadId,
     transport,
-    onThreadId: (id) => {
-      location.hash = id;
-      setThreadId(id);
-    },
+    onThreadId: (id) => (location.hash = id),
   });
   const ask = (content: string, from?: string): void => {
     const values = { messages: [{ type: "human", content }], ...(model ? { model } : {}) };
     void stream.submit(values, from ? { forkFrom: from } : {});
   };
   const edit = async (messageId: string | undefined): Promise<void> =>
-    ask(text, await checkpointBefore(threadId, messageId));
+    ask(text, await checkpointBefore(messageId));
   const again = async (messageId: string | undefined): Promise<void> => {
-    const from = await checkpointBefore(threadId, messageId);
+    const from = await checkpointBefore(messageId);
     void stream.submit(null, from ? { forkFrom: from } : {});
+  };
+  // A question is shown as soon as the state is there, and can be answered once the stream has come to it.
+  const answer = async (): Promise<void> => {
+    while (!stream.getThread()?.interrupts.length) await new Promise((resolve) => setTimeout(resolve, 20));
+    await stream.respond(text);
   };
   const shown = stream.messages.map((message, index) =>
     h(
@@ -76,7 +78,7 @@ function Chat(): ReactNode {
     h("input", { value: text, onChange: (event) => setText(event.target.value) }),
     button("send", () => ask(text)),
     button("begin", () => void stream.submit({})),
-    button("answer", () => void stream.respond(text)),
+    button("answer", () => void answer()),
     button("stop", () => void stream.stop()),
   );
 }
