@@ -87,30 +87,31 @@ const withoutPoll: Replacement = {
   to: "const POLL_MS = 500_000;",
 };
 
-const EVENTS_LOCK = "state = 'running' for share),\nput as (";
-const POINTS_LOCK = "for share of r`";
+const EVENTS_LOCK = " for share) r),\nput as (";
+const POINTS_OWN = '${isOwn("o", { attempt: "f.attempt", worker: "$5" })}';
+const POINTS_LOCK = `${POINTS_OWN} for share) r`;
 
 const BUGS: readonly Bug[] = [
   {
     name: "events without FOR SHARE",
-    replacements: [{ file: "storage/events.ts", from: EVENTS_LOCK, to: "state = 'running'),\nput as (" }],
+    replacements: [{ file: "storage/events.ts", from: EVENTS_LOCK, to: ") r),\nput as (" }],
     scenes: ["races", "kill -9 while events are committed"],
   },
   {
     name: "events with FOR KEY SHARE",
-    replacements: [
-      { file: "storage/events.ts", from: EVENTS_LOCK, to: "state = 'running' for key share),\nput as (" },
-    ],
+    replacements: [{ file: "storage/events.ts", from: EVENTS_LOCK, to: " for key share) r),\nput as (" }],
     scenes: ["races", "kill -9 while events are committed"],
   },
   {
     name: "checkpoints without FOR SHARE",
-    replacements: [{ file: "storage/checkpoint-writes.ts", from: POINTS_LOCK, to: "`" }],
+    replacements: [{ file: "storage/checkpoint-writes.ts", from: POINTS_LOCK, to: `${POINTS_OWN}) r` }],
     scenes: ["races", "kill -9 while a checkpoint is committed"],
   },
   {
     name: "checkpoints with FOR KEY SHARE",
-    replacements: [{ file: "storage/checkpoint-writes.ts", from: POINTS_LOCK, to: "for key share of r`" }],
+    replacements: [
+      { file: "storage/checkpoint-writes.ts", from: POINTS_LOCK, to: `${POINTS_OWN} for key share) r` },
+    ],
     scenes: ["races", "kill -9 while a checkpoint is committed"],
   },
   {
@@ -118,8 +119,8 @@ const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "storage/finish.ts",
-        from: "u.worker_id = $6 and u.attempt = $7 and",
-        to: "u.worker_id = $6 and",
+        from: '${isOwn("u", { worker: "$6", attempt: "$7" })}',
+        to: "u.worker_id = $6 and u.state = 'running'",
       },
     ],
     scenes: ["races"],
@@ -188,8 +189,8 @@ const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "storage/checkpoint-writes.ts",
-        from: "r.run_id = f.run_id and r.attempt = f.attempt and r.worker_id = $6 and r.state = 'running'",
-        to: "r.run_id = f.run_id and $6::uuid is not null",
+        from: POINTS_OWN,
+        to: "$5::uuid is not null",
       },
     ],
     scenes: ["zombie"],

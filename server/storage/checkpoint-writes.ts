@@ -7,14 +7,15 @@ import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
 import { sealedBody } from "./events.ts";
 import type { Segment } from "./events.ts";
+import { isOwn } from "./fence.ts";
 import { insertNotes, packedNotes } from "./model-calls.ts";
 import type { Note } from "./model-calls.ts";
 
-// A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
 const OF_RUNS = `
-  select f.n::int as n, r.thread_id, r.run_id, r.attempt from unnest($4::uuid[], $5::int[]) with ordinality as f (run_id, attempt, n)
-    join holdfast.runs r on r.run_id = f.run_id and r.attempt = f.attempt and r.worker_id = $6 and r.state = 'running'
-     for share of r`;
+  select f.n, r.thread_id, r.run_id, r.attempt from json_to_recordset($4::json) as f (n int, run_id uuid, attempt int)
+   cross join lateral (
+    select thread_id, run_id, attempt from holdfast.runs o
+     where o.run_id = f.run_id and ${isOwn("o", { attempt: "f.attempt", worker: "$5" })} for share) r`;
 const OF_THREAD = `
   select 1 as n, thread_id, null::uuid as run_id from holdfast.threads
    where thread_id = $4 and data_key_id is not distinct from $5 for key share`;
@@ -26,7 +27,7 @@ e as (
   select held.n, held.run_id, held.attempt, e.seq, e.last, e.body, e.is_first or coalesce((
       select p.last from holdfast.run_events p where p.run_id = held.run_id and p.seq < e.seq order by p.seq desc limit 1
     ) = e.seq - 1, false) as fits
-    from json_to_recordset($7::json) as e (n int, seq int, last int, body text, is_first boolean) join held using (n)),
+    from json_to_recordset($6::json) as e (n int, seq int, last int, body text, is_first boolean) join held using (n)),
 event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, seq, last, attempt, body from e where fits on conflict (run_id, seq) do nothing),`;
@@ -39,7 +40,7 @@ ${answer}`;
 const putForRuns = put(
   "putCheckpoints",
   OF_RUNS,
-  `${EVENTS} noted as (${insertNotes("$8")}),`,
+  `${EVENTS} noted as (${insertNotes("$7")}),`,
   `select run_id, attempt, coalesce((select bool_and(e.fits) from e where e.n = held.n), true) as fits from held`,
 );
 const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from held");
@@ -48,8 +49,8 @@ const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from
 // its next question, that question must not get the same answer: the node's own record of answers is kept.
 const withdrawAnswerRows = `/* withdrawAnswer */
 with held as (
-  select run_id, thread_id from holdfast.runs
-   where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' for share),
+  select run_id, thread_id from holdfast.runs r
+   where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share),
 asked as (
   select 1 from held join public.checkpoint_writes w using (thread_id, run_id) where w.channel = '__interrupt__' limit 1),
 gone as (
@@ -72,8 +73,8 @@ export async function withdrawAnswer(
 // What a command writes belongs to no task.
 const withdrawUpdateRows = `/* withdrawUpdate */
 with held as (
-  select run_id, thread_id from holdfast.runs
-   where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' for share)
+  select run_id, thread_id from holdfast.runs r
+   where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share)
 delete from public.checkpoint_writes w using held
  where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel <> '__resume__'
    and w.task_id = '00000000-0000-0000-0000-000000000000'`;
@@ -85,8 +86,8 @@ export async function withdrawUpdate(on: Queryable, owner: Owner): Promise<void>
 
 const refuseAnswerRows = `/* refuseAnswer */
 with held as (
-  select run_id, thread_id from holdfast.runs
-   where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' for share)
+  select run_id, thread_id from holdfast.runs r
+   where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share)
 delete from public.checkpoint_writes w using held
  where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'`;
 
@@ -116,8 +117,7 @@ export async function putForOwners(
   const placeOf = (owner: { runId: string; attempt: number }): number => places.get(keyOf(owner)) ?? 0;
   const rows = await on.query<{ run_id: string; attempt: number; fits: boolean }>(putForRuns, [
     ...packed(items.map(({ owner, write }) => ({ n: placeOf(owner), write, key: owner.key }))),
-    owners.map(({ runId }) => runId),
-    owners.map(({ attempt }) => attempt),
+    JSON.stringify(owners.map(({ runId, attempt }, index) => ({ n: index + 1, run_id: runId, attempt }))),
     workerId,
     JSON.stringify(
       segments.map((one) => {

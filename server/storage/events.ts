@@ -3,6 +3,7 @@
 import type { RunState } from "../runs/run.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
+import { isOwn } from "./fence.ts";
 import { openRows, placeOf, sealText } from "./sealed.ts";
 
 /** Consecutive events of one run, as one row. */
@@ -29,17 +30,17 @@ export interface SegmentRow {
   readonly body: string;
 }
 
-// A takeover changes the row that is locked here: it waits for a batch under way, and no later one passes.
 // A batch whose commit was not confirmed is sent again, and finds its rows.
 const insertSegmentRows = `/* insertSegments */
 with held as (
-  select run_id, attempt from holdfast.runs
-   where run_id = any ($1::uuid[]) and worker_id = $2 and state = 'running' for share),
+  select r.run_id, r.attempt, s.seq, s.last, s.body
+    from json_to_recordset($1::json) as s (run_id uuid, attempt int, seq int, last int, body text)
+   cross join lateral (
+    select run_id, attempt from holdfast.runs o
+     where o.run_id = s.run_id and ${isOwn("o", { attempt: "s.attempt", worker: "$2" })} for share) r),
 put as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
-  select s.run_id, s.seq, s.last, s.attempt, s.body
-    from json_to_recordset($3::json) as s (run_id uuid, attempt int, seq int, last int, body text)
-    join held using (run_id, attempt)
+  select run_id, seq, last, attempt, body from held
   on conflict (run_id, seq) do nothing)
 select run_id, attempt from held`;
 
@@ -78,14 +79,13 @@ export const insertSegments = (
   segments: readonly Segment[],
 ): Promise<{ run_id: string; attempt: number }[]> =>
   on.query(insertSegmentRows, [
-    segments.map(({ runId }) => runId),
-    workerId,
     JSON.stringify(
       segments.map((one) => {
         const { runId, attempt, seq, last } = one;
         return { run_id: runId, attempt, seq, last, body: sealedBody(one) };
       }),
     ),
+    workerId,
   ]);
 
 /** The events of a segment as they are stored. */

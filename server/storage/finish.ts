@@ -6,6 +6,7 @@ import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
 import type { CheckpointWrite } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
+import { isOwn } from "./fence.ts";
 import { insertNotes, packedNotes } from "./model-calls.ts";
 import type { Note } from "./model-calls.ts";
 import type { RunError, RunRow } from "./runs.ts";
@@ -37,7 +38,7 @@ with thread as (select thread_id from holdfast.threads where thread_id = $5 for 
 held as (
   update holdfast.runs u set state = $8, error = $9::json, segments = $13 + case when u.attempt > 1 then 17 else 0 end, updated_at = now(), ended_at = now()
     from thread
-   where u.run_id = $4 and u.thread_id = thread.thread_id and u.worker_id = $6 and u.attempt = $7 and u.state = 'running'
+   where u.run_id = $4 and u.thread_id = thread.thread_id and ${isOwn("u", { worker: "$6", attempt: "$7" })}
      and u.cancel is distinct from 'rollback'
      and ($18::int is null or $18 = (
        select e.last from holdfast.run_events e where e.run_id = $4 and e.seq <= $18 order by e.seq desc limit 1))
@@ -82,7 +83,7 @@ update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
 const lockRunRow = `/* lockRun */ select run_id, thread_id, state, attempt, metadata from holdfast.runs where run_id = $1 for update`;
 
 const deleteOwnRow = `/* deleteOwnRun */
-delete from holdfast.runs where run_id = $1 and worker_id = $2 and attempt = $3 and state = 'running' returning run_id`;
+delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} returning run_id`;
 
 const deleteRunRow = `/* deleteRun */ delete from holdfast.runs where run_id = $1`;
 

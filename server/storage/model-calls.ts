@@ -2,6 +2,7 @@
 // do to budgets is in functions of the database (migration 0017), so that a call is counted everywhere or nowhere.
 import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
+import { isOwn } from "./fence.ts";
 import type { Scope } from "./scope.ts";
 
 /** On whose behalf a call is made. */
@@ -62,7 +63,7 @@ const sendCallRow = `/* sendCall */
 update holdfast.model_calls c set state = 'sent', node = $2
  where c.call_id = $1 and c.state in ('held', 'sent') and c.expires_at > clock_timestamp()
    and exists (select 1 from holdfast.runs r
-     where r.run_id = c.run_id and r.attempt = c.attempt and r.worker_id = $3 and r.state = 'running')
+     where r.run_id = c.run_id and ${isOwn("r", { attempt: "c.attempt", worker: "$3" })})
 returning 1 as n`;
 
 const closeCallRow = `/* closeCall */

@@ -3,6 +3,7 @@
 import { DataKeyUnusable } from "../errors.ts";
 import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
+import { isOwn } from "./fence.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import { meetsAll } from "./json-match.ts";
 import { openRows, placeOf as sealedPlace, sealBytes, sealJson } from "./sealed.ts";
@@ -56,14 +57,13 @@ export interface StoreSearch {
   readonly unknownTo?: string;
 }
 
-// A takeover changes the run's row: it waits for the lock that is taken here, and later writes find another owner.
 // Without a run ($2 is null) nothing is fenced. Rows are written in one order, so that few writers wait for each other.
 // Nothing is sealed under a key that is gone: who shreds a namespace waits for what is being written, or is waited for.
 // Vectors are touched once the item is locked. Those of a writer that this statement cannot see yet stay, and are known
 // by the time of their item.
 export const writeItemsSql = `/* writeStoreItems */
 with held as materialized (
-  select 1 from holdfast.runs where run_id = $2 and worker_id = $3 and attempt = $4 and state = 'running' for share),
+  select 1 from holdfast.runs r where run_id = $2 and ${isOwn("r", { worker: "$3", attempt: "$4" })} for share),
 keys as materialized (
   select 1 from holdfast.data_keys where data_key_id = any ($5::uuid[]) order by data_key_id for key share),
 wanted as materialized (
