@@ -112,16 +112,14 @@ export interface Shape {
   readonly unset: readonly string[];
 }
 
-// Of copies that withContent() made: what they are copies of.
-const originals = new WeakMap<object, object>();
-const originalOf = (message: object): object => originals.get(message) ?? message;
+// Stands on a message of which withContent() made others, and so on those too: the message itself.
+const ORIGINAL = Symbol("original");
+const originalOf = (message: object): object => Object(message)[ORIGINAL] ?? message;
 
-/** A copy with other content, without the work of a constructor: there is one for nearly every token. */
+/** One with other content that has all else from `message`: there is one for nearly every token. */
 export function withContent<M extends Message>(message: M, content: string): M {
-  const copy = Object.create(Reflect.getPrototypeOf(message)) as M; // gets all fields of one
-  Object.assign(copy, message, { content, lc_kwargs: { ...message.lc_kwargs, content } });
-  originals.set(copy, originalOf(message));
-  return copy;
+  if (!(ORIGINAL in message)) Object.defineProperty(message, ORIGINAL, { value: message });
+  return Object.assign(Object.create(message), { content });
 }
 
 export function shapeOf(message: Message): Shape {
@@ -138,7 +136,7 @@ export function shapeOf(message: Message): Shape {
 
 /** Whether a message differs from another in its content only. */
 export function hasShape(message: Message, shape: Shape): boolean {
-  if (originals.get(message) === shape.original) return true;
+  if (originalOf(message) === shape.original) return true;
   const { prototype, type, fields, keys, unset } = shape;
   return (
     Reflect.getPrototypeOf(message) === prototype &&
