@@ -14,7 +14,7 @@ export interface Plan {
   readonly Plans?: readonly Plan[];
 }
 
-type Parameter = string | number | boolean | null | readonly (string | number)[];
+export type Parameter = string | number | boolean | null | Buffer | readonly (string | number)[];
 
 /** Executes the statement, takes its changes back, and says what it did. */
 export async function explain(
@@ -42,6 +42,7 @@ export async function explain(
 
 function literal(value: Parameter): string {
   if (value === null) return "null";
+  if (Buffer.isBuffer(value)) return `'\\x${value.toString("hex")}'`;
   return escapeLiteral(typeof value === "object" ? `{${value.join(",")}}` : String(value));
 }
 
