@@ -16,6 +16,9 @@ const OF_RUNS = `
    cross join lateral (
     select thread_id, run_id, attempt from holdfast.runs o
      where o.run_id = f.run_id and ${isOwn("o", { attempt: "f.attempt", worker: "$5" })} for share) r`;
+const OF_RUN = `
+  select run_id, thread_id from holdfast.runs r
+   where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share`;
 const OF_THREAD = `
   select 1 as n, thread_id, null::uuid as run_id from holdfast.threads
    where thread_id = $4 and data_key_id is not distinct from $5 for key share`;
@@ -48,9 +51,7 @@ const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from
 // An answer that the lost attempt gave hangs on the checkpoint for whoever asks first. If the node has taken it and asked
 // its next question, that question must not get the same answer: the node's own record of answers is kept.
 const withdrawAnswerRows = `/* withdrawAnswer */
-with held as (
-  select run_id, thread_id from holdfast.runs r
-   where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share),
+with held as (${OF_RUN}),
 asked as (
   select 1 from held join public.checkpoint_writes w using (thread_id, run_id) where w.channel = '__interrupt__' limit 1),
 gone as (
@@ -72,9 +73,7 @@ export async function withdrawAnswer(
 
 // What a command writes belongs to no task.
 const withdrawUpdateRows = `/* withdrawUpdate */
-with held as (
-  select run_id, thread_id from holdfast.runs r
-   where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share)
+with held as (${OF_RUN})
 delete from public.checkpoint_writes w using held
  where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel <> '__resume__'
    and w.task_id = '00000000-0000-0000-0000-000000000000'`;
@@ -85,9 +84,7 @@ export async function withdrawUpdate(on: Queryable, owner: Owner): Promise<void>
 }
 
 const refuseAnswerRows = `/* refuseAnswer */
-with held as (
-  select run_id, thread_id from holdfast.runs r
-   where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share)
+with held as (${OF_RUN})
 delete from public.checkpoint_writes w using held
  where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'`;
 
@@ -117,7 +114,7 @@ export async function putForOwners(
   const placeOf = (owner: { runId: string; attempt: number }): number => places.get(keyOf(owner)) ?? 0;
   const rows = await on.query<{ run_id: string; attempt: number; fits: boolean }>(putForRuns, [
     ...packed(items.map(({ owner, write }) => ({ n: placeOf(owner), write, key: owner.key }))),
-    JSON.stringify(owners.map(({ runId, attempt }, index) => ({ n: index + 1, run_id: runId, attempt }))),
+    JSON.stringify(owners.map((one) => ({ n: placeOf(one), run_id: one.runId, attempt: one.attempt }))),
     workerId,
     JSON.stringify(
       segments.map((one) => {

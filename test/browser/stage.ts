@@ -76,7 +76,7 @@ export function useStage(path: string, more: Record<string, string> = {}): Stage
   });
   afterEach(async ({ task }) => {
     if (task.result?.state === "fail") {
-      const what = [await page.content(), ...logged, balancer?.passed()];
+      const what = [await page.content().catch(String), ...logged, balancer?.passed()];
       console.error(`The page, what it said, and what it was sent:\n${what.join("\n")}`);
     }
     await page.close();

@@ -1,8 +1,17 @@
-// How a write looks for its run: by the run's id, whatever PostgreSQL believes of the others that are live.
+// How a write looks for its run: by the run's id, whatever PostgreSQL believes of the others that are live, and once more
+// when it had to wait for a takeover.
+import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { finishRun } from "../../server/storage/finish.ts";
+import { deleteOwnRun, finishRun } from "../../server/storage/finish.ts";
 import { insertSegments } from "../../server/storage/events.ts";
-import { putForOwners, withdrawAnswer, withdrawUpdate } from "../../server/storage/checkpoint-writes.ts";
+import {
+  putForOwners,
+  refuseAnswer,
+  withdrawAnswer,
+  withdrawUpdate,
+} from "../../server/storage/checkpoint-writes.ts";
+import { sendCall } from "../../server/storage/model-calls.ts";
+import { writeItems } from "../../server/storage/store.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import type { Owner } from "../../server/runs/run.ts";
 import { testDatabase } from "../support/database.ts";
@@ -10,8 +19,12 @@ import type { TestDatabase } from "../support/database.ts";
 import { explain } from "../support/explain.ts";
 import type { Parameter } from "../support/explain.ts";
 import { runsOf } from "../support/runs.ts";
+import { until } from "../support/until.ts";
 
 const LIVE = 300;
+const WAITING =
+  "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+const runOf = (key: string): string => key.split(":")[0] ?? "";
 
 let scratch: TestDatabase;
 let owners: Owner[];
@@ -51,28 +64,42 @@ const pointOf = (owner: Owner): Parameters<typeof putForOwners>[2][number] => ({
   },
 });
 
+const end: Parameters<typeof finishRun>[2] = {
+  state: "success",
+  error: null,
+  threadStatus: "idle",
+  threadState: null,
+  rest: undefined,
+  points: [],
+  notes: [],
+  segments: 1,
+  after: undefined,
+  webhook: undefined,
+};
+
 type Write = (on: Queryable, few: readonly [Owner, ...Owner[]]) => Promise<unknown>;
 
+const writeEvents = (on: Queryable, few: readonly [Owner, ...Owner[]]): ReturnType<typeof insertSegments> =>
+  insertSegments(on, few[0].workerId, few.map(segmentOf));
+const writePoints = (on: Queryable, few: readonly [Owner, ...Owner[]]): ReturnType<typeof putForOwners> =>
+  putForOwners(on, few[0].workerId, few.map(pointOf), few.map(segmentOf));
+
 test.each<[string, Write]>([
-  ["events", (on, few) => insertSegments(on, few[0].workerId, few.map(segmentOf))],
-  ["checkpoints", (on, few) => putForOwners(on, few[0].workerId, few.map(pointOf), few.map(segmentOf))],
-  [
-    "the end of a run",
-    (on, [owner]) =>
-      finishRun(on, owner, {
-        state: "success",
-        error: null,
-        threadStatus: "idle",
-        threadState: null,
-        rest: undefined,
-        points: [],
-        notes: [],
-        segments: 1,
-        after: undefined,
-        webhook: undefined,
-      }),
-  ],
+  ["events", writeEvents],
+  ["checkpoints", writePoints],
+  ["the end of a run", (on, [owner]) => finishRun(on, owner, end)],
   ["what a command wrote", (on, [owner]) => withdrawUpdate(on, owner)],
+  ["an answer that is refused", (on, [owner]) => refuseAnswer(on, owner)],
+  ["a run that is rolled back", (on, [owner]) => deleteOwnRun(on, owner)],
+  [
+    "a call that is sent",
+    (on, [owner]) => sendCall(on, randomUUID(), { node: "any", workerId: owner.workerId }),
+  ],
+  [
+    "items of the store",
+    (on, [owner]) =>
+      writeItems(on, [{ namespace: ["a"], key: "b", value: { c: 1 }, ttlMinutes: null }], owner),
+  ],
   [
     "an answer",
     (on, [{ runId, workerId, attempt }]) => withdrawAnswer(on, { run_id: runId, workerId, attempt }),
@@ -82,12 +109,13 @@ test.each<[string, Write]>([
   const asked: [string, readonly unknown[]][] = [];
   const on: Queryable = {
     seals: scratch.database.seals,
-    query: async (text, values = []) => {
+    query: async <Row>(text: string, values: readonly unknown[] = []) => {
       asked.push([text, values]);
-      return [];
+      return [{ has_keys: true } as Row]; // which the store asks for
     },
   };
   await write(on, few);
+  expect(asked.length).toBeGreaterThan(0);
   for (const [text, values] of asked)
     for (const mode of ["force_custom_plan", "force_generic_plan"] as const) {
       const { nodes } = await explain(scratch.database, text, values as Parameter[], mode);
@@ -96,4 +124,39 @@ test.each<[string, Write]>([
       );
       expect(looks.map((node) => node["Index Name"])).toEqual(["runs_pkey"]);
     }
+});
+
+// What each wrote for, by run.
+test.each<[string, number, (...given: Parameters<Write>) => Promise<string[]>]>([
+  ["events", 3, async (on, few) => (await writeEvents(on, few)).map(({ run_id: runId }) => runId)],
+  ["checkpoints", 3, async (on, few) => [...(await writePoints(on, few)).keys()].map(runOf)],
+  ["the end of a run", 1, async (on, [owner]) => ((await finishRun(on, owner, end)) ? [owner.runId] : [])],
+])("%s: who waits for a takeover is refused if it takes place, and nobody else", async (_, count, write) => {
+  const few = owners.slice(0, count) as [Owner, ...Owner[]];
+  const [{ runId, workerId }] = few;
+  for (const isTaken of [true, false]) {
+    const undo = new Error("taken back");
+    let writing: Promise<string[]> | undefined;
+    const takeover = scratch.database.transaction(async (transaction) => {
+      await transaction.query(
+        "update holdfast.runs set worker_id = gen_random_uuid(), attempt = 2 where run_id = $1",
+        [runId],
+      );
+      writing = write(scratch.database, few);
+      await until(async () => (await scratch.database.query(WAITING)).length > 0, "the write to wait");
+      if (!isTaken) throw undo;
+    });
+    expect(await takeover.catch((error: unknown) => error)).toBe(isTaken ? undefined : undo);
+    const written = await writing;
+    expect(written?.toSorted()).toEqual(
+      few
+        .slice(isTaken ? 1 : 0)
+        .map((owner) => owner.runId)
+        .toSorted(),
+    );
+    await scratch.database.query(
+      "update holdfast.runs set worker_id = $2, attempt = 1, state = 'running' where run_id = $1",
+      [runId, workerId],
+    );
+  }
 });

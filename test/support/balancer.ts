@@ -46,7 +46,8 @@ export async function startBalancer(
   const pieces: string[] = [];
   const startedAt = now();
   const note = (client: Socket, way: "<" | ">", chunk: Buffer): void => {
-    pieces.push(`${now() - startedAt} ms, ${client.remotePort} ${way} ${chunk.toString().slice(0, PIECE)}`);
+    const text = chunk.subarray(0, PIECE).toString();
+    pieces.push(`${now() - startedAt} ms, ${client.remotePort} ${way} ${text}`);
     if (pieces.length > PIECES) pieces.shift();
   };
 

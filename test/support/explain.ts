@@ -14,7 +14,7 @@ export interface Plan {
   readonly Plans?: readonly Plan[];
 }
 
-export type Parameter = string | number | boolean | null | Buffer | readonly (string | number)[];
+export type Parameter = string | number | boolean | null | undefined | Buffer | readonly (string | number)[];
 
 /** Executes the statement, takes its changes back, and says what it did. */
 export async function explain(
@@ -28,7 +28,8 @@ export async function explain(
   const doing = database.transaction(async (transaction) => {
     await transaction.query(`set local plan_cache_mode = ${mode}`);
     await transaction.query(`prepare explained as ${statement}`);
-    const text = `explain (analyze, buffers, costs off, format json) execute explained (${values.map(literal).join(", ")})`;
+    const given = values.length > 0 ? ` (${values.map(literal).join(", ")})` : "";
+    const text = `explain (analyze, buffers, costs off, format json) execute explained${given}`;
     const [row] = await transaction.query<{ "QUERY PLAN": [{ Plan: Plan }] }>(text);
     await transaction.query("deallocate explained");
     plans.push(...(row?.["QUERY PLAN"].map(({ Plan: plan }) => plan) ?? []));
@@ -41,7 +42,7 @@ export async function explain(
 }
 
 function literal(value: Parameter): string {
-  if (value === null) return "null";
+  if (value === null || value === undefined) return "null";
   if (Buffer.isBuffer(value)) return `'\\x${value.toString("hex")}'`;
   return escapeLiteral(typeof value === "object" ? `{${value.join(",")}}` : String(value));
 }
