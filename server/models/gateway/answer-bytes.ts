@@ -2,8 +2,9 @@
 // once, at the end, so that a token costs nothing here while it is on its way.
 import { z } from "zod";
 import { deadline } from "../../clock.ts";
+import { sourceOf, withBody } from "../answer-body.ts";
+import type { Bytes, Source } from "../answer-body.ts";
 import { paced } from "./pace.ts";
-import type { Source } from "./pace.ts";
 
 /** What a provider says that a call was. */
 export interface Billed {
@@ -59,11 +60,10 @@ export function heard(
   onEnd: (bytes: Uint8Array, isWhole: boolean) => Promise<void>,
   shown?: () => Promise<void>,
 ): Response {
-  const { body, status, statusText, headers } = response;
-  const bare: Source | undefined = body?.getReader();
+  const bare = sourceOf(response);
   const pace = bare && shown && paced(bare, shown);
-  const reader = pace ?? bare;
-  const parts: Uint8Array[] = [];
+  const source = pace ?? bare;
+  const parts: Bytes[] = [];
   let size = 0;
   let isOver = false;
   const end = async (isWhole: boolean): Promise<void> => {
@@ -71,46 +71,42 @@ export function heard(
     isOver = true;
     await onEnd(Buffer.concat(parts), isWhole);
   };
-  const stream = new ReadableStream<Uint8Array>(
-    {
-      pull: async (controller) => {
-        try {
-          const { done, value } = (await reader?.read()) ?? { done: true };
-          if (done || !value) {
-            await end(true);
-            controller.close();
-            return;
-          }
-          parts.push(value);
-          size += value.length;
-          while (size > MOST_BYTES && parts.length > 1) size -= parts.shift()?.length ?? 0;
-          controller.enqueue(value);
-        } catch (error) {
-          await end(false);
-          throw error;
+  return withBody(response, {
+    read: async () => {
+      try {
+        const piece = (await source?.read()) ?? { done: true };
+        const { value } = piece;
+        if (!value) {
+          await end(true);
+          return piece;
         }
-      },
-      cancel: async (reason) => {
-        const rest = pace?.takeRest();
-        if (rest) parts.push(rest);
-        const isWhole = isFinished(Buffer.concat(parts)) && (await readOn(reader, parts));
-        await Promise.allSettled([isWhole || reader?.cancel(reason), end(isWhole)]);
-      },
+        parts.push(value);
+        size += value.length;
+        while (size > MOST_BYTES && parts.length > 1) size -= parts.shift()?.length ?? 0;
+        return piece;
+      } catch (error) {
+        await end(false);
+        throw error;
+      }
     },
-    { highWaterMark: 0 },
-  );
-  return new Response(stream, { status, statusText, headers });
+    cancel: async (reason) => {
+      const rest = pace?.takeRest();
+      if (rest) parts.push(rest);
+      const isWhole = isFinished(Buffer.concat(parts)) && (await readOn(source, parts));
+      await Promise.allSettled([isWhole || source?.cancel(reason), end(isWhole)]);
+    },
+  });
 }
 
 /** Reads to the end, for what comes after the last word. */
-async function readOn(reader: Source | undefined, parts: Uint8Array[]): Promise<boolean> {
-  if (!reader) return true;
+async function readOn(source: Source | undefined, parts: Bytes[]): Promise<boolean> {
+  if (!source) return true;
   const over = deadline(BILL_MS);
-  over.addEventListener("abort", () => void reader.cancel().catch(() => undefined), { once: true });
+  over.addEventListener("abort", () => void source.cancel().catch(() => undefined), { once: true });
   try {
     for (;;) {
-      const { done, value } = await reader.read();
-      if (done || !value) return !over.aborted;
+      const { value } = await source.read();
+      if (!value) return !over.aborted;
       parts.push(value);
     }
   } catch {

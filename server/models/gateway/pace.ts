@@ -1,16 +1,11 @@
 // The bytes of a streamed answer in portions. Clients of providers work through all that has come before anything else of
 // this process gets its turn: an answer that comes at once would be shown at once, at its end, and everybody else waits.
 import { turn, within } from "../../clock.ts";
-
-/** What comes of a body. */
-export interface Source {
-  read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>;
-  cancel(reason?: unknown): Promise<void>;
-}
+import type { Bytes, Source } from "../answer-body.ts";
 
 export interface Paced extends Source {
   /** What has come and was not handed on; it never is. */
-  takeRest(): Uint8Array | undefined;
+  takeRest(): Bytes | undefined;
 }
 
 /** So many frames are shown before more of them are read; later so many are read in one turn of the event loop. */
@@ -21,7 +16,7 @@ const SHOWN_MS = 10;
 
 /** @param shown resolves when what was handed on so far can be seen */
 export function paced(source: Source, shown: () => Promise<void>): Paced {
-  let left: Uint8Array | undefined;
+  let left: Bytes | undefined;
   let handed = 0;
   let isShown = false;
 
@@ -32,7 +27,7 @@ export function paced(source: Source, shown: () => Promise<void>): Paced {
     await within(shown(), SHOWN_MS).catch(() => undefined);
     await turn(); // they can be seen, and only now are they written to those who look
   };
-  const portion = (bytes: Uint8Array): Uint8Array => {
+  const portion = (bytes: Bytes): Bytes => {
     const { end, frames } = endOf(bytes, handed < FIRST_FRAMES ? FIRST_FRAMES - handed : MORE_FRAMES);
     handed += frames;
     left = end < bytes.length ? bytes.subarray(end) : undefined;
@@ -44,8 +39,8 @@ export function paced(source: Source, shown: () => Promise<void>): Paced {
         await wait();
         return { done: false, value: portion(left) };
       }
-      const { done, value } = await source.read();
-      return value ? { done, value: portion(value) } : { done };
+      const piece = await source.read();
+      return piece.value ? { done: false, value: portion(piece.value) } : piece;
     },
     cancel: (reason) => source.cancel(reason),
     takeRest: () => {

@@ -1,10 +1,8 @@
 // Bodies of answers: the beginning of a refusal, the head of an answer up to its first piece of text, and the rest of it,
 // read only when it is read from. What was read is handed on byte for byte.
+import type { Bytes, Source } from "../answer-body.ts";
 import { Beginning } from "./begun.ts";
 import type { Watch } from "./watch.ts";
-
-export type Bytes = Uint8Array<ArrayBuffer>;
-export type Reader = ReadableStreamDefaultReader<Bytes>;
 
 /** How a body ended. `left`: its reader or its caller did not want the rest. */
 export type End = "whole" | "broken" | "left";
@@ -17,30 +15,30 @@ const MAX_HEAD_BYTES = 64 * 1024;
 const MAX_WHOLE_BYTES = 64 * 1024 * 1024;
 
 /** As much of a refusal as a client could need to understand it; what cannot be read is left out. */
-export async function readSome(reader: Reader): Promise<Bytes> {
+export async function readSome(source: Source): Promise<Bytes> {
   const parts: Bytes[] = [];
   try {
     for (let size = 0; size < MAX_REFUSAL_BYTES;) {
-      const { done, value } = await reader.read();
-      if (done) break;
+      const { value } = await source.read();
+      if (!value) break;
       parts.push(value.subarray(0, MAX_REFUSAL_BYTES - size));
       size += value.length;
     }
   } catch {
     // The status says enough.
   }
-  void reader.cancel().catch(() => undefined);
+  void source.cancel().catch(() => undefined);
   return Buffer.concat(parts);
 }
 
 /** What came up to the first piece of text. @throws Broken if there is none */
-export async function readHead(reader: Reader, signal: AbortSignal): Promise<Bytes[]> {
+export async function readHead(source: Source, signal: AbortSignal): Promise<Bytes[]> {
   const parts: Bytes[] = [];
   const beginning = new Beginning();
   for (let size = 0; size < MAX_HEAD_BYTES;) {
-    const { done, value } = await reader.read();
+    const { value } = await source.read();
     signal.throwIfAborted();
-    const verdict = done ? beginning.end() : beginning.read(value);
+    const verdict = value ? beginning.read(value) : beginning.end();
     if (verdict === "broken") throw new Broken("the stream broke before its first token");
     if (value) parts.push(value);
     if (verdict === "begun") return parts;
@@ -50,12 +48,12 @@ export async function readHead(reader: Reader, signal: AbortSignal): Promise<Byt
 }
 
 /** An answer in one piece. @throws Broken if it is larger than 64 MiB */
-export async function readWhole(reader: Reader, signal: AbortSignal): Promise<Bytes> {
+export async function readWhole(source: Source, signal: AbortSignal): Promise<Bytes> {
   const parts: Bytes[] = [];
   for (let size = 0; size <= MAX_WHOLE_BYTES;) {
-    const { done, value } = await reader.read();
+    const { value } = await source.read();
     signal.throwIfAborted();
-    if (done) return Buffer.concat(parts);
+    if (!value) return Buffer.concat(parts);
     parts.push(value);
     size += value.length;
   }
@@ -64,7 +62,7 @@ export async function readWhole(reader: Reader, signal: AbortSignal): Promise<By
 
 export interface Rest {
   readonly head: Bytes[];
-  readonly reader: Reader;
+  readonly source: Source;
   readonly watch: Watch;
   /** Stops the call; it is aborted from outside, too. */
   readonly stop: AbortController;
@@ -74,40 +72,48 @@ export interface Rest {
   readonly isLate: () => boolean;
 }
 
-/** Holds at most one chunk: a slow reader slows the provider. */
-export function replay({ head, reader, watch, stop, onEnd, isLate }: Rest): ReadableStream<Bytes> {
+/** Holds nothing back: a slow reader slows the provider. Its caller ends it at once, whatever the provider does. */
+export function replay({ head, source, watch, stop, onEnd, isLate }: Rest): Source {
+  const { signal } = stop;
   let isOver = false;
+  let isGivenUp = false;
+  let giveUp: ((reason: unknown) => void) | undefined;
   const end = (how: End): void => {
     isOver = true;
     onEnd(how);
   };
-  const pull = async (body: ReadableStreamDefaultController<Bytes>): Promise<void> => {
-    const next = head.shift();
-    if (next) return body.enqueue(next);
-    watch.wait();
-    try {
-      const { done, value } = await reader.read();
-      watch.heard();
-      if (isOver) return;
-      if (!done) return body.enqueue(value);
-      end("whole");
-      body.close();
-    } catch (error) {
-      if (isOver) return;
-      end("broken");
-      body.error(error);
-    }
-  };
-  const start = (body: ReadableStreamDefaultController<Bytes>): void => {
-    stop.signal.addEventListener("abort", () => {
-      if (isOver) return;
-      end(isLate() ? "broken" : "left");
-      body.error(stop.signal.reason);
+  signal.addEventListener("abort", () => {
+    if (isOver) return;
+    end(isLate() ? "broken" : "left");
+    isGivenUp = true;
+    giveUp?.(signal.reason);
+  });
+  const next = (): ReturnType<Source["read"]> =>
+    new Promise((resolve, reject) => {
+      giveUp = reject;
+      source.read().then(resolve, reject);
     });
+  return {
+    read: async () => {
+      if (isGivenUp) throw signal.reason;
+      if (isOver) return { done: true };
+      const value = head.shift();
+      if (value) return { done: false, value };
+      watch.wait();
+      try {
+        const piece = await next();
+        watch.heard();
+        if (!piece.value && !isOver) end("whole");
+        return piece;
+      } catch (error) {
+        if (!isOver) end("broken");
+        throw error;
+      }
+    },
+    cancel: async (reason) => {
+      if (!isOver) end("left");
+      // Not waited for: who listens in may read on to the bill, and the connection serves the next call then.
+      void source.cancel(reason).catch(() => undefined);
+    },
   };
-  const cancel = (reason: unknown): void => {
-    if (!isOver) end("left");
-    stop.abort(reason);
-  };
-  return new ReadableStream<Bytes>({ start, pull, cancel }, { highWaterMark: 0 });
 }

@@ -2,6 +2,7 @@
 // a stream, or the whole of another answer. However it ends, its connection is closed, its timer stopped and `onEnd` told.
 import { AppError, ModelFailed } from "../../errors.ts";
 import { factsOf } from "../answer.ts";
+import { sourceOf, withBody } from "../answer-body.ts";
 import { Broken, readHead, readSome, readWhole, replay } from "./body.ts";
 import type { End } from "./body.ts";
 import type { Policy } from "./policy.ts";
@@ -79,38 +80,38 @@ function watch(call: Call): Watched {
 }
 
 async function read(response: Response, call: Call, watched: Watched): Promise<Outcome> {
-  const reader = response.body?.getReader();
+  const source = sourceOf(response);
   const { status, statusText, headers } = response;
   const { stop, release } = watched;
   const onEnd = (end: End): void => {
     release();
     call.onEnd(end);
   };
-  if (!reader) {
+  if (!source) {
     if (!response.ok) return { kind: "refused", refusal: refusalOf(response) };
     onEnd("whole");
     return { kind: "begun", response };
   }
   // A body that does not know the signal would wait on.
-  stop.signal.addEventListener("abort", () => void reader.cancel().catch(() => undefined));
+  stop.signal.addEventListener("abort", () => void source.cancel().catch(() => undefined));
   if (!response.ok) {
-    const body = await readSome(reader);
+    const body = await readSome(source);
     call.signal?.throwIfAborted();
     return { kind: "refused", refusal: refusalOf(response, body) };
   }
   if (!/^text\/event-stream\b/i.test(headers.get("content-type") ?? "")) {
     watched.watch.enter("connect_ms", Infinity);
-    const whole = await readWhole(reader, stop.signal);
+    const whole = await readWhole(source, stop.signal);
     onEnd("whole");
     return { kind: "begun", response: new Response(whole, { status, statusText, headers }) };
   }
   watched.watch.enter("first_token_ms", call.policy.first_token_ms);
-  const head = await readHead(reader, stop.signal);
+  const head = await readHead(source, stop.signal);
   watched.watch.enter("between_tokens_ms", call.policy.between_tokens_ms);
   watched.watch.heard();
   const isLate = (): boolean => watched.lateness() !== undefined;
-  const body = replay({ head, reader, watch: watched.watch, stop, onEnd, isLate });
-  return { kind: "begun", response: new Response(body, { status, statusText, headers }) };
+  const rest = replay({ head, source, watch: watched.watch, stop, onEnd, isLate });
+  return { kind: "begun", response: withBody(response, rest) };
 }
 
 /** What `work` comes to, or the signal's reason as soon as it aborts; an answer that comes later is closed. */

@@ -1,14 +1,15 @@
 // An answer that comes at once is handed on in portions, byte for byte, and its first words are seen before the rest.
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { Bytes } from "../../../server/models/answer-body.ts";
 import { heard } from "../../../server/models/gateway/answer-bytes.ts";
 import { paced } from "../../../server/models/gateway/pace.ts";
 
 const frames = (count: number): string =>
   Array.from({ length: count }, (_, index) => `data: {"n":${index}}\n\n`).join("");
 
-function bodyOf(chunks: readonly string[]): ReadableStreamDefaultReader<Uint8Array> {
-  return new ReadableStream<Uint8Array>({
+function bodyOf(chunks: readonly string[]): ReadableStreamDefaultReader<Bytes> {
+  return new ReadableStream<Bytes>({
     start: (controller) => {
       for (const chunk of chunks) controller.enqueue(Buffer.from(chunk));
       controller.close();
