@@ -35,6 +35,19 @@ export function every(ms: number, work: () => void): () => void {
   return () => clearInterval(timer);
 }
 
+/** What `work` comes to, or the signal's reason as soon as it aborts; what comes later is left alone. */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal.reason);
+  if (signal.aborted) onAbort();
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
 /** Something did not come in time. */
 export class Late extends Error {
   override readonly name = "Late";

@@ -209,6 +209,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     stopping: stopping.signal,
     poke: () => worker.poke(),
     freed: () => worker.freed(),
+    claimed: () => worker.settled(),
   };
   const instance = await startInstance(engine, worker, hasSessions);
   parts.defer(() => instance.stop());

@@ -21,7 +21,7 @@ export interface CancelSelection {
 }
 
 /**
- * Those that end by themselves meanwhile are no error.
+ * Those that end by themselves meanwhile, or go, are no error.
  * @param filter threads that the caller may change; runs of others do not exist for him
  * @throws RunNotFound for an id that is no run of the thread
  */
@@ -37,8 +37,7 @@ export async function cancelMany(
     : await listRunIds(engine.database, STATES[status ?? "all"], threadId ?? undefined, filter);
   for (const place of places) {
     await cancelRun(engine, place, action, null).catch((error: unknown) => {
-      const isOver = error instanceof RunEnded || (error instanceof RunNotFound && action === "rollback");
-      if (!isOver) throw error;
+      if (!(error instanceof RunEnded) && !(error instanceof RunNotFound)) throw error;
     });
   }
 }

@@ -7,7 +7,7 @@ import { lockThreads, promoteRuns } from "../storage/queue.ts";
 import type { Queryable } from "../storage/database.ts";
 import { announceReady, callBackOfPending, RunCancelled } from "./end.ts";
 import type { Engine } from "./engine.ts";
-import { graphOfThread } from "./graph-of.ts";
+import { graphForState } from "./graph-of.ts";
 import { isPending, isTerminal } from "./run.ts";
 import { storeState } from "./state.ts";
 
@@ -32,9 +32,10 @@ export async function cancelRun(
     }
     await cancelPending(transaction, [runId], { action, reason, bodyOf: callBackOfPending });
     // One that waited for another try has left checkpoints, or has just lost them.
-    const graphId = run.metadata["graph_id"];
-    const graph = run.attempt > 0 ? await graphOfThread(engine, graphId, threadId, transaction) : undefined;
-    if (graph) await storeState(transaction, graph, threadId, action === "interrupt");
+    if (run.attempt > 0) {
+      const graph = await graphForState(engine, run.metadata["graph_id"], threadId, transaction);
+      await storeState(transaction, graph, threadId, action === "interrupt");
+    }
     await promoteRuns(transaction, [threadId]);
     return false;
   });

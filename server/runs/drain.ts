@@ -6,16 +6,21 @@ import type { Engine } from "./engine.ts";
 
 // How long a node may take to come to its end once the hand-over has begun.
 const SUPERSTEP_MS = 10_000;
+const LOOK_MS = 100;
 
 /** Resolves when this process executes nothing any more. `engine.stopping` must be set: nothing new may begin. */
 export async function drain(engine: Engine, drainMs: number): Promise<void> {
   const { live } = engine;
+  await engine.claimed();
   await within(drainMs, live.settled());
   for (const run of live.all()) run.requestDrain();
   // Who gives runs no time at all gives supersteps none either.
   await within(Math.min(SUPERSTEP_MS, drainMs), live.settled());
-  live.abortAll(new HandOver("The server stops."));
-  await live.settled();
+  // Again and again: a run that was being accepted when this began is among them only later.
+  while (live.size > 0) {
+    live.abortAll(new HandOver("The server stops."));
+    await within(LOOK_MS, live.settled());
+  }
 }
 
 async function within(ms: number, work: Promise<void>): Promise<void> {

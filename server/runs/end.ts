@@ -16,7 +16,7 @@ import { findRunFacts } from "../storage/runs.ts";
 import type { OwnedRunRow, RunError, RunRow } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
-import { graphOfThread } from "./graph-of.ts";
+import { graphForState, graphOfThread } from "./graph-of.ts";
 import { wholeLine } from "./lines.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
@@ -205,8 +205,11 @@ async function rollBack(engine: Engine, { owner, run }: Held): Promise<void> {
         if (!(await deleteOwnRun(transaction, owner))) return false;
         await deleteRunEvents(transaction, [runId]);
         await deleteCheckpointsOfRun(transaction, threadId, runId);
-        const graph = await graphOfThread(engine, run.graph_id, threadId, transaction);
-        if (graph) await storeState(transaction, graph, threadId);
+        await storeState(
+          transaction,
+          await graphForState(engine, run.graph_id, threadId, transaction),
+          threadId,
+        );
         await promoteRuns(transaction, [threadId]);
         return true;
       }),

@@ -69,6 +69,8 @@ export interface Engine {
   readonly poke: () => void;
   /** A slot has become free. */
   readonly freed: () => void;
+  /** Resolves when all that was claimed is among the live runs. */
+  readonly claimed: () => Promise<void>;
 }
 
 /** Whether this process may begin one more run. */

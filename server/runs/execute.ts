@@ -1,8 +1,8 @@
 // Drives a graph for a run that this process owns. Whatever happens in the graph, the run reaches one end,
 // or goes back to the queue for another process to go on with.
 import { RunControl } from "@langchain/langgraph";
-import { now, sleep } from "../clock.ts";
-import { GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
+import { now, sleep, unlessAborted } from "../clock.ts";
+import { DatabaseUnavailable, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { PATIENCE_MS } from "../persist.ts";
 import { refusalBehind } from "../models/gateway/context.ts";
@@ -142,9 +142,10 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     }
     const served = engine.graphs.get(run.graph_id);
     if (!served) throw new GraphUnloadable(`Graph ${run.graph_id} is not served here.`);
-    const graph = await graphOfRun(served, run);
+    // Code of the project: it may hang, and knows no signal.
+    const graph = await unlessAborted(graphOfRun(served, run), signal);
     nameNodes(graph);
-    await giveNodeCache(graph);
+    await unlessAborted(giveNodeCache(graph), signal);
     const checkpointer = checkpointerOf(held, graph);
     const told = await held.told?.projection;
     told?.use(graph.streamTransformers ?? []);
@@ -178,7 +179,8 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     };
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : refusalBehind(error);
-    if (reason instanceof LeaseLost) throw reason;
+    // A run that only the database has failed goes on later, here or elsewhere.
+    if (reason instanceof LeaseLost || reason instanceof DatabaseUnavailable) throw reason;
     const outcome = outcomeOf(
       held.control.drainRequested && isDrained(reason) ? new HandOver() : reason,
       guard,

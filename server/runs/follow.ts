@@ -68,7 +68,7 @@ export async function* readLog(reader: Engine["reader"], runId: string): AsyncGe
   const lines = new LineReader((seq) => reader.find(runId, seq));
   let after = -1;
   for (;;) {
-    const read = await reader.read(runId, after);
+    const read = await persistently(() => reader.read(runId, after));
     for (const { seq, last, body } of read) {
       if (seq === null) continue;
       yield await lines.read(seq, body);

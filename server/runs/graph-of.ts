@@ -45,6 +45,25 @@ export async function graphOfThread(
   });
 }
 
+/**
+ * The graph that a thread's state is worked out with once a run of it is gone; undefined when there is none, or it cannot
+ * be made: no code of a project keeps a run from ending.
+ */
+export async function graphForState(
+  engine: Pick<Engine, "graphs" | "database" | "log">,
+  graphId: unknown,
+  threadId: string,
+  on: Queryable,
+): Promise<Graph | undefined> {
+  try {
+    return await graphOfThread(engine, graphId, threadId, on);
+  } catch (error) {
+    if (!(error instanceof GraphUnloadable)) throw error;
+    engine.log.warn("state.unmade", { thread_id: threadId, reason: error.message });
+    return undefined;
+  }
+}
+
 /** The graph that an assistant is described with. */
 export async function graphOfAssistant(
   graph: Graph,

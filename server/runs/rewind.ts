@@ -2,6 +2,7 @@
 // Official clients drop a message that is removed by its id, and take a values frame as the whole truth.
 import { START } from "@langchain/langgraph";
 import type { StateSnapshot } from "@langchain/langgraph";
+import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import { isNewestOfRun, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
@@ -47,7 +48,9 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     const results = tasks.map(({ result }) => result ?? null);
     return { values: toWire(values ?? {}), results: toWire(results), next, seen: { values, ...point } };
   };
-  const [first, second] = await listFirstOfRun(engine.database, run.thread_id, run.run_id);
+  const [first, second] = await persistently(() =>
+    listFirstOfRun(engine.database, run.thread_id, run.run_id),
+  );
   const fork = asFields(run.kwargs.config["configurable"])["checkpoint_id"];
   const newest = await stateAt(first === undefined && typeof fork === "string" ? fork : undefined);
   const kept = messagesIn(newest.results, messagesIn(newest.values));
@@ -84,8 +87,11 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     const lost = [...told.begun].filter((id) => !kept.has(id));
     for (const entry of protocol?.snapshot(values, envelope, lost) ?? []) await recording.append(entry);
   }
-  const hasAskedAgain = await withdrawAnswer(engine.database, { ...run, workerId: engine.workerId });
-  return hasAskedAgain || (first !== undefined && isNewestOfRun(engine.database, run.thread_id, run.run_id));
+  const hasAskedAgain = await persistently(() =>
+    withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
+  );
+  if (hasAskedAgain || first === undefined) return hasAskedAgain;
+  return persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
 }
 
 interface Told {

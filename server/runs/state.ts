@@ -200,14 +200,16 @@ export async function updateState(
 
 /**
  * Writes down what the thread's newest state is now, and the status that follows from it. Lock the thread first.
+ * @param graph undefined: nobody can tell here, and whoever reads the state works it out
  * @param isCancelled what is left to do was cancelled: the thread does not wait for an answer
  */
 export async function storeState(
   transaction: Queryable,
-  graph: Graph,
+  graph: Graph | undefined,
   threadId: string,
   isCancelled = false,
 ): Promise<void> {
+  if (!graph) return updateThreadState(transaction, threadId, "idle", null);
   try {
     const newest = await newestState(graph, new Checkpoints(transaction), threadId);
     const status = newest.next.length > 0 && !isCancelled ? "interrupted" : "idle";

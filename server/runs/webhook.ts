@@ -121,6 +121,8 @@ async function deliver(options: WebhookOptions, webhook: DueWebhook, signal: Abo
     log.info("webhook.delivered", facts);
     return;
   }
+  // That this server stops says nothing of the receiver: whoever finds the row next sends it again.
+  if (signal.aborted) return;
   const wait = outcome.isFinal ? undefined : backOffMs[webhook.attempts - 1];
   if (wait === undefined) {
     await parkWebhook(database, webhook, outcome.error);

@@ -35,6 +35,11 @@ export class Worker {
     if (this.#isWanted && this.#engine && !this.#isLooking) void this.#look(this.#engine);
   }
 
+  /** Resolves when no claim is under way: all that was claimed is among the live runs. */
+  async settled(): Promise<void> {
+    await this.#claiming.catch(() => undefined);
+  }
+
   /**
    * Compares what executes here with what the database says is ours. Gives back runs that nobody here executes, such
    * as after a lost answer, and stops those that were taken away or deleted.

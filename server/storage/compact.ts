@@ -11,11 +11,12 @@ select r.run_id, t.data_key_id from holdfast.runs r join holdfast.threads t usin
 const listRowsOfRun = `/* listEventRows */
 select seq, last, attempt, body from holdfast.run_events where run_id = $1 and seq > $2 order by seq limit $3`;
 
-// Their place is taken in the same statement, and only if they were there.
+// Their place is taken in the same statement, and only if they were there. Counted, because all of them must be gone by
+// then: merely looked for, they would be deleted up to the first that is found.
 const mergeRows = `/* mergeEventRows */
 with gone as (delete from holdfast.run_events where run_id = $1 and seq between $2 and $3 returning 1)
 insert into holdfast.run_events (run_id, seq, last, attempt, body)
-select $1, $2, $3, $4, $5 where exists (select from gone)`;
+select $1, $2, $3, $4, $5 where (select count(*) from gone) > 0`;
 
 // A log that keeps more rows than would be looked for again counts as done.
 const settleCompactedRow = `/* settleCompacted */

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { startSweep, sweep } from "../../server/runs/sweep.ts";
 import type { SweepOptions } from "../../server/runs/sweep.ts";
 import { Checkpoints } from "../../server/storage/checkpoints.ts";
+import { compactRun } from "../../server/storage/compact.ts";
 import { listSegments } from "../../server/storage/events.ts";
 import { setThreadTtl, ttlOf } from "../../server/storage/expiry.ts";
 import { createThreadRow } from "../support/checkpoints.ts";
@@ -232,6 +233,22 @@ test("the events of an ended run become one row, with the same numbers and lines
   expect(linesOf(after)).toEqual(linesOf(before));
   const read = await listSegments(scratch.database, [{ runId, after: 20 }], 10);
   expect(read.map(({ seq, last }) => [seq, last])).toEqual([[0, 45]]);
+});
+
+test("rows become one in whatever order PostgreSQL comes to them", async () => {
+  const runId = await addEvents([], plain);
+  // The last ones in the first places, as in pages that were used before.
+  for (let startsAt = 19; startsAt >= 0; startsAt -= 1)
+    await appendEvents(runId, [1], { line: plain, startsAt, attempt: 1 });
+  const before = linesOf(await rowsOf(runId));
+  await scratch.database.transaction(async (transaction) => {
+    for (const way of ["indexscan", "indexonlyscan", "bitmapscan"])
+      await transaction.query(`set local enable_${way} = off`);
+    await compactRun(transaction, { run_id: runId, data_key_id: null }, 1_000_000);
+  });
+  const after = await rowsOf(runId);
+  expect(after).toHaveLength(1);
+  expect(linesOf(after)).toEqual(before);
 });
 
 test("a jump in the numbers and a new attempt stay borders", async () => {

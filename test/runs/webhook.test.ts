@@ -121,6 +121,20 @@ test("a call-back is the stored object with the time it was sent, as JSON", asyn
   expect(received).toHaveLength(1);
 });
 
+test("a server that stops counts no failure of the receiver, and the next one delivers", async () => {
+  statuses = [0];
+  const id = await addWebhook();
+  await scratch.database.query("update holdfast.webhooks set attempts = 7 where webhook_id = $1", [id]);
+  const stopping = start();
+  await until(() => received.length === 1, "the call-back to be under way");
+  await stopping.stop();
+  expect(await find(id)).toMatchObject({ state: "pending", error: null });
+  expect(logged).toEqual([]);
+  await scratch.database.query("update holdfast.webhooks set next_at = now() where webhook_id = $1", [id]);
+  start();
+  await until(isIn(id, "delivered"), "the delivery");
+});
+
 test("what was delivered leaves no content behind", async () => {
   const id = await addWebhook(undefined, { values: { secret: "of a user" } });
   start();

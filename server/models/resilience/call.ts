@@ -1,5 +1,6 @@
 // One HTTP call, up to the moment from which it can no longer be made again without a trace: the first piece of text of
 // a stream, or the whole of another answer. However it ends, its connection is closed, its timer stopped and `onEnd` told.
+import { unlessAborted } from "../../clock.ts";
 import { AppError, ModelFailed } from "../../errors.ts";
 import { factsOf } from "../answer.ts";
 import { sourceOf, withBody } from "../answer-body.ts";
@@ -34,7 +35,7 @@ export async function makeCall(call: Call): Promise<Outcome> {
   const watched = watch(call);
   const { stop, lateness } = watched;
   try {
-    const response = await unlessAborted(call.send(stop.signal), stop.signal);
+    const response = await answerOf(call.send(stop.signal), stop.signal);
     const outcome = await read(response, call, watched);
     if (outcome.kind !== "begun") watched.release();
     return outcome;
@@ -114,18 +115,12 @@ async function read(response: Response, call: Call, watched: Watched): Promise<O
   return { kind: "begun", response: withBody(response, rest) };
 }
 
-/** What `work` comes to, or the signal's reason as soon as it aborts; an answer that comes later is closed. */
-async function unlessAborted(work: Promise<Response>, signal: AbortSignal): Promise<Response> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => {
-    reject(signal.reason);
-    void work.then((response) => response.body?.cancel()).catch(() => undefined);
-  };
-  if (signal.aborted) onAbort();
-  signal.addEventListener("abort", onAbort, { once: true });
+/** The answer, or the signal's reason as soon as it aborts; one that comes later is closed. */
+async function answerOf(work: Promise<Response>, signal: AbortSignal): Promise<Response> {
   try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
+    return await unlessAborted(work, signal);
+  } catch (error) {
+    void work.then((response) => response.body?.cancel()).catch(() => undefined);
+    throw error;
   }
 }
