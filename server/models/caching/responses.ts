@@ -1,7 +1,9 @@
 // Answers of models that were given before. A hit costs nothing and reserves nothing; equal requests at the same time make
 // one call. Kept is only an answer that its graph's guard leaves as it is, which is looked at again when it is read: rules
 // that came later hold for what was kept before.
+import { later, now } from "../../clock.ts";
 import type { Caches } from "../../storage/caches.ts";
+import { sourceOf, withBody } from "../answer-body.ts";
 import { heard } from "../gateway/answer-bytes.ts";
 import type { ChatBody } from "../gateway/chat-call.ts";
 import type { CallContext, CallRequest } from "../gateway/context.ts";
@@ -62,9 +64,14 @@ export class ResponseCache {
       this.#caches.stats.responses.shared += 1;
       return this.#replay(turn.value, body);
     }
-    const { land } = turn;
+    const { signal } = request.init;
+    const lose = (): void => land({ isLost: true });
+    const land: typeof turn.land = (landing, kept) => {
+      signal?.removeEventListener("abort", lose);
+      turn.land(landing, kept);
+    };
     // Who is not waited for any more may never read what he asked for.
-    request.init.signal?.addEventListener("abort", () => land({ isLost: true }), { once: true });
+    signal?.addEventListener("abort", lose, { once: true });
     try {
       const found = await this.#find(key, context);
       if (found) {
@@ -72,17 +79,23 @@ export class ResponseCache {
         return this.#replay(found, body);
       }
       const { response, model: answering } = await call();
-      if (!response.ok) {
-        land({ isLost: true });
+      if (!response.ok || !response.body) {
+        lose();
         return response;
       }
-      return heard(response, async (bytes, isWhole) => {
+      const end = async (bytes: Uint8Array, isWhole: boolean): Promise<void> => {
         const landing = landingOf(bytes, isWhole);
         const isToKeep = "value" in landing && answering === model;
         land(landing, isToKeep ? this.#keep(key, landing.value.answer, context) : undefined);
-      });
+      };
+      if (body.stream === true) return attended(heard(response, end), lose);
+      // It is there already: nobody waits until its reader comes to it.
+      const bytes = new Uint8Array(await response.arrayBuffer());
+      await end(bytes, true);
+      const { status, statusText, headers } = response;
+      return new Response(bytes, { status, statusText, headers });
     } catch (error) {
-      land({ isLost: true });
+      lose();
       throw error;
     }
   }
@@ -102,6 +115,43 @@ export class ResponseCache {
     const hasUsage = options?.["include_usage"] === true;
     return replayed(answer, { isStream: stream === true, hasUsage, ageMs });
   }
+}
+
+/** So long a reader may rest while others wait for what he reads: he may be waiting for one of them. */
+const REST_MS = 1000;
+
+/** The same stream; `onRest` is called when its reader stops reading, or does not begin. */
+function attended(response: Response, onRest: () => void): Response {
+  const source = sourceOf(response);
+  if (!source) return response;
+  /** Since when its reader has something to do; undefined while he waits for more. */
+  let since: number | undefined = now();
+  let stop: (() => void) | undefined;
+  const look = (): void => {
+    const left = since === undefined ? REST_MS : since + REST_MS - now();
+    if (left <= 0) onRest();
+    else stop = later(left, look);
+  };
+  look();
+  return withBody(response, {
+    read: async () => {
+      since = undefined;
+      try {
+        const piece = await source.read();
+        if (!piece.value) stop?.();
+        return piece;
+      } catch (error) {
+        stop?.();
+        throw error;
+      } finally {
+        since = now();
+      }
+    },
+    cancel: (reason) => {
+      stop?.();
+      return source.cancel(reason);
+    },
+  });
 }
 
 function isUnchanged(guard: CallContext["guard"], answer: Answer): boolean {
