@@ -42,6 +42,7 @@ export async function chargedTo(
     // Whether the run is lost is for who drives it to see.
     shown: () => recording.flushed().catch(() => undefined),
     pending: 0,
+    leaving: new Set(),
     refusal: undefined,
   };
   try {

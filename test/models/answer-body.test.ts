@@ -105,6 +105,14 @@ test("a body is read by one", async () => {
   expect(sourceOf(new Response())).toBeUndefined();
 });
 
+test("the end of an answer without a body is heard of, because nobody will read it", () => {
+  const ends: [bytes: number, isWhole: boolean][] = [];
+  const response = heard(new Response(null, { status: 204 }), async (bytes, isWhole) => {
+    ends.push([bytes.length, isWhole]);
+  });
+  expect([response.status, response.body, ends]).toEqual([204, null, [[0, true]]]);
+});
+
 const SAID = `data: {"choices":[{"index":0,"delta":{"content":"Yes."},"finish_reason":"stop"}]}\n\n`;
 const BILL = `data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":9}}\n\ndata: [DONE]\n\n`;
 const connections = new Set<unknown>();

@@ -2,6 +2,7 @@
 // provider says of waiting is understood.
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { withBody } from "../../server/models/answer-body.ts";
 import { Bucket } from "../../server/models/resilience/bucket.ts";
 import { Bulkhead } from "../../server/models/resilience/bulkhead.ts";
 import { policyOf } from "../../server/models/resilience/policy.ts";
@@ -56,6 +57,37 @@ describe("places", () => {
     expect(await third).toBeDefined();
   });
 });
+
+// The microtasks between the last read of the head and the first one of the rest are not to be counted from here.
+test.each(Array.from({ length: 16 }, (_, gap) => [gap]))(
+  "a place is free again when its call is aborted %d microtasks after the first token",
+  async (gap) => {
+    const policy = policyOf(5000, { concurrent: 1, queue_ms: 100, retries: 0 });
+    const resilience = new Resilience({ policyOf: () => policy });
+    const leaving = new AbortController();
+    const begun = Buffer.from(`data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n`);
+    const pieces = [begun];
+    const source = {
+      read: async () => {
+        const value = pieces.shift();
+        if (!value) return Promise.withResolvers<never>().promise;
+        void (async () => {
+          for (let hop = 0; hop < gap; hop += 1) await Promise.resolve();
+          leaving.abort(new Error("gone"));
+        })();
+        return { done: false, value };
+      },
+      cancel: async () => undefined,
+    };
+    const streamed = new Response(null, { headers: { "content-type": "text/event-stream" } });
+    const ask = { chain: ["m"], tokens: 1, signal: leaving.signal };
+    await resilience.ask({ ...ask, send: async () => withBody(streamed, source) }).catch(() => undefined);
+    await turn();
+
+    const next = { chain: ["m"], tokens: 1, send: async () => Response.json({}) };
+    await expect(resilience.ask(next)).resolves.toMatchObject({ calls: 1 });
+  },
+);
 
 describe("buckets", () => {
   test("never more leaves than one minute's worth and what has filled in since", async () => {

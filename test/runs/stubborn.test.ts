@@ -12,16 +12,18 @@ const held = useServer({ HOLDFAST_CONFIG });
 const query = <Row>(text: string, values: unknown[] = []): Promise<Row[]> =>
   held.scratch.database.query<Row>(text, values);
 
-interface Row {
+interface RunRow {
   readonly state: string;
   readonly attempt: number;
   readonly handovers: number;
   readonly error: { error: string } | null;
 }
 
-const runOf = async ({ run_id: runId }: Pick<Run, "run_id">): Promise<Row | undefined> =>
+const runOf = async ({ run_id: runId }: Pick<Run, "run_id">): Promise<RunRow | undefined> =>
   (
-    await query<Row>("select state, attempt, handovers, error from holdfast.runs where run_id = $1", [runId])
+    await query<RunRow>("select state, attempt, handovers, error from holdfast.runs where run_id = $1", [
+      runId,
+    ])
   )[0];
 
 const statusOf = async (threadId: string): Promise<string | undefined> =>
@@ -56,6 +58,19 @@ const letGo = async (session: Session): Promise<void> => {
   await session.query("rollback");
   await session.close();
 };
+
+const WAITING =
+  "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and starts_with(query, $1)";
+/** A statement waits for what is held. */
+const waitsFor = (statement: string): Promise<void> =>
+  until(async () => (await query(`select ${WAITING}`, [statement])).length > 0, `${statement} to wait`);
+
+/** Minutes that are left of a thread; null: it stays. */
+async function timeLeft(threadId: string): Promise<number | null | undefined> {
+  const minutes =
+    "select round(extract(epoch from expires_at - now()) / 60)::int as left from holdfast.threads where thread_id = $1";
+  return (await query<{ left: number | null }>(minutes, [threadId]))[0]?.left;
+}
 
 /** As a reaper leaves it that took the server for dead. */
 const takeAway = (run: Run): Promise<unknown> =>
@@ -118,19 +133,13 @@ test("a run that is accepted while its server stops is handed over too", async (
   const threadId = await newThread();
   const thread = await holding("select from holdfast.threads where thread_id = $1 for update", [threadId]);
   const creating = stopping.client.runs.create(threadId, "waiting", { input: {} });
-  const isWaiting = async (): Promise<boolean> =>
-    (
-      await query(
-        "select from pg_stat_activity where wait_event_type = 'Lock' and query like '/* insertRun */%'",
-      )
-    ).length > 0;
-  await until(isWaiting, "the insert to wait for the thread");
+  await waitsFor("/* insertRun */");
   const stopped = stopping.stop();
   await letGo(thread);
   await creating.catch(() => undefined); // its connection may be cut before the answer
   await stopped;
   const [run] = await held.server.client.runs.list(threadId);
-  if (!run) expect.fail("The run was accepted.");
+  if (!run) throw new Error("The run was not accepted.");
   expect(await runOf(run)).toMatchObject({ handovers: 1 });
   await held.server.client.runs.cancel(threadId, run.run_id, true);
 }, 30_000);
@@ -140,13 +149,8 @@ test("a connection that breaks during a takeover does not end the run", async ()
   const run = await begun(threadId, "waiting");
   const writes = await holding("lock table public.checkpoint_writes in share mode");
   await takeAway(run);
-  const breakOff = async (): Promise<boolean> =>
-    (
-      await query(
-        "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock' and query like '/* withdrawAnswer */%'",
-      )
-    ).length > 0;
-  await until(breakOff, "the takeover to come to its first write");
+  await waitsFor("/* withdrawAnswer */");
+  await query(`select pg_terminate_backend(pid) ${WAITING}`, ["/* withdrawAnswer */"]);
   await letGo(writes);
   // Driven again, the graph makes its next checkpoint or stands in its node; ended, the run would take no cancel.
   await until(async () => (await runOf(run))?.attempt === 2, "the takeover");
@@ -164,25 +168,20 @@ test("a run that only the database has failed goes on later, and not for ever", 
 }, 60_000);
 
 test("a thread whose waiting run is cancelled is kept no longer than it says", async () => {
-  const left = async (threadId: string): Promise<number | undefined> => {
-    const minutes =
-      "select round(extract(epoch from expires_at - now()) / 60)::int as left from holdfast.threads where thread_id = $1";
-    return (await query<{ left: number }>(minutes, [threadId]))[0]?.left;
-  };
   for (const action of ["interrupt", "rollback"] as const) {
     const threadId = await newThread(60);
     const run = await create(threadId, "waiting", { afterSeconds: 3600 });
-    expect(await left(threadId)).toBeNull();
+    expect(await timeLeft(threadId)).toBeNull();
     await held.server.client.runs.cancel(threadId, run.run_id, false, action);
-    expect(await left(threadId), action).toBe(60);
+    expect(await timeLeft(threadId)).toBe(60);
     const alone = await held.server.client.runs.create(null, "waiting", { input: {}, afterSeconds: 3600 });
     await held.server.client.runs.cancel(alone.thread_id, alone.run_id, false, action);
-    expect(await left(alone.thread_id), `${action}, without a thread of its own`).toBe(10);
+    expect(await timeLeft(alone.thread_id)).toBe(10);
   }
   const eternal = await newThread();
   const run = await create(eternal, "waiting", { afterSeconds: 3600 });
   await held.server.client.runs.cancel(eternal, run.run_id);
-  expect(await left(eternal)).toBeNull();
+  expect(await timeLeft(eternal)).toBeNull();
 });
 
 test("whoever cancels all runs in a state cancels them although one goes meanwhile", async () => {
@@ -190,7 +189,7 @@ test("whoever cancels all runs in a state cancels them although one goes meanwhi
   for (let count = 0; count < 3; count += 1)
     runs.push(await create(await newThread(), "waiting", { afterSeconds: 3600 }));
   const [first, second, third] = runs;
-  if (!first || !second || !third) expect.fail("There are three.");
+  if (!first || !second || !third) throw new Error("There are three.");
   const thread = await holding("select from holdfast.threads where thread_id = $1 for update", [
     first.thread_id,
   ]);
@@ -199,9 +198,7 @@ test("whoever cancels all runs in a state cancels them although one goes meanwhi
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ status: "all" }),
   });
-  const waits =
-    "select from pg_stat_activity where wait_event_type = 'Lock' and query like '/* lockThreads */%'";
-  await until(async () => (await query(waits)).length > 0, "the first one to be waited for");
+  await waitsFor("/* lockThreads */");
   await held.server.client.runs.cancel(second.thread_id, second.run_id, false, "rollback");
   await letGo(thread);
   expect((await cancelling).status).toBe(204);

@@ -21,7 +21,8 @@ const usage = z.looseObject({
 });
 const spoken = z.record(z.string(), z.unknown());
 const frame = z.looseObject({
-  usage: usage.nullish(),
+  // Some send one that says nothing; what the frame says is text all the same.
+  usage: usage.nullish().catch(undefined),
   choices: z
     .array(
       z.looseObject({
@@ -39,7 +40,7 @@ type Frame = z.infer<typeof frame>;
 const MOST_BYTES = 4_194_304;
 /** How long a bill is waited for that comes after the reader has left. */
 const BILL_MS = 2000;
-const isDocument = (text: string): boolean => !/^\s*(data|event|id|:)/.test(text);
+const isDocument = (text: string): boolean => !/^\s*(data|event|id|retry|:)/.test(text);
 
 /** Of an answer whose beginning was not kept: what is left is no JSON, but may hold a bill. */
 function billsIn(text: string): string[] {
@@ -50,64 +51,81 @@ function billsIn(text: string): string[] {
 
 const BILL = /"usage"\s*:\s*\{/;
 
-/**
- * The same answer, whose end is heard of: once, before its reader knows of it.
- * @param onEnd gets all that was passed on, and whether it came to its end
- * @param shown resolves when what was passed on can be seen; without it a stream is passed on as fast as it is read
- */
-export function heard(
-  response: Response,
-  onEnd: (bytes: Uint8Array, isWhole: boolean) => Promise<void>,
-  shown?: () => Promise<void>,
-): Response {
+/** Gets what was passed on, whether it came to its end, and whether only the last of it was kept. */
+type OnEnd = (bytes: Uint8Array, isWhole: boolean, isTail: boolean) => Promise<void>;
+
+interface Listening {
+  /** Resolves when what was passed on can be seen; without it a stream is passed on as fast as it is read. */
+  readonly shown?: (() => Promise<void>) | undefined;
+  /** Gets what is still done after the reader has left: he may not wait for it, others may have to. */
+  readonly onLeave?: ((leaving: Promise<void>) => void) | undefined;
+}
+
+/** The same answer, whose end is heard of: once, before its reader knows of it. */
+export function heard(response: Response, onEnd: OnEnd, { shown, onLeave }: Listening = {}): Response {
   const bare = sourceOf(response);
-  const pace = bare && shown && paced(bare, shown);
+  if (!bare) {
+    // Nobody will read it.
+    void onEnd(new Uint8Array(), true, false).catch(() => undefined);
+    return response;
+  }
+  const pace = shown && paced(bare, shown);
   const source = pace ?? bare;
   const parts: Bytes[] = [];
   let size = 0;
+  let isTail = false;
   let isOver = false;
+  let leaving: Promise<void> | undefined;
+  const keep = (value: Bytes): void => {
+    parts.push(value);
+    size += value.length;
+    while (size > MOST_BYTES && parts.length > 1) {
+      size -= parts.shift()?.length ?? 0;
+      isTail = true;
+    }
+  };
   const end = async (isWhole: boolean): Promise<void> => {
     if (isOver) return;
     isOver = true;
-    await onEnd(Buffer.concat(parts), isWhole);
+    await onEnd(Buffer.concat(parts), isWhole, isTail);
+  };
+  const leave = async (reason: unknown): Promise<void> => {
+    const rest = pace?.takeRest();
+    if (rest) keep(rest);
+    const isWhole = isFinished(Buffer.concat(parts)) && (await readOn(source, keep));
+    await Promise.allSettled([isWhole || source.cancel(reason), end(isWhole)]);
   };
   return withBody(response, {
     read: async () => {
       try {
-        const piece = (await source?.read()) ?? { done: true };
-        const { value } = piece;
-        if (!value) {
-          await end(true);
-          return piece;
-        }
-        parts.push(value);
-        size += value.length;
-        while (size > MOST_BYTES && parts.length > 1) size -= parts.shift()?.length ?? 0;
+        const piece = await source.read();
+        if (piece.value) keep(piece.value);
+        else if (!leaving) await end(true);
         return piece;
       } catch (error) {
-        await end(false);
+        if (!leaving) await end(false);
         throw error;
       }
     },
-    cancel: async (reason) => {
-      const rest = pace?.takeRest();
-      if (rest) parts.push(rest);
-      const isWhole = isFinished(Buffer.concat(parts)) && (await readOn(source, parts));
-      await Promise.allSettled([isWhole || source?.cancel(reason), end(isWhole)]);
+    cancel: (reason) => {
+      if (!leaving) {
+        leaving = leave(reason);
+        onLeave?.(leaving);
+      }
+      return leaving;
     },
   });
 }
 
 /** Reads to the end, for what comes after the last word. */
-async function readOn(source: Source | undefined, parts: Bytes[]): Promise<boolean> {
-  if (!source) return true;
+async function readOn(source: Source, keep: (value: Bytes) => void): Promise<boolean> {
   const over = deadline(BILL_MS);
   over.addEventListener("abort", () => void source.cancel().catch(() => undefined), { once: true });
   try {
     for (;;) {
       const { value } = await source.read();
       if (!value) return !over.aborted;
-      parts.push(value);
+      keep(value);
     }
   } catch {
     return false; // it broke off
@@ -129,8 +147,12 @@ export function billIn(bytes: Uint8Array): Billed | undefined {
 
 /** Whether a stream has told all of its answer, so that only its bill or its last word is missing. */
 export const isFinished = (bytes: Uint8Array): boolean =>
-  framesOf(bytes, /"finish_reason"\s*:\s*"/).length > 0 ||
+  framesOf(bytes, /"finish_reason"\s*:\s*"/).some((one) => one.choices?.some((each) => each.finish_reason)) ||
   Buffer.from(bytes.subarray(-64)).includes("data: [DONE]");
+
+/** Whether what a model said can be counted: of an answer in a form that is not known, not a word is found. */
+export const isReadable = (bytes: Uint8Array): boolean =>
+  bytes.length === 0 || framesOf(bytes).some(({ choices }) => choices);
 
 /** All that a model said in an answer, for counting it: a text for each choice. */
 export function spokenIn(bytes: Uint8Array): string[] {

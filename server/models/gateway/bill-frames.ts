@@ -1,27 +1,34 @@
 // A stream without the frame that tells its usage, for clients that did not ask for it and would stumble over a frame
 // without a choice. Everything else is passed on byte for byte.
+import { sourceOf, withBody } from "../answer-body.ts";
+
 const BREAK = /\r?\n\r?\n/;
 
 export function withoutBill(response: Response): Response {
-  const { body, status, statusText, headers } = response;
-  if (!body) return response;
+  const source = sourceOf(response);
+  if (!source) return response;
   const [decoder, encoder] = [new TextDecoder(), new TextEncoder()];
   let held = "";
-  const pass = (text: string, controller: TransformStreamDefaultController<Uint8Array>): void => {
-    if (text !== "" && !isBill(text)) controller.enqueue(encoder.encode(text));
+  /** So much of what is held, unless it is the bill. */
+  const take = (length: number): string => {
+    const text = held.slice(0, length);
+    held = held.slice(length);
+    return isBill(text) ? "" : text;
   };
-  const frames = new TransformStream<Uint8Array, Uint8Array>({
-    transform: (chunk, controller) => {
-      held += decoder.decode(chunk, { stream: true });
-      for (let end = BREAK.exec(held); end; end = BREAK.exec(held)) {
-        const length = end.index + end[0].length;
-        pass(held.slice(0, length), controller);
-        held = held.slice(length);
+  return withBody(response, {
+    read: async () => {
+      for (;;) {
+        const { value } = await source.read();
+        held += value ? decoder.decode(value, { stream: true }) : decoder.decode();
+        let text = "";
+        for (let end = BREAK.exec(held); end; end = BREAK.exec(held)) text += take(end.index + end[0].length);
+        if (!value) text += take(held.length);
+        if (text !== "") return { done: false, value: encoder.encode(text) };
+        if (!value) return { done: true };
       }
     },
-    flush: (controller) => pass(held + decoder.decode(), controller),
+    cancel: (reason) => source.cancel(reason),
   });
-  return new Response(body.pipeThrough(frames), { status, statusText, headers });
 }
 
 const isBill = (text: string): boolean =>

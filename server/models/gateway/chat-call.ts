@@ -65,9 +65,10 @@ export function readChat(text: string): ChatBody | undefined {
   }
 }
 
-/** The ceiling of the answer that the caller gave. */
-const capOf = ({ max_completion_tokens: most, max_tokens: old }: ChatBody): number | undefined =>
-  most ?? old ?? undefined;
+/** The ceiling of the answer that the caller gave; of two the larger, because a server may obey either. */
+function capOf({ max_completion_tokens: most, max_tokens: old }: ChatBody): number | undefined {
+  return most && old ? Math.max(most, old) : (most ?? old ?? undefined);
+}
 
 /** The ceiling that is sent when a budget applies: without one nobody knows what a call costs at most. */
 export const ceilingOf = (body: ChatBody, facts: ModelFacts, fallback: number): number =>

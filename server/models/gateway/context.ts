@@ -24,6 +24,8 @@ export interface CallContext {
   readonly shown: () => Promise<void>;
   /** Calls whose answer has not begun: whoever waits for one may wait as long as it is tried. */
   pending: number;
+  /** What is settled of calls under a budget whose reader has left: it may give back what the next call needs. */
+  readonly leaving: Set<Promise<void>>;
   /** Why the last call was refused here, in words that may be told: clients of providers tell only a status. */
   refusal: AppError | undefined;
 }
@@ -42,6 +44,12 @@ const nodes = new AsyncLocalStorage<string>();
 export const onBehalfOf = <T>(context: CallContext, work: () => T): T => contexts.run(context, work);
 
 export const callContext = (): CallContext | undefined => contexts.getStore();
+
+/** What goes on after a reader has left is part of the attempt. */
+export function noteLeaving({ leaving }: CallContext, work: Promise<void>): void {
+  const noted = work.catch(() => undefined).finally(() => leaving.delete(noted));
+  leaving.add(noted);
+}
 
 /** Does `work` as the code of a node. */
 export const atNode = <T>(name: string, work: () => T): T => nodes.run(name, work);

@@ -13,7 +13,7 @@ import { heard } from "./answer-bytes.ts";
 import { withoutBill } from "./bill-frames.ts";
 import { asksForBill, ceilingOf, preparedBody, promptTokensOf, readChat } from "./chat-call.ts";
 import type { ChatBody } from "./chat-call.ts";
-import { currentNode } from "./context.ts";
+import { currentNode, noteLeaving } from "./context.ts";
 import type { CallContext, CallRequest } from "./context.ts";
 import { isChatCompletions, plainFetch } from "./intercept.ts";
 import { asClientsTake, refusalOf } from "./refusals.ts";
@@ -52,6 +52,7 @@ export class Gateway {
     const old = context.ahead.find((one) => one.model === facts.name && one.node === node);
     if (old) context.ahead.splice(context.ahead.indexOf(old), 1);
     if (old) await spending.forget(old);
+    await Promise.all(context.leaving);
     const ahead = await spending.ahead({
       payer: await context.payer(),
       facts,
@@ -75,6 +76,7 @@ export class Gateway {
   /** The attempt is over: gives back what was reserved and not used. */
   async close(context: CallContext): Promise<void> {
     const { spending } = this.#options;
+    await Promise.all(context.leaving);
     await Promise.all(context.ahead.splice(0).map((one) => spending.forget(one)));
   }
 
@@ -139,22 +141,26 @@ export class Gateway {
     const facts = catalogue.of(sent.model);
     const ceiling = ceilingOf(body, facts, maxOutputTokens);
     let counted: Promise<number> | undefined;
-    const charge = await spending.begin(
-      {
+    const charge = await sent.aside(async () => {
+      // Clients leave at the last word and ask again at once: what that answer gives back may be what this one needs.
+      await Promise.all(context.leaving);
+      const plan = {
         payer: await context.payer(),
         facts,
         node: currentNode(),
         promptTokens: () => (counted ??= promptTokensOf(body, facts)),
         outputTokens: ceiling * (body.n ?? 1),
-      },
-      context.ahead,
-    );
+      };
+      return spending.begin(plan, context.ahead);
+    });
     const headers = new Headers(request.init.headers);
     // Under this name the provider's own logs find the call again.
     if (!headers.has("x-client-request-id")) headers.set("x-client-request-id", charge.callId);
+    headers.delete("content-length"); // of the body that its client made
     const text = preparedBody(body, sent.model, charge.isReserved ? ceiling : undefined);
     const init = { ...request.init, headers, body: text, signal: sent.signal };
-    const response = await this.#charged(await this.#sendOnce(request.url, init, charge), charge, context);
+    const answered = await this.#sendOnce(request.url, init, charge);
+    const response = await this.#charged(answered, { charge, sent, context });
     // A frame that only we asked for would surprise a client.
     return charge.isReserved && body.stream && !asksForBill(body) ? withoutBill(response) : response;
   }
@@ -169,15 +175,26 @@ export class Gateway {
       return await plainFetch(url, init);
     } catch (error) {
       const isSent = !NEVER_SENT.test(factsOf(error).code);
-      await (isSent ? charge.settle(new Uint8Array(), false) : charge.release());
+      await (isSent ? charge.settle(new Uint8Array(), false, false) : charge.release());
       throw error;
     }
   }
 
-  async #charged(response: Response, charge: Charge, { shown }: CallContext): Promise<Response> {
-    if (response.ok) return heard(response, (bytes, isWhole) => charge.settle(bytes, isWhole), shown);
+  async #charged(
+    response: Response,
+    { charge, sent, context }: { charge: Charge; sent: Sent; context: CallContext },
+  ): Promise<Response> {
+    if (response.ok && !response.body) {
+      await charge.settle(new Uint8Array(), true, false);
+      return response;
+    }
+    if (response.ok)
+      return heard(response, (...end) => sent.aside(() => charge.settle(...end)), {
+        shown: context.shown,
+        onLeave: charge.isReserved ? (leaving) => noteLeaving(context, leaving) : undefined,
+      });
     // A proxy gave up waiting: what stands behind it may go on.
-    if (MAY_GO_ON.has(response.status)) await charge.settle(new Uint8Array(), false);
+    if (MAY_GO_ON.has(response.status)) await charge.settle(new Uint8Array(), false, false);
     else await charge.release();
     return response;
   }

@@ -37,7 +37,7 @@ export function paced(source: Source, shown: () => Promise<void>): Paced {
     read: async () => {
       if (left) {
         await wait();
-        return { done: false, value: portion(left) };
+        if (left) return { done: false, value: portion(left) }; // unless it was taken meanwhile
       }
       const piece = await source.read();
       return piece.value ? { done: false, value: portion(piece.value) } : piece;

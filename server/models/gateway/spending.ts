@@ -16,7 +16,8 @@ import type { Log } from "../../telemetry/log.ts";
 import { costOf } from "../catalogue.ts";
 import type { ModelFacts } from "../catalogue.ts";
 import { countTokens } from "../tokens.ts";
-import { billIn, isFinished, spokenIn } from "./answer-bytes.ts";
+import { billIn, isFinished, isReadable, spokenIn } from "./answer-bytes.ts";
+import type { Billed } from "./answer-bytes.ts";
 import { shortageOf } from "./shortage.ts";
 
 export interface SpendingOptions {
@@ -55,10 +56,17 @@ export interface Charge {
   /** It cost nothing: the provider refused, or was never reached. */
   release(): Promise<void>;
   /**
-   * Reads the bill in what came back. Without one a whole answer is counted; of one that broke off nobody knows what the
-   * provider went on to bill, so it is charged at its worst case. Never rejects.
+   * Reads the bill in what came back. Without one a whole answer is counted; of one that broke off, that cannot be read or
+   * that was too long to be kept nobody knows what the provider bills, so it is charged at its worst case. Never rejects.
+   * @param isTail only the last of the answer was kept
    */
-  settle(bytes: Uint8Array, isWhole: boolean): Promise<void>;
+  settle(bytes: Uint8Array, isWhole: boolean, isTail: boolean): Promise<void>;
+}
+
+interface Reserving {
+  readonly callId: string;
+  readonly worst: WorstCase;
+  readonly state: "held" | "sent";
 }
 
 // A budget that was just made holds everywhere after this time.
@@ -121,14 +129,31 @@ export class Spending {
   async begin(plan: Plan, waiting: Ahead[]): Promise<Charge> {
     if (!(await this.isLimited())) return this.#charge(plan, uuidv7(), undefined);
     const worst = await worstOf(plan);
-    const fitting = waiting.find((one) => one.model === plan.facts.name && covers(one.worst, worst));
+    const { node, facts } = plan;
+    const fitting = waiting
+      .filter((one) => one.model === facts.name && covers(one.worst, worst))
+      .toSorted((a, b) => Number(b.node === node) - Number(a.node === node))[0];
     if (fitting) {
       waiting.splice(waiting.indexOf(fitting), 1);
       if (await this.#send(fitting, plan)) return this.#charge(plan, fitting.callId, fitting.worst);
     }
+    // What this node reserved for this model was meant for this call, and is too little.
+    await this.#giveUp(waiting, (one) => one.model === facts.name && one.node === node);
     const callId = uuidv7();
-    await this.#reserve(plan, { callId, worst, state: "sent" });
+    await this.#reserve(plan, { callId, worst, state: "sent" }, () =>
+      // Reserved in another node, or before a route led elsewhere, it may be meant for this call: it yields, but only
+      // where there is too little, because it may as well be meant for one that is made at the same time.
+      this.#giveUp(waiting, (one) => one.model === facts.name || one.node === node),
+    );
     return this.#charge(plan, callId, worst);
+  }
+
+  /** Gives back those that wait; false: there are none. */
+  async #giveUp(waiting: Ahead[], isMeant: (one: Ahead) => boolean): Promise<boolean> {
+    const given = waiting.filter(isMeant);
+    for (const one of given) waiting.splice(waiting.indexOf(one), 1);
+    await Promise.all(given.map((one) => this.forget(one)));
+    return given.length > 0;
   }
 
   /** False: its time is over, or the answer was lost; then it is given back. */
@@ -143,24 +168,16 @@ export class Spending {
     }
   }
 
+  /** @param makeRoom gives back what it can; whether that is anything */
   async #reserve(
-    { payer, facts, node }: Plan,
-    { callId, worst, state }: { callId: string; worst: WorstCase; state: "held" | "sent" },
+    plan: Plan,
+    one: Reserving,
+    makeRoom: () => Promise<boolean> = async () => false,
   ): Promise<void> {
-    const { database, scope, log } = this.#options;
-    const ttlMs = facts.policy.total_ms + GRACE_MS;
-    const call = { callId, payer, model: facts.name, node, state, ttlMs, worst };
-    const reserved: Reservation = await persistently(() => reserveCall(database, scope, call)).catch(
-      async (error: unknown) => {
-        // It may have been reserved although the answer was lost.
-        await this.forget(call);
-        if (error instanceof AppError) throw error;
-        throw new ModelFailed("The call could not be counted, so it was not sent. Try again.", {
-          retryable: true,
-          cause: error,
-        });
-      },
-    );
+    const { log } = this.#options;
+    const { payer, facts } = plan;
+    let reserved = await this.#tryReserve(plan, one);
+    if (reserved.outcome === "short" && (await makeRoom())) reserved = await this.#tryReserve(plan, one);
     if (reserved.outcome === "reserved") return;
     if (reserved.outcome === "lost")
       throw new LeaseLost(`Run ${payer.owner.runId} is not ours any more: it calls no model.`);
@@ -168,6 +185,23 @@ export class Spending {
     log.info("budget.refused", { run_id: payer.owner.runId, budget_id, unit, free, asked });
     const { message, details } = shortageOf(reserved, facts.name);
     throw new BudgetExceeded(message, { details });
+  }
+
+  async #tryReserve({ payer, facts, node }: Plan, { callId, worst, state }: Reserving): Promise<Reservation> {
+    const { database, scope } = this.#options;
+    const ttlMs = facts.policy.total_ms + GRACE_MS;
+    const call = { callId, payer, model: facts.name, node, state, ttlMs, worst };
+    try {
+      return await persistently(() => reserveCall(database, scope, call));
+    } catch (error) {
+      // It may have been reserved although the answer was lost.
+      await this.forget(call);
+      if (error instanceof AppError) throw error;
+      throw new ModelFailed("The call could not be counted, so it was not sent. Try again.", {
+        retryable: true,
+        cause: error,
+      });
+    }
   }
 
   #charge(plan: Plan, callId: string, worst: WorstCase | undefined): Charge {
@@ -185,9 +219,10 @@ export class Spending {
       callId,
       isReserved: worst !== undefined,
       release: () => (worst ? quietly(() => releaseCall(database, callId)) : Promise.resolve()),
-      settle: async (bytes, isWhole) => {
-        const isKnown = isWhole || (isFinished(bytes) && billIn(bytes) !== undefined);
-        const used = await usageOf(plan, bytes).catch(() => undefined);
+      settle: async (bytes, isWhole, isTail) => {
+        const bill = billIn(bytes);
+        const isKnown = bill ? isWhole || isFinished(bytes) : isWhole && !isTail && isReadable(bytes);
+        const used = await usageOf(plan, bytes, bill).catch(() => undefined);
         if (worst && used && isKnown && used.input + used.output > worst.tokens)
           log.warn("budget.overbilled", { call_id: callId, model: facts.name, reserved: worst.tokens });
         if (worst)
@@ -224,8 +259,11 @@ async function countAll(texts: readonly string[], model: string): Promise<number
   return counts.reduce((sum, count) => sum + count, 0);
 }
 
-async function usageOf({ facts, promptTokens }: Plan, bytes: Uint8Array): Promise<Usage> {
-  const billed = billIn(bytes);
+async function usageOf(
+  { facts, promptTokens }: Plan,
+  bytes: Uint8Array,
+  billed: Billed | undefined,
+): Promise<Usage> {
   const used = billed ?? {
     input: await promptTokens(),
     cached: 0,

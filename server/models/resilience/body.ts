@@ -82,12 +82,15 @@ export function replay({ head, source, watch, stop, onEnd, isLate }: Rest): Sour
     isOver = true;
     onEnd(how);
   };
-  signal.addEventListener("abort", () => {
+  const onAbort = (): void => {
     if (isOver) return;
     end(isLate() ? "broken" : "left");
     isGivenUp = true;
     giveUp?.(signal.reason);
-  });
+  };
+  signal.addEventListener("abort", onAbort);
+  // It may have aborted between the last read of the head and now.
+  if (signal.aborted) onAbort();
   const next = (): ReturnType<Source["read"]> =>
     new Promise((resolve, reject) => {
       giveUp = reject;

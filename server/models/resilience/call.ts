@@ -11,8 +11,11 @@ import { refusalOf } from "./refusal.ts";
 import type { Refusal } from "./refusal.ts";
 import { Watch } from "./watch.ts";
 
+/** Does something during a call that is no business of the model: the call's limits stand still meanwhile. */
+export type Aside = <T>(work: () => Promise<T>) => Promise<T>;
+
 export interface Call {
-  readonly send: (signal: AbortSignal) => Promise<Response>;
+  readonly send: (signal: AbortSignal, aside: Aside) => Promise<Response>;
   readonly policy: Policy;
   /** Not a stream: the headers may take as long as the answer. */
   readonly isStream: boolean;
@@ -35,7 +38,8 @@ export async function makeCall(call: Call): Promise<Outcome> {
   const watched = watch(call);
   const { stop, lateness } = watched;
   try {
-    const response = await answerOf(call.send(stop.signal), stop.signal);
+    const aside: Aside = (work) => watched.watch.aside(work);
+    const response = await answerOf(call.send(stop.signal, aside), stop.signal);
     const outcome = await read(response, call, watched);
     if (outcome.kind !== "begun") watched.release();
     return outcome;

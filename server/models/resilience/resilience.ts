@@ -5,7 +5,7 @@ import { now, sleep } from "../../clock.ts";
 import { ModelBusy, ModelFailed } from "../../errors.ts";
 import type { BreakerState, Pass } from "./breaker.ts";
 import { makeCall } from "./call.ts";
-import type { Outcome } from "./call.ts";
+import type { Aside, Outcome } from "./call.ts";
 import { Gates } from "./gates.ts";
 import type { Gate } from "./gates.ts";
 import type { Policy } from "./policy.ts";
@@ -17,6 +17,8 @@ export interface Sent {
   readonly nth: number;
   /** Aborts when the call is not wanted any more, also while its body is read. */
   readonly signal: AbortSignal;
+  /** For what is done during the call and is no business of the model, such as counting it; also while its body is read. */
+  readonly aside: Aside;
 }
 
 export interface Ask {
@@ -182,7 +184,7 @@ export class Resilience {
     const nth = way.calls;
     const sentAt = now();
     const outcome = await makeCall({
-      send: (signal) => ask.send({ model, nth, signal }),
+      send: (signal, aside) => ask.send({ model, nth, signal, aside }),
       policy,
       isStream: ask.isStream ?? true,
       endsAt,

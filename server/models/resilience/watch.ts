@@ -36,6 +36,16 @@ export class Watch {
     this.#since = Infinity;
   }
 
+  /** Does something of our own meanwhile: whatever that takes is no silence of the model. */
+  async aside<T>(work: () => Promise<T>): Promise<T> {
+    this.heard();
+    try {
+      return await work();
+    } finally {
+      this.wait();
+    }
+  }
+
   stop(): void {
     this.#stop();
   }

@@ -1,6 +1,7 @@
 // Clients that did not ask for the usage of a stream see the stream that they would have seen.
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { withBody } from "../../../server/models/answer-body.ts";
 import { withoutBill } from "../../../server/models/gateway/bill-frames.ts";
 
 const said = (content: string): string =>
@@ -26,4 +27,14 @@ test("wherever a stream is cut, all of it comes through but the bill", async () 
     }),
     { numRuns: 200 },
   );
+});
+
+test("who leaves such a stream has left the provider's when that returns", () => {
+  const left: unknown[] = [];
+  const source = {
+    read: async () => ({ done: false, value: Buffer.from(said("a")) }),
+    cancel: async (reason: unknown) => void left.push(reason),
+  };
+  void withoutBill(withBody(new Response(), source)).body?.cancel("enough");
+  expect(left).toEqual(["enough"]);
 });

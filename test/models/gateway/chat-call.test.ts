@@ -137,7 +137,10 @@ describe("the bill in an answer", () => {
   test("is waited for where the last word was told, and not where it was not", () => {
     const last = { choices: [{ index: 0, delta: {}, finish_reason: "stop" }] };
     expect([isFinished(frames(last)), isFinished(frames("[DONE]"))]).toEqual([true, true]);
-    expect(isFinished(frames({ choices: [{ delta: { content: "a" }, finish_reason: null }] }))).toBe(false);
+    for (const reason of [null, ""])
+      expect(isFinished(frames({ choices: [{ delta: { content: "a" }, finish_reason: reason }] }))).toBe(
+        false,
+      );
   });
 
   test("is not there when the answer broke off, and what was said is", () => {

@@ -1,6 +1,7 @@
 // An answer that comes at once is handed on in portions, byte for byte, and its first words are seen before the rest.
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { sourceOf } from "../../../server/models/answer-body.ts";
 import type { Bytes } from "../../../server/models/answer-body.ts";
 import { heard } from "../../../server/models/gateway/answer-bytes.ts";
 import { paced } from "../../../server/models/gateway/pace.ts";
@@ -78,8 +79,21 @@ test("whoever leaves in the middle of a burst leaves a bill that is read", async
   const onEnd = async (bytes: Uint8Array, isWhole: boolean): Promise<void> => {
     ends.push({ text: Buffer.from(bytes).toString(), isWhole });
   };
-  const reader = heard(new Response(frames(20) + bill), onEnd, instantly).body?.getReader();
+  const reader = heard(new Response(frames(20) + bill), onEnd, { shown: instantly }).body?.getReader();
   await reader?.read();
   await reader?.cancel();
   expect(ends).toEqual([{ text: frames(20) + bill, isWhole: true }]);
+});
+
+test("whoever leaves while a portion waits ends the read under way, and leaves a bill that is read", async () => {
+  const [last, bill] = [`data: {"choices":[{"index":0,"finish_reason":"stop"}]}\n\n`, "data: [DONE]\n\n"];
+  const ends: [text: string, isWhole: boolean][] = [];
+  const onEnd = async (bytes: Uint8Array, isWhole: boolean): Promise<void> =>
+    void ends.push([Buffer.from(bytes).toString(), isWhole]);
+  const source = sourceOf(heard(new Response(frames(6) + last + bill), onEnd, { shown: instantly }));
+  await source?.read();
+  const waiting = source?.read();
+  await source?.cancel();
+  await expect(waiting).resolves.toMatchObject({ done: true });
+  expect(ends).toEqual([[frames(6) + last + bill, true]]);
 });
