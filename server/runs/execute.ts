@@ -121,8 +121,10 @@ async function drive(held: Drive): Promise<void> {
   } catch (error) {
     controller.abort();
     recording.close("lost");
-    const level = error instanceof LeaseLost ? "warn" : "error";
-    engine.log[level]("run.abandoned", { run_id: run.run_id, reason: messageOf(error) });
+    engine.log[isPassing(error) ? "warn" : "error"]("run.abandoned", {
+      run_id: run.run_id,
+      reason: messageOf(error),
+    });
   } finally {
     engine.checkpoints.close(held.owner);
   }
@@ -179,8 +181,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     };
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : refusalBehind(error);
-    // A run that only the database has failed goes on later, here or elsewhere.
-    if (reason instanceof LeaseLost || reason instanceof DatabaseUnavailable) throw reason;
+    if (isPassing(reason)) throw reason;
     const outcome = outcomeOf(
       held.control.drainRequested && isDrained(reason) ? new HandOver() : reason,
       guard,
@@ -192,6 +193,10 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     return outcome;
   }
 }
+
+/** This process cannot go on with the run, and another attempt can. */
+const isPassing = (reason: unknown): boolean =>
+  reason instanceof LeaseLost || reason instanceof DatabaseUnavailable;
 
 /** An attempt's first events. */
 async function tellBegin({ engine, run, recording, told }: Drive): Promise<void> {
