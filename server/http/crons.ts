@@ -38,7 +38,10 @@ const RUN_FIELDS = [
   "durability",
 ] as const;
 
-const time = z.iso.datetime({ offset: true, local: true }).transform((text) => new Date(text));
+// Without an offset it is UTC, whatever the zone of the server is.
+const time = z.iso
+  .datetime({ offset: true, local: true })
+  .transform((text) => new Date(/(?:Z|[+-]\d\d:?\d\d)$/i.test(text) ? text : `${text}Z`));
 const cronFields = {
   timezone: z.string().max(100).nullish(),
   end_time: time.nullish(),

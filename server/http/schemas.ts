@@ -1,8 +1,9 @@
 // What the routes take. Unknown keys are ignored and null counts as unset, as the official clients expect.
 import { z } from "zod";
-import { InputInvalid } from "../errors.ts";
+import { InputInvalid, InputPoisoned } from "../errors.ts";
 import { isUuid } from "../ids.ts";
 import { isStorable } from "../privacy/storable.ts";
+import { parseBody } from "./ingress.ts";
 
 export const fields = z.record(z.string(), z.unknown());
 const mode = z.union([z.string(), z.array(z.string())]);
@@ -77,7 +78,12 @@ export const runCreate = z.object({
     .transform((value) => value ?? "reject"),
   strict_resume: flag.nullish().transform((value) => value ?? false),
   after_seconds: z.number().min(0).max(31_536_000).nullish(),
-  webhook: z.string().min(1).max(2048).nullish(),
+  webhook: z
+    .string()
+    .min(1)
+    .max(2048)
+    .refine(isStorable, "must hold no NUL character and no half of a surrogate pair")
+    .nullish(),
   // The client's type says complete|continue, the server means delete|keep: the former leave it unset.
   on_completion: z
     .enum(["delete", "keep", "complete", "continue"])
@@ -132,8 +138,9 @@ export const runList = z.object({
     .string()
     .transform((text, context) => {
       try {
-        return fields.parse(JSON.parse(text));
-      } catch {
+        return fields.parse(parseBody(text));
+      } catch (error) {
+        if (error instanceof InputPoisoned) throw error;
         context.addIssue({ code: "custom", message: "must be a JSON object" });
         return z.NEVER;
       }

@@ -39,7 +39,7 @@ import { toolsFor } from "./tools.ts";
 import type { Owner } from "./run.ts";
 import { guardThreadText } from "./vault.ts";
 import type { ThreadGuard } from "./vault.ts";
-import { newestState, stateTextOf } from "./state.ts";
+import { newestState, requireCheckpoint, stateTextOf } from "./state.ts";
 
 // After a crash of the database its last moments may be missing from the log: numbers go on far beyond any
 // that a client can have seen.
@@ -152,6 +152,9 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     const told = await held.told?.projection;
     told?.use(graph.streamTransformers ?? []);
     const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording, told }));
+    // It was there when the run was accepted, but an earlier run may have been rolled back, or the thread pruned.
+    if (!resumes)
+      await requireCheckpoint(checkpointer, run.thread_id, asFields(configOfRun(run)["configurable"]));
     let isInterrupted = false;
     let values: unknown;
     for await (const chunks of chunksOf(held, { graph, checkpointer, resumes }))
@@ -307,6 +310,9 @@ function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
   return { namespace: parts[0], mode: parts[1], payload: parts[2] };
 }
 
+const configOfRun = ({ kwargs, thread_config: ofThread }: AcceptedRun): Record<string, unknown> =>
+  mergeConfigs([kwargs.defaults ?? {}, ofThread, kwargs.config]);
+
 /** Options left unset must be absent: `undefined` would override the graph's own. */
 function optionsOf(held: Drive, given: Given): object {
   const { engine, run, controller, control } = held;
@@ -317,7 +323,7 @@ function optionsOf(held: Drive, given: Given): object {
     permissions: [],
     threadId: run.thread_id,
   });
-  const merged = mergeConfigs([kwargs.defaults ?? {}, run.thread_config, kwargs.config]);
+  const merged = configOfRun(run);
   const { configurable, metadata, recursion_limit: _limit, max_concurrency: _most, ...rest } = merged;
   const place = withoutAuth(asFields(configurable));
   // From a named checkpoint LangGraph would begin a new branch again.

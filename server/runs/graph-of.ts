@@ -2,7 +2,7 @@
 // run with the run's configuration, and for each look at a thread with the one of the run that wrote its newest state.
 import { GraphUnloadable, messageOf } from "../errors.ts";
 import type { Queryable } from "../storage/database.ts";
-import { findWritersKwargs } from "../storage/runs.ts";
+import { findWritersKwargs, hasCheckpoints } from "../storage/runs.ts";
 import type { AcceptedRun, RunKwargs } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { GraphFactory, READING } from "./graph-factory.ts";
@@ -39,8 +39,9 @@ export async function graphOfThread(
   const writer = (await findWritersKwargs(on, threadId)) as RunKwargs | undefined;
   const config = writer ? mergeConfigs([writer.defaults ?? {}, writer.config]) : {};
   const configurable = { ...asFields(config["configurable"]), thread_id: threadId };
-  return graph.make({ ...config, configurable }, READING).catch((error: unknown) => {
-    if (!writer) return undefined;
+  return graph.make({ ...config, configurable }, READING).catch(async (error: unknown) => {
+    // The run that says how it is to be made may be gone.
+    if (!writer && !(await hasCheckpoints(on, threadId))) return undefined;
     throw new GraphUnloadable(`Graph ${String(graphId)} of this thread cannot be made: ${messageOf(error)}`);
   });
 }

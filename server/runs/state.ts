@@ -281,7 +281,7 @@ export async function requireCheckpoint(
   checkpoint: Fields | undefined,
 ): Promise<void> {
   const asked = checkpoint?.["checkpoint_id"];
-  if (typeof asked !== "string") return;
+  if (typeof asked !== "string" || asked === "") return;
   const key = { checkpoint_ns: "", ...checkpoint, thread_id: threadId };
   if (!(await checkpointer.getTuple({ configurable: key }))) throw new CheckpointNotFound(asked);
 }

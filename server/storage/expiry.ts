@@ -20,11 +20,15 @@ update holdfast.threads
 
 const tryJobRow = `/* tryJob */ select pg_try_advisory_xact_lock(hashtextextended($1, 8)) as is_mine`;
 
-// A busy thread is looked at again when its run has ended, which counts its time anew.
+// A busy thread is looked at again when its run has ended, which counts its time anew. One that a cron will come to is
+// still in use: it would take its schedule along.
 const lockExpiredRows = `/* lockExpired */
 select thread_id, case when is_temporary then 'delete' else coalesce(ttl_strategy, 'delete') end as strategy
   from holdfast.threads
- where expires_at <= now() and status <> 'busy' order by expires_at limit $1 for update skip locked`;
+ where expires_at <= now() and status <> 'busy'
+   and (ttl_strategy = 'keep_latest' or not exists (
+     select from holdfast.crons c where c.thread_id = threads.thread_id and c.is_enabled and c.next_run_at is not null))
+ order by expires_at limit $1 for update skip locked`;
 
 const lockLeftOverRows = `/* lockLeftOver */
 select thread_id, 'delete' as strategy from holdfast.threads

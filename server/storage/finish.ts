@@ -88,11 +88,26 @@ delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", a
 const deleteRunRow = `/* deleteRun */ delete from holdfast.runs where run_id = $1`;
 
 // Its writes may hang on a checkpoint of the run before. What only the deleted checkpoints named is gone with them; branches share nothing but what an ancestor made.
+// Other runs may have gone on from what a first try has left: the ground that they stand on stays, with the writes that lead to it.
 const deleteCheckpointsOfRunRows = `/* deleteCheckpointsOfRun */
-with gone as (
-  delete from public.checkpoints where thread_id = $1 and metadata ->> 'run_id' = $2::uuid::text
+with recursive needed as (
+  select checkpoint_ns, parent_checkpoint_id as checkpoint_id from public.checkpoints
+   where thread_id = $1 and metadata ->> 'run_id' is distinct from $2::uuid::text and parent_checkpoint_id is not null
+  union
+  select c.checkpoint_ns, c.parent_checkpoint_id
+    from needed n join public.checkpoints c on c.thread_id = $1 and c.checkpoint_ns = n.checkpoint_ns and c.checkpoint_id = n.checkpoint_id
+   where c.parent_checkpoint_id is not null),
+ground as materialized (
+  select c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint
+    from needed n join public.checkpoints c on c.thread_id = $1 and c.checkpoint_ns = n.checkpoint_ns and c.checkpoint_id = n.checkpoint_id
+   where c.metadata ->> 'run_id' = $2::uuid::text),
+gone as (
+  delete from public.checkpoints c where thread_id = $1 and metadata ->> 'run_id' = $2::uuid::text
+     and not exists (select from ground g where g.checkpoint_ns = c.checkpoint_ns and g.checkpoint_id = c.checkpoint_id)
   returning checkpoint_ns, checkpoint_id, checkpoint),
-writes as (delete from public.checkpoint_writes where thread_id = $1 and run_id = $2::uuid)
+writes as (
+  delete from public.checkpoint_writes w where thread_id = $1 and run_id = $2::uuid
+     and not exists (select from ground g where g.checkpoint_ns = w.checkpoint_ns and w.checkpoint_id in (g.checkpoint_id, g.parent_checkpoint_id)))
 delete from public.checkpoint_blobs b
  using (
    select g.checkpoint_ns, v.key as channel, v.value as version
@@ -100,7 +115,9 @@ delete from public.checkpoint_blobs b
    except
    select c.checkpoint_ns, v.key, v.value
      from public.checkpoints c cross join jsonb_each_text(c.checkpoint -> 'channel_versions') v
-    where c.thread_id = $1 and c.metadata ->> 'run_id' is distinct from $2::uuid::text) as lone
+    where c.thread_id = $1 and c.metadata ->> 'run_id' is distinct from $2::uuid::text
+   except
+   select g.checkpoint_ns, v.key, v.value from ground g cross join jsonb_each_text(g.checkpoint -> 'channel_versions') v) as lone
  where b.thread_id = $1 and b.checkpoint_ns = lone.checkpoint_ns and b.channel = lone.channel and b.version = lone.version`;
 
 const forgetStateRow = `/* forgetState */

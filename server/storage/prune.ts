@@ -18,7 +18,7 @@ select distinct thread_id from holdfast.runs
 // Of the ancestors only such writes and values stay. They are states no longer: replay_only keeps them out of history,
 // and each has the next one that counts for its parent, so that a channel that is seldom written keeps little.
 // A namespace of one task (it has a colon) is over when a newer checkpoint of the thread itself exists: no later task
-// will have its name. Times are compared by the database's clock, since ids carry the clocks of the servers that made them.
+// will have its name; the one that it names as its own may have been written after it. Times are compared by the database's clock, since ids carry the clocks of the servers that made them.
 // A channel is known as delta by the counters that LangGraph keeps in any checkpoint of its namespace: a graph that was
 // changed to store whole values may still have to read old deltas.
 const pruneRows = `/* pruneCheckpoints */
@@ -29,7 +29,8 @@ with recursive newest as (
 head as (
   select * from newest n
    where strpos(checkpoint_ns, ':') = 0
-      or not exists (select from newest r where r.checkpoint_ns = '' and r.created_at > n.created_at)),
+      or not exists (select from newest r where r.checkpoint_ns = '' and r.created_at > n.created_at
+           and r.checkpoint_id is distinct from n.metadata -> 'parents' ->> '')),
 delta as (
   select distinct c.checkpoint_ns, k.channel
     from public.checkpoints c cross join jsonb_object_keys(
