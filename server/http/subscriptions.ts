@@ -21,6 +21,7 @@ import { revealKey } from "./sse.ts";
 import type { Watcher } from "./sse.ts";
 
 const MOST = 1000;
+const MOST_CHARACTERS = 8 * 1024 * 1024;
 const FULL_BYTES = 1024 * 1024;
 // A client that takes nothing for so long is cut off; it comes back and subscribes again.
 const STALLED_MS = 60_000;
@@ -40,6 +41,7 @@ export class Subscriptions {
   /** One thing at a time is done and sent. */
   #turn: Promise<void> = Promise.resolve();
   #waiting = 0;
+  #characters = 0;
   #isFollowing = false;
   /** The number of the last event that was passed, wanted or not. */
   #passed: number | undefined;
@@ -54,11 +56,14 @@ export class Subscriptions {
   /** A command, as text. */
   hear(text: string): void {
     this.#waiting += 1;
+    this.#characters += text.length;
     // A client that sends without waiting for answers must not fill this server's memory.
-    if (this.#waiting >= MOST) this.#socket.pause();
+    if (this.#waiting >= MOST || this.#characters >= MOST_CHARACTERS) this.#socket.pause();
     void this.#inTurn(async () => {
       this.#waiting -= 1;
-      if (this.#socket.isPaused && this.#waiting < MOST / 2) this.#socket.resume();
+      this.#characters -= text.length;
+      const hasRoom = this.#waiting < MOST / 2 && this.#characters < MOST_CHARACTERS / 2;
+      if (this.#socket.isPaused && hasRoom) this.#socket.resume();
       await this.#do(text);
     });
   }
@@ -123,7 +128,7 @@ export class Subscriptions {
     const passed = this.#passed;
     const missed: Shown[] = [];
     if (passed === undefined) return missed;
-    for await (const events of this.#thread()) {
+    for await (const events of this.#thread(passed)) {
       for (const event of events) {
         if (event.seq > passed) return missed;
         if (isWanted(event, filter)) missed.push(event);
@@ -157,9 +162,9 @@ export class Subscriptions {
     }
   }
 
-  #thread(): AsyncGenerator<Shown[]> {
+  #thread(through?: number): AsyncGenerator<Shown[]> {
     const { mayFollow } = this.#watcher;
-    return followThread(this.#engine, this.#threadId, { mayFollow, signal: this.#gone.signal });
+    return followThread(this.#engine, this.#threadId, { mayFollow, through, signal: this.#gone.signal });
   }
 
   #refused({ id }: Command, error: unknown): Fields {

@@ -29,7 +29,7 @@ export async function* follow(
   let { after } = options;
   let hasSeen = false;
   let tail: Tail | undefined;
-  const waiting = waitingUntil(signal);
+  using waiting = waitingUntil(signal);
   while (!signal.aborted) {
     if (!tail || tail.fate === "lost") tail = source.live.get(runId)?.tail;
     const events = tail?.fate === "lost" ? undefined : tail?.after(after);
@@ -50,13 +50,14 @@ export async function* follow(
       throw new RunNotFound();
     }
     hasSeen = true;
-    const fresh: Numbered[] = [];
     for (const { seq, body } of read) {
       if (seq === null) continue;
-      for (const event of await lines.read(seq, body)) if (event.seq > after) fresh.push(event);
+      for await (const portion of lines.read(seq, body)) {
+        const fresh = portion.filter((event) => event.seq > after);
+        if (fresh.length > 0) yield fresh;
+        after = fresh.at(-1)?.seq ?? after;
+      }
     }
-    if (fresh.length > 0) yield fresh;
-    after = fresh.at(-1)?.seq ?? after;
     if (read.length === PAGE) continue;
     if (isTerminal(first.state)) return;
     await hinted;
@@ -71,7 +72,7 @@ export async function* readLog(reader: Engine["reader"], runId: string): AsyncGe
     const read = await persistently(() => reader.read(runId, after));
     for (const { seq, last, body } of read) {
       if (seq === null) continue;
-      yield await lines.read(seq, body);
+      yield* lines.read(seq, body);
       after = last;
     }
     if (read.length < PAGE) return;
@@ -142,7 +143,7 @@ class LegacyNumbers {
 const isProtocol = ({ entry }: Numbered): boolean => entry.at !== undefined;
 
 /** Waits at a tail, again and again, with one listener for the whole time: there is one wait for nearly every token. */
-function waitingUntil(signal: AbortSignal): { next(tail: Tail): Promise<void> } {
+function waitingUntil(signal: AbortSignal): Disposable & { next(tail: Tail): Promise<void> } {
   let wake: (() => void) | undefined;
   let at: Tail | undefined;
   const onAbort = (): void => {
@@ -158,5 +159,10 @@ function waitingUntil(signal: AbortSignal): { next(tail: Tail): Promise<void> } 
         if (signal.aborted) resolve();
         else tail.once(resolve);
       }),
+    // A signal may outlive many runs, and would keep the tail of each.
+    [Symbol.dispose]: () => {
+      signal.removeEventListener("abort", onAbort);
+      if (wake) at?.forget(wake);
+    },
   };
 }

@@ -34,6 +34,9 @@ export interface Grown {
   readonly added: string | undefined;
 }
 
+/** A growing text is told whole each time: so many characters of a log can be a hundred times as many to tell. */
+const MOST_AT_ONCE = 262_144;
+
 // After so many additions the text is written whole again: who begins in the middle reads back no further.
 const MOST_ADDITIONS = 64;
 
@@ -94,6 +97,8 @@ export class LineReader {
   readonly #templates = new Map<number, Template>();
   /** Growing texts, by the number of the event that held them whole last. */
   readonly #grown = new Map<number, { readonly template: Template; text: string }>();
+  /** Number of the event behind the last one that was read. */
+  #next = -1;
   readonly #findSegment: (seq: number) => Promise<{ seq: number | null; body: string } | undefined>;
 
   /** @param findSegment reads the segment that holds an event: what a line refers to may lie before the start */
@@ -101,17 +106,25 @@ export class LineReader {
     this.#findSegment = findSegment;
   }
 
-  /** The events of a segment that begins with number `seq`. */
-  async read(seq: number, body: string): Promise<Numbered[]> {
+  /** The events of a segment that begins with number `seq`, some at a time. */
+  async *read(seq: number, body: string): AsyncGenerator<Numbered[]> {
     const lines = body.split("\n");
-    const events: Numbered[] = [];
+    // What was added meanwhile was read elsewhere.
+    if (seq !== this.#next) this.#grown.clear();
+    this.#next = seq + lines.length;
+    let events: Numbered[] = [];
+    let size = 0;
     for (const [index, line] of lines.entries()) {
       const number = seq + index;
       const { at, bare } = timed(line);
       const entry = await this.#entryOf(number, bare);
       events.push({ seq: number, entry: at === undefined ? entry : { ...entry, at } });
+      size += "template" in entry ? entry.text.length : entry.data.length;
+      if (size < MOST_AT_ONCE) continue;
+      yield events;
+      [events, size] = [[], 0];
     }
-    return events;
+    if (events.length > 0) yield events;
   }
 
   async #entryOf(seq: number, line: string): Promise<Entry> {

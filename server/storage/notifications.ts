@@ -9,8 +9,8 @@ export type Notification =
   | { readonly kind: "breaker"; readonly model: string; readonly ms: number };
 
 const CHANNEL = "holdfast";
-// PostgreSQL refuses payloads of 8000 bytes.
-const IDS_PER_PAYLOAD = 200;
+// PostgreSQL refuses payloads of 8000 bytes. Ids of threads may have 255 characters, of four bytes each.
+const MOST_BYTES = 7900;
 
 const notifyRows = `/* notify */ select pg_notify('${CHANNEL}', payload) from unnest($1::text[]) as payload`;
 
@@ -36,8 +36,17 @@ function payloadsOf(notification: Notification): string[] {
     return [`breaker ${encodeURIComponent(notification.model)} ${notification.ms}`];
   const { kind, runIds } = notification;
   const payloads: string[] = [];
-  for (let at = 0; at < runIds.length; at += IDS_PER_PAYLOAD) {
-    payloads.push(`${kind} ${runIds.slice(at, at + IDS_PER_PAYLOAD).join()}`);
+  let ids: string[] = [];
+  let bytes = 0;
+  for (const id of runIds) {
+    const size = Buffer.byteLength(id) + 1;
+    if (kind.length + bytes + size > MOST_BYTES) {
+      payloads.push(`${kind} ${ids.join()}`);
+      [ids, bytes] = [[], 0];
+    }
+    ids.push(id);
+    bytes += size;
   }
+  if (ids.length > 0) payloads.push(`${kind} ${ids.join()}`);
   return payloads;
 }

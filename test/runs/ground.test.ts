@@ -176,7 +176,7 @@ test("what cannot be stored or is nested too deep is refused wherever it stands"
   const threadId = await newThread();
   const body = { assistant_id: "steps", input: {}, schedule: "* * * * *", webhook: "/x\u0000y" };
   for (const path of [`/threads/${threadId}/runs`, "/runs/crons"])
-    expect((await post(path, body)).status, path).toBe(400);
+    expect((await post(path, body)).status).toBe(400);
   const list = (metadata: string): Promise<Response> =>
     fetch(`${held.server.url}/threads/${threadId}/runs?metadata=${metadata}`);
   const deep = `{"a":${"[".repeat(4000)}${"]".repeat(4000)}}`;

@@ -130,7 +130,8 @@ async function readFrom(rows: readonly Row[], start: number): Promise<{ read: Pl
   });
   const read: Plain[] = [];
   for (const { seq, body } of rows.slice(start)) {
-    for (const { seq: number, entry } of await reader.read(seq, body)) read.push(plainOf(number, entry));
+    for await (const events of reader.read(seq, body))
+      for (const { seq: number, entry } of events) read.push(plainOf(number, entry));
   }
   return { read, lookups };
 }
@@ -203,7 +204,7 @@ test("a token costs its own text and a few characters", () => {
 
 test("a reference to an event that defines nothing is an error, not another event's text", async () => {
   const other = new LineReader((seq) => Promise.resolve({ seq, body: "e\tvalues\t{}" }));
-  await expect(other.read(5, "a3\tx")).rejects.toThrow("Event 5 adds to event 3");
+  await expect(other.read(5, "a3\tx").next()).rejects.toThrow("Event 5 adds to event 3");
   const reader = new LineReader((seq) => Promise.resolve({ seq, body: "e\tvalues\t{}" }));
-  await expect(reader.read(5, 'd3\t"x"')).rejects.toThrow("Event 5 refers to event 3");
+  await expect(reader.read(5, 'd3\t"x"').next()).rejects.toThrow("Event 5 refers to event 3");
 });

@@ -29,8 +29,12 @@ async function shown(pieces: readonly Chunk[]): Promise<{ event: string; data: u
   const entries = pieces.flatMap((piece) => projection.entriesOf(piece));
   if (entries.length === 0) return [];
   const lines = entries.map((entry, seq) => writer.line({ seq, entry }));
-  const read = await new LineReader(() => Promise.resolve(undefined)).read(0, lines.join("\n"));
-  return read.map(({ entry }) => ({ event: nameOf(entry), data: JSON.parse(dataOf(entry)) as unknown }));
+  const read = await Array.fromAsync(
+    new LineReader(() => Promise.resolve(undefined)).read(0, lines.join("\n")),
+  );
+  return read
+    .flat()
+    .map(({ entry }) => ({ event: nameOf(entry), data: JSON.parse(dataOf(entry)) as unknown }));
 }
 
 const expected = (pieces: readonly Chunk[]): { event: string; data: unknown }[] =>

@@ -21,6 +21,8 @@ export interface Following {
   readonly since?: number | undefined;
   /** Looks once more whether the client may, when the first run is there; throws if not. */
   readonly mayFollow: () => Promise<void>;
+  /** Tells this event's run, and ends behind the event, or where it would be: it may be gone with its run. */
+  readonly through?: number | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -35,13 +37,14 @@ export const watch = ({ database }: Pick<Engine, "database">, threadId: string):
 export async function* followThread(
   source: Source,
   threadId: string,
-  { since, mayFollow, signal }: Following,
+  { since, mayFollow, through, signal }: Following,
 ): AsyncGenerator<Shown[]> {
-  let { ordinal, position } = since === undefined ? await newest(source, threadId, signal) : placeOf(since);
+  let { ordinal, position } = await beginOf(source, threadId, { since, through, signal });
   let isSure = false;
   while (!signal.aborted) {
     const hinted = source.hints.next(threadId, signal);
     const run = await persistently(() => source.reader.nextRun(threadId, ordinal), { signal });
+    if (through !== undefined && (!run || run.ordinal > placeOf(through).ordinal)) return;
     if (!run) {
       await hinted;
       continue;
@@ -55,11 +58,13 @@ export async function* followThread(
   }
 }
 
-async function newest(
+async function beginOf(
   source: Source,
   threadId: string,
-  signal: AbortSignal,
+  { since, through, signal }: Omit<Following, "mayFollow">,
 ): Promise<{ ordinal: number; position: number }> {
+  if (since !== undefined) return placeOf(since);
+  if (through !== undefined) return { ordinal: placeOf(through).ordinal, position: -1 };
   const run = await persistently(() => findNewestWatched(source.database, threadId), { signal });
   return { ordinal: run?.ordinal ?? 0, position: -1 };
 }
@@ -71,7 +76,9 @@ async function* eventsOf(
   position: number,
   signal: AbortSignal,
 ): AsyncGenerator<Shown[]> {
-  let after = Math.max(position, run.told_from - 1);
+  const has = Math.max(position, run.told_from - 1);
+  // What the client has last is read once more: it says whether an end is still to come.
+  let after = position >= run.told_from ? position - 1 : has;
   let last: Numbered | undefined;
   try {
     for await (const events of follow(source, run.run_id, { after, signal })) {
@@ -79,9 +86,10 @@ async function* eventsOf(
       const told = events
         .slice(0, end < 0 ? events.length : end + 1)
         .filter(({ entry }) => entry.at !== undefined);
-      after = events.at(-1)?.seq ?? after;
+      after = Math.max(has, events.at(-1)?.seq ?? after);
       last = told.at(-1) ?? last;
-      if (told.length > 0) yield told.map((event) => shownOf(run, event));
+      const fresh = told.filter(({ seq }) => seq > has);
+      if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
       // What comes behind it is another try of the run, which has an ordinal of its own.
       if (end >= 0) return;
     }

@@ -1,0 +1,173 @@
+// Clients that look a second time: another subscription on the same socket, a stream that is taken up again, a request
+// behind a stream, a batch that is sent once more.
+import { randomUUID } from "node:crypto";
+import { connect } from "node:net";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { notify } from "../../server/storage/notifications.ts";
+import { useServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
+
+type Fields = Record<string, unknown>;
+
+const held = useServer({ HOLDFAST_CONFIG: "test/fixtures/protocol.langgraph.json" });
+/** Never answers: who asks it waits until he is stopped. */
+const gate = createServer(() => undefined);
+beforeAll(() => new Promise<void>((resolve) => void gate.listen(0, "127.0.0.1", resolve)));
+afterAll(() => {
+  gate.closeAllConnections();
+  gate.close();
+});
+const waiting = (): Fields => ({
+  name: "a",
+  gate: `http://127.0.0.1:${(gate.address() as AddressInfo).port}`,
+});
+
+const post = (path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> =>
+  fetch(`${held.server.url}${path}`, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body: JSON.stringify(body),
+  });
+
+const rollBack = (threadId: string, runId: string): Promise<Response> =>
+  post(`/threads/${threadId}/runs/${runId}/cancel?wait=1&action=rollback`, {});
+
+interface Talk {
+  readonly say: (id: number, method: string, params: Fields) => void;
+  readonly answerTo: (id: number) => Promise<Fields>;
+  readonly hears: (text: string) => Promise<void>;
+  readonly close: () => void;
+}
+
+async function talk(threadId: string): Promise<Talk> {
+  const socket = new WebSocket(`${held.server.url.replace("http", "ws")}/threads/${threadId}/stream/events`);
+  const heard: Fields[] = [];
+  socket.on("message", (data: Buffer) => heard.push(JSON.parse(data.toString()) as Fields));
+  await new Promise((resolve) => void socket.once("open", resolve));
+  return {
+    say: (id, method, params) => socket.send(JSON.stringify({ id, method, params })),
+    answerTo: async (id) => {
+      await until(() => heard.some((one) => one["id"] === id), `the answer to ${id}`);
+      return heard.find((one) => one["id"] === id) ?? {};
+    },
+    hears: (text) => until(() => heard.some((one) => JSON.stringify(one).includes(text)), text),
+    close: () => socket.terminate(),
+  };
+}
+
+test("a socket answers after the run that it has told last is rolled back, or deleted", async () => {
+  const threadId = randomUUID();
+  const one = await talk(threadId);
+  one.say(1, "subscription.subscribe", { channels: ["lifecycle", "values"] });
+  one.say(2, "run.start", { assistant_id: "slow", input: waiting() });
+  const { run_id: first } = (await one.answerTo(2))["result"] as { run_id: string };
+  await one.hears("a:begin");
+  expect((await rollBack(threadId, first)).status).toBe(204);
+  await one.hears('"interrupted"');
+  one.say(3, "subscription.subscribe", { channels: ["messages"] });
+  expect(await one.answerTo(3)).toMatchObject({ type: "success" });
+
+  one.say(4, "run.start", { assistant_id: "slow", input: { name: "b" } });
+  const { run_id: second } = (await one.answerTo(4))["result"] as { run_id: string };
+  await one.hears('"completed"');
+  await held.server.client.runs.join(threadId, second);
+  await held.server.client.runs.delete(threadId, second);
+  one.say(5, "subscription.subscribe", { channels: ["values"] });
+  one.say(6, "state.get", {});
+  expect([await one.answerTo(5), await one.answerTo(6)]).toMatchObject([
+    { type: "success" },
+    { type: "success" },
+  ]);
+  one.close();
+});
+
+const EVERYTHING = [
+  "lifecycle",
+  "values",
+  "updates",
+  "messages",
+  "tools",
+  "input",
+  "checkpoints",
+  "tasks",
+  "custom",
+];
+
+/** What is told of a thread from here on. */
+async function listen(
+  threadId: string,
+  headers: Record<string, string> = {},
+): Promise<{ text: string; stop: () => void }> {
+  const leaving = new AbortController();
+  const response = await fetch(`${held.server.url}/threads/${threadId}/stream/events`, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body: JSON.stringify({ channels: EVERYTHING }),
+    signal: leaving.signal,
+  });
+  const heard = { text: "", stop: () => leaving.abort() };
+  void (async () => {
+    for await (const piece of response.body ?? []) heard.text += Buffer.from(piece).toString();
+  })().catch(() => undefined);
+  return heard;
+}
+
+test("a client that has come back hears that its run was rolled back", async () => {
+  const threadId = randomUUID();
+  const first = await listen(threadId);
+  const started = await post(`/threads/${threadId}/commands`, {
+    id: 1,
+    method: "run.start",
+    params: { assistant_id: "slow", input: waiting() },
+  });
+  const { result } = (await started.json()) as { result: { run_id: string } };
+  const idOf = (): string | undefined => [...first.text.matchAll(/^id: (.*)$/gm)].at(-1)?.[1];
+  await until(() => first.text.includes("a:begin"), "its beginning");
+  let last = idOf();
+  // All that it tells before it waits.
+  await until(async () => {
+    const before = last;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    last = idOf();
+    return before === last;
+  }, "silence");
+  first.stop();
+  const second = await listen(threadId, { "last-event-id": last ?? "" });
+  expect((await rollBack(threadId, result.run_id)).status).toBe(204);
+  await until(() => second.text.includes("interrupted"), "the end");
+  second.stop();
+});
+
+test("of a batch that is refused no run begins", async () => {
+  const refused = await post("/runs/batch", [
+    { assistant_id: "slow", input: waiting() },
+    { assistant_id: "slow", input: {}, checkpoint_id: randomUUID() },
+  ]);
+  expect([refused.status, refused.headers.get("x-holdfast-code")]).toEqual([404, "checkpoint_not_found"]);
+  expect(await held.scratch.database.query("select from holdfast.threads where status = 'busy'")).toEqual([]);
+});
+
+test("what cannot be read behind a request for a stream is not answered in the middle of the stream", async () => {
+  const socket = connect(Number(new URL(held.server.url).port), "127.0.0.1");
+  let text = "";
+  socket.on("data", (piece: Buffer) => (text += piece.toString()));
+  socket.on("error", () => undefined);
+  const closed = new Promise((resolve) => void socket.once("close", resolve));
+  const asked = { assistant_id: "slow", input: waiting(), if_not_exists: "create", on_disconnect: "cancel" };
+  const body = JSON.stringify(asked);
+  const head = `POST /threads/${randomUUID()}/runs/stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json`;
+  socket.write(`${head}\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  await until(() => text.includes("event: metadata"), "the stream");
+  socket.write("\r\nGARBAGE\r\n\r\n");
+  await closed;
+  expect(text).not.toContain("400 Bad Request");
+});
+
+test("hints of threads with long ids are sent, in as many notifications as it takes", async () => {
+  const ids = Array.from({ length: 300 }, (_, index) => `${"ü".repeat(120)}:${index}`);
+  await notify(held.scratch.database, [{ kind: "events", runIds: ids }, { kind: "ready" }]);
+  await expect(notify(held.scratch.database, [{ kind: "cancel", runIds: [] }])).resolves.toBeUndefined();
+});

@@ -1,0 +1,117 @@
+// One run's events for one reader: from the log, from memory, and from the log again, each as it was told; and nothing of
+// it stays behind.
+import { getEventListeners } from "node:events";
+import { expect, test } from "vitest";
+import { follow } from "../../server/runs/follow.ts";
+import { LineWriter, dataOf } from "../../server/runs/lines.ts";
+import type { Numbered, Template } from "../../server/runs/lines.ts";
+import { Tail } from "../../server/runs/tail.ts";
+
+const template: Template = { event: "messages/partial", prefix: '[{"content":', suffix: "}]" };
+
+/** An answer that is told from its beginning each time. */
+function growing(count: number, piece: (index: number) => string): Numbered[] {
+  let text = "";
+  return Array.from({ length: count }, (_, seq) => {
+    text += piece(seq);
+    const added = seq === 0 ? undefined : piece(seq);
+    return { seq, entry: { template, text: JSON.stringify(text), added } };
+  });
+}
+
+interface Row {
+  readonly n: number;
+  readonly seq: number;
+  readonly last: number;
+  readonly body: string;
+}
+
+/** Its log, so many events in a row. */
+function logOf(events: readonly Numbered[], each: number): Row[] {
+  const writer = new LineWriter();
+  const rows: Row[] = [];
+  for (let at = 0; at < events.length; at += each) {
+    const body = events.slice(at, at + each).map((event) => writer.line(event));
+    rows.push({ n: 1, seq: at, last: at + body.length - 1, body: body.join("\n") });
+  }
+  return rows;
+}
+
+type Source = Parameters<typeof follow>[0];
+
+/** @param shown the number of the last event that the log shows at the moment, and whether the run is over */
+function sourceOf(rows: readonly Row[], shown: { last: number; isOver: boolean; tail?: Tail }): Source {
+  const reader = {
+    read: async (_run: string, after: number) => {
+      const found = rows.filter(({ last }) => last > after && last <= shown.last);
+      const state = shown.isOver ? "success" : "running";
+      const none = { n: 1, seq: null, last: 0, body: "" };
+      return (found.length > 0 ? found : [none]).map((row) => Object.assign({ state }, row));
+    },
+    find: async (_run: string, seq: number) => rows.findLast((row) => row.seq <= seq),
+  };
+  const live = { get: () => shown.tail && { tail: shown.tail } };
+  return { live, reader, hints: { next: async () => undefined } } as unknown as Source; // all that follow() asks
+}
+
+function tailOf(events: readonly Numbered[]): Tail {
+  const tail = new Tail(events[0]?.seq ?? 0);
+  for (const event of events) tail.push(event);
+  tail.commit(events.at(-1)?.seq ?? 0);
+  return tail;
+}
+
+test("a text that grows is whole, although its reader changes between the log and memory", async () => {
+  const events = growing(60, (index) => `${index} `);
+  const shown: { last: number; isOver: boolean; tail?: Tail } = { last: 10, isOver: false };
+  const reading = follow(sourceOf(logOf(events, 1), shown), "r", {
+    after: -1,
+    signal: new AbortController().signal,
+  });
+  const read: Numbered[] = [];
+  const readOn = async (through: number): Promise<void> => {
+    while ((read.at(-1)?.seq ?? -1) < through) read.push(...((await reading.next()).value ?? []));
+  };
+  await readOn(10);
+  const tail = tailOf(events.slice(5, 31));
+  Object.assign(shown, { tail, last: 30 });
+  await readOn(30);
+  // Its reader is slow, and memory has gone on.
+  tail.after = (after) => tailOf(events.slice(50)).after(after);
+  shown.last = 59;
+  await readOn(59);
+  expect(read.map(({ entry }) => dataOf(entry))).toEqual(events.map(({ entry }) => dataOf(entry)));
+});
+
+test("a long answer that is told from its beginning each time comes in portions", async () => {
+  const events = growing(4000, () => "some word ");
+  const shown = { last: Infinity, isOver: true };
+  const longest = dataOf(events.at(-1)?.entry ?? { event: "", data: "" }).length;
+  let [next, most] = [0, 0];
+  for await (const portion of follow(sourceOf(logOf(events, 4000), shown), "r", {
+    after: -1,
+    signal: new AbortController().signal,
+  })) {
+    most = Math.max(
+      most,
+      portion.reduce((sum, { entry }) => sum + dataOf(entry).length, 0),
+    );
+    for (const { seq } of portion) expect(seq).toBe(next++);
+  }
+  expect(next).toBe(4000);
+  expect(most).toBeLessThan(512 * 1024 + longest);
+});
+
+test("who follows many runs with one signal keeps nothing of those that are over", async () => {
+  const { signal } = new AbortController();
+  for (let run = 0; run < 20; run += 1) {
+    const tail = tailOf(growing(3, String));
+    const reading = follow(sourceOf([], { last: 0, isOver: false, tail }), "r", { after: -1, signal });
+    await reading.next();
+    const last = reading.next();
+    await new Promise((resolve) => setImmediate(resolve));
+    tail.close("over");
+    await last;
+  }
+  expect(getEventListeners(signal, "abort")).toEqual([]);
+});
