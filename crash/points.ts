@@ -72,12 +72,14 @@ function deathAt(options: {
     dead?.signal("SIGKILL");
     const over = Promise.all(askings.map(({ done }) => done));
     const struck: Struck[] = [];
+    let deaths = 0;
     const waiting = armed.map(async (one) => {
       await Promise.race([one.instance.exited, over]);
       one.rounds += 1;
       if (!one.instance.hasExited) return;
       struck.push(...(await listStruck(database, [one.instance.workerId], await databaseNow(database))));
       options.onDeath(one.name);
+      deaths += 1;
     });
     await Promise.all(waiting);
     for (const { instance, rounds } of armed) if (rounds >= options.patience) instance.signal("SIGKILL");
@@ -85,7 +87,7 @@ function deathAt(options: {
     armed = armed.filter((one) => !done.includes(one));
     const closing = done.map(({ instance }) => instance.exited.then(() => instance.proxy.close()));
     const replaced = dead ? cluster.replace(dead) : undefined;
-    return { struck, kind: "crash", repaired: Promise.all([...closing, replaced, arm(stage)]) };
+    return { struck, deaths, kind: "crash", repaired: Promise.all([...closing, replaced, arm(stage)]) };
   };
 }
 

@@ -34,6 +34,8 @@ export interface Stage {
 export interface Strike {
   /** The runs that were running where it struck: each is a trial. */
   readonly struck: readonly Struck[];
+  /** Servers that died where no run had to be running, such as before one was accepted: each is a trial at least. */
+  readonly deaths?: number;
   /** "crash": time counts from the fault; "handover": from the moment the instance gave the run back. */
   readonly kind: "crash" | "handover";
   /** Resolves when everything is as it was before. */
@@ -71,7 +73,7 @@ export async function playRound(
   const told = await Promise.all(asked.map((one) => withState(one, () => cluster.address(random))));
   const facts = await collect(stage, told, threadIds);
   return {
-    trials: strike.struck.length,
+    trials: Math.max(strike.struck.length, strike.deaths ?? 0),
     takeovers: takeoversOf(strike, facts.moves),
     verdicts: judge(facts, stage.laws),
     facts,
