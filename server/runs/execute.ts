@@ -18,11 +18,11 @@ import { nameNodes } from "./node-names.ts";
 import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
 import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
-import { graphOfRun } from "./graph-of.ts";
+import { configOfRun, graphOfRun } from "./graph-of.ts";
 import { hasUntracked } from "./graphs.ts";
 import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
-import { asFields, breakpointsOf, commandOf, mergeConfigs, recursionOf } from "./input.ts";
+import { asFields, breakpointsOf, commandOf, recursionOf } from "./input.ts";
 import { graphModes, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import { chargedTo, servicesFor } from "./model-calls.ts";
@@ -309,9 +309,6 @@ function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
     : ([[], ...(raw as [string, unknown])] as const);
   return { namespace: parts[0], mode: parts[1], payload: parts[2] };
 }
-
-const configOfRun = ({ kwargs, thread_config: ofThread }: AcceptedRun): Record<string, unknown> =>
-  mergeConfigs([kwargs.defaults ?? {}, ofThread, kwargs.config]);
 
 /** Options left unset must be absent: `undefined` would override the graph's own. */
 function optionsOf(held: Drive, given: Given): object {

@@ -2,7 +2,8 @@
 // run with the run's configuration, and for each look at a thread with the one of the run that wrote its newest state.
 import { GraphUnloadable, messageOf } from "../errors.ts";
 import type { Queryable } from "../storage/database.ts";
-import { findWritersKwargs, hasCheckpoints } from "../storage/runs.ts";
+import { hasCheckpoints } from "../storage/checkpoint-rows.ts";
+import { findWritersKwargs } from "../storage/runs.ts";
 import type { AcceptedRun, RunKwargs } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { GraphFactory, READING } from "./graph-factory.ts";
@@ -11,11 +12,15 @@ import { asFields, mergeConfigs } from "./input.ts";
 
 type Fields = Record<string, unknown>;
 
+/** What a run is configured with: by its assistant, its thread and its request, the later over the earlier. */
+export const configOfRun = ({ kwargs, thread_config: ofThread }: AcceptedRun): Fields =>
+  mergeConfigs([kwargs.defaults ?? {}, ofThread, kwargs.config]);
+
 /** The graph that a run is driven with. */
 export async function graphOfRun(graph: Graph, run: AcceptedRun): Promise<Graph> {
   if (!(graph instanceof GraphFactory)) return graph;
-  const { kwargs, thread_config: threadConfig, metadata } = run;
-  const config = mergeConfigs([kwargs.defaults ?? {}, threadConfig, kwargs.config]);
+  const { kwargs, metadata } = run;
+  const config = configOfRun(run);
   return graph.make(
     { ...config, metadata: { ...asFields(config["metadata"]), ...metadata } },
     { accessContext: "threads.create_run", executionRuntime: { context: kwargs.context } },
@@ -47,14 +52,14 @@ export async function graphOfThread(
 }
 
 /**
- * The graph that a thread's state is worked out with once a run of it is gone; undefined when there is none, or it cannot
- * be made: no code of a project keeps a run from ending.
+ * The same for what goes on without it: undefined also when the graph cannot be made. No code of a project keeps a run
+ * from ending, a thread from being copied, or other threads from being listed.
  */
 export async function graphForState(
   engine: Pick<Engine, "graphs" | "database" | "log">,
   graphId: unknown,
   threadId: string,
-  on: Queryable,
+  on?: Queryable,
 ): Promise<Graph | undefined> {
   try {
     return await graphOfThread(engine, graphId, threadId, on);

@@ -7,7 +7,7 @@ import type { ThreadFilter, ThreadPage } from "../storage/thread-search.ts";
 import { findWholeThread } from "../storage/threads.ts";
 import type { StatefulThread, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
-import { graphOfThread } from "./graph-of.ts";
+import { graphForState } from "./graph-of.ts";
 import { isGone, isUnreadable, newestState } from "./state.ts";
 import type { ThreadState } from "./state.ts";
 
@@ -74,8 +74,8 @@ async function show<Thread extends StatefulThread>(
 }
 
 async function computed(engine: Engine, thread: StatefulThread): Promise<ThreadState | undefined> {
-  // A thread whose graph is not served here any more is still a thread.
-  const graph = await graphOfThread(engine, thread.metadata["graph_id"], thread.thread_id);
+  // A thread whose graph is not served here any more, or cannot be made, is still a thread.
+  const graph = await graphForState(engine, thread.metadata["graph_id"], thread.thread_id);
   if (!graph) return undefined;
   try {
     return await newestState(graph, new Checkpoints(engine.database), thread.thread_id);

@@ -12,7 +12,7 @@ import type { CopiedThread } from "../storage/thread-copy.ts";
 import { findThread, insertThread, patchThreadMetadata, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
-import { graphOfThread } from "./graph-of.ts";
+import { graphForState } from "./graph-of.ts";
 import type { Graph, Superstep } from "./graphs.ts";
 import { keeping } from "./guards.ts";
 import { configOf, refuseUpdate, storeState } from "./state.ts";
@@ -131,7 +131,7 @@ async function settle(
     return;
   }
   // The error of a failed run stays with that run: its copy can go on from where it failed.
-  const graph = await graphOfThread(engine, metadata["graph_id"], copyId, transaction);
+  const graph = await graphForState(engine, metadata["graph_id"], copyId, transaction);
   if (graph) await storeState(transaction, graph, copyId, status === "idle");
 }
 

@@ -257,3 +257,8 @@ export async function findLastOfRun(
   const [row] = await on.query<{ checkpoint_id: string }>(findLast, [threadId, runId]);
   return row?.checkpoint_id;
 }
+
+const hasCheckpointsRow = `/* hasCheckpoints */ select from public.checkpoints where thread_id = $1 limit 1`;
+
+export const hasCheckpoints = async (on: Queryable, threadId: string): Promise<boolean> =>
+  (await on.query(hasCheckpointsRow, [threadId])).length > 0;

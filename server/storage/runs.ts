@@ -167,7 +167,6 @@ select run_id, kwargs from holdfast.runs where run_id = (
   select case when metadata ->> 'run_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (metadata ->> 'run_id')::uuid end
     from public.checkpoints
    where thread_id = $1 and checkpoint_ns = '' and metadata ? 'run_id' order by checkpoint_id desc limit 1)`;
-const hasCheckpointsRow = `/* hasCheckpoints */ select from public.checkpoints where thread_id = $1 limit 1`;
 const findRunByKeyRow = `/* findRunByKey */ select ${RUN_COLUMNS} from holdfast.runs r where idem_key = $1`;
 
 const listRunRows = `/* listRuns */
@@ -281,9 +280,6 @@ export async function findWritersKwargs(
   const [row] = await openRuns(on, rows);
   return row?.kwargs;
 }
-
-export const hasCheckpoints = async (on: Queryable, threadId: string): Promise<boolean> =>
-  (await on.query(hasCheckpointsRow, [threadId])).length > 0;
 
 /** The run that was created with an idempotency key. */
 export async function findRunByKey(on: Queryable, key: string): Promise<RunRow | undefined> {

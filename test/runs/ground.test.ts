@@ -155,6 +155,19 @@ test("a thread whose graph cannot be made without its run says so, and is not sh
     await held.scratch.database.query(point, [threadId, { run_id: run.run_id }]);
     await client.runs.delete(threadId, run.run_id).catch(() => undefined);
   }
+  // Nobody knows its state any more, as after a rollback or an error: other threads are shown all the same.
+  await held.scratch.database.query(
+    "update holdfast.threads set state = null, status = 'error' where thread_id = $1",
+    [threadId],
+  );
+  const listed = await client.threads.search({ limit: 1000 });
+  expect(listed.find(({ thread_id: id }) => id === threadId)).toMatchObject({ values: {} });
+  const copy = await client.threads.copy(threadId);
+  expect(
+    await held.scratch.database.query("select from public.checkpoints where thread_id = $1", [
+      copy.thread_id,
+    ]),
+  ).not.toEqual([]);
 });
 
 test("a thread that a cron will come to is not deleted when its time is over", async () => {
