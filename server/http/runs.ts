@@ -1,13 +1,12 @@
 // Routes of runs: on a thread, or without one, which makes a temporary thread.
 import { Hono } from "hono";
 import type { Context } from "hono";
-import { CheckpointNotFound } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
-import { requireAssistant } from "../runs/assistants.ts";
 import { cancelRun, deleteRun, retry } from "../runs/cancel.ts";
 import { cancelMany } from "../runs/cancel-many.ts";
 import { createRun, getRun, listRunsOf } from "../runs/create.ts";
 import type { CreateOptions } from "../runs/create.ts";
+import { createRuns } from "../runs/create-many.ts";
 import type { Engine } from "../runs/engine.ts";
 import { legacyBefore } from "../runs/follow.ts";
 import { isPending, isTerminal } from "../runs/run.ts";
@@ -63,17 +62,8 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
     await countRuns(context, requests.length);
     const permitted: PermittedRun<(typeof requests)[number]>[] = [];
     for (const request of requests) permitted.push(await permitRun({ engine, context }, undefined, request));
-    for (const { request } of permitted) {
-      if (request.webhook) checkWebhook(engine.egress, request.webhook);
-      // Each begins a thread of its own, which has none; refused later, the runs before it would go on.
-      const from = request.checkpoint_id ?? request.checkpoint?.["checkpoint_id"];
-      if (typeof from === "string") throw new CheckpointNotFound(from);
-    }
-    const assistants = new Set(requests.map((request) => request.assistant_id));
-    for (const assistant of assistants) await requireAssistant(engine, assistant);
-    const runs: RunRow[] = [];
-    for (const { request, ...options } of permitted)
-      runs.push(await createRun(engine, uuidv7(), request, { ...options, isStateless: true }));
+    for (const { request } of permitted) if (request.webhook) checkWebhook(engine.egress, request.webhook);
+    const runs = await createRuns(engine, permitted);
     return context.json(runs.map(toRun));
   });
 

@@ -208,18 +208,28 @@ export async function requireAssistant(engine: Engine, asked: string): Promise<A
  * Makes something for an assistant; again, and from its newest row, if that was changed meanwhile.
  * @param work throws AssistantChanged when it wrote nothing for that reason
  */
-export async function withAssistant<T>(
+export const withAssistant = <T>(
   engine: Engine,
   asked: string,
   work: (assistant: AssistantRow) => Promise<T>,
+): Promise<T> => withAssistants(engine, async (assistantFor) => work(await assistantFor(asked)));
+
+/** The same for as many as the work asks for. */
+export async function withAssistants<T>(
+  engine: Engine,
+  work: (assistantFor: (asked: string) => Promise<AssistantRow>) => Promise<T>,
 ): Promise<T> {
   for (let tries = 1; ; tries += 1) {
-    const assistant = await requireAssistant(engine, asked);
+    const used = new Set<string>();
     try {
-      return await work(assistant);
+      return await work(async (asked) => {
+        const assistant = await requireAssistant(engine, asked);
+        used.add(assistant.assistant_id);
+        return assistant;
+      });
     } catch (error) {
       if (!(error instanceof AssistantChanged) || tries === TRIES) throw error;
-      engine.assistants.delete(assistant.assistant_id);
+      for (const id of used) engine.assistants.delete(id);
     }
   }
 }

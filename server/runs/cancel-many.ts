@@ -3,10 +3,13 @@ import { RunEnded, RunNotFound } from "../errors.ts";
 import { isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { findRunFacts, listRunIds } from "../storage/runs.ts";
+import type { RunPlace } from "../storage/runs.ts";
 import { cancelRun } from "./cancel.ts";
 import type { CancelAction } from "./cancel.ts";
 import type { Engine } from "./engine.ts";
 import type { RunState } from "./run.ts";
+
+const PAGE = 1000;
 
 const STATES: Record<"pending" | "running" | "all", readonly RunState[]> = {
   pending: ["delayed", "blocked", "ready"],
@@ -32,9 +35,32 @@ export async function cancelMany(
   filter?: AuthFilter,
 ): Promise<void> {
   const { thread_id: threadId, run_ids: runIds, status } = selection;
-  const places = runIds
-    ? await Promise.all(runIds.map((runId) => placeOf(engine, runId, threadId ?? undefined, filter)))
-    : await listRunIds(engine.database, STATES[status ?? "all"], threadId ?? undefined, filter);
+  if (runIds) {
+    const places = await Promise.all(
+      runIds.map((runId) => placeOf(engine, runId, threadId ?? undefined, filter)),
+    );
+    return cancelAll(engine, places, action);
+  }
+  for (let after: RunPlace | undefined; ;) {
+    const page = { after, limit: PAGE };
+    const places = await listRunIds(
+      engine.database,
+      STATES[status ?? "all"],
+      threadId ?? undefined,
+      filter,
+      page,
+    );
+    await cancelAll(engine, places, action);
+    after = places.at(-1);
+    if (places.length < PAGE) return;
+  }
+}
+
+async function cancelAll(
+  engine: Engine,
+  places: readonly Pick<RunPlace, "runId" | "threadId">[],
+  action: CancelAction,
+): Promise<void> {
   for (const place of places) {
     await cancelRun(engine, place, action, null).catch((error: unknown) => {
       if (!(error instanceof RunEnded) && !(error instanceof RunNotFound)) throw error;

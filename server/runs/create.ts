@@ -166,10 +166,15 @@ async function accept(
     if ("earlier" in queued) return queued.earlier;
     row = queued.row;
   }
-  faultPoint("run.accepted");
-  if (row.state === "running") await execute(engine, acceptedOf(row), true);
-  if (row.state === "ready") announceReady(engine);
+  await begin(engine, [row]);
   return row;
+}
+
+/** Begins what was accepted, as far as it is ours or may begin elsewhere. */
+export async function begin(engine: Engine, rows: readonly OwnedRunRow[]): Promise<void> {
+  faultPoint("run.accepted");
+  for (const row of rows) if (row.state === "running") await execute(engine, acceptedOf(row), true);
+  if (rows.some(({ state }) => state === "ready")) announceReady(engine);
 }
 
 /** The thread is missing, or other runs are there: under its lock the strategy decides. */
@@ -246,7 +251,7 @@ async function stopOthers(
 const earlier = async (on: Queryable, idemKey: string | undefined): Promise<RunRow | undefined> =>
   idemKey === undefined ? undefined : findRunByKey(on, idemKey);
 
-function newRun(
+export function newRun(
   engine: Engine,
   given: {
     threadId: string;

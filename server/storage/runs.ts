@@ -186,12 +186,13 @@ select count(*) filter (where state in ('delayed', 'blocked', 'ready'))::int as 
   from holdfast.runs where thread_id = $1 and state in ('delayed', 'blocked', 'ready', 'running')`;
 
 const listRunIdRows = `/* listRunIds */
-select run_id as "runId", thread_id as "threadId" from holdfast.runs r
+select run_id as "runId", thread_id as "threadId", state = 'running' as "isRunning", ord from holdfast.runs r
  where state = any ($1::text[]) and state in ('delayed', 'blocked', 'ready', 'running')
    and ($2::text is null or thread_id = $2)
    and ($3::jsonb is null or exists (
      select from holdfast.threads t where t.thread_id = r.thread_id and t.metadata @> $3))
- order by state = 'running', ord limit 10000`;
+   and ($4::boolean is null or (state = 'running', ord) > ($4, $5::bigint))
+ order by state = 'running', ord limit $6`;
 
 /**
  * Accepts a run. Undefined: nothing was written, because the thread is missing, busy or not for the caller, or because the
@@ -310,14 +311,34 @@ export const listUnfinished = (
 ): Promise<{ run_id: string; state: RunState; worker_id: string | null }[]> =>
   transaction.query(listUnfinishedRows, [threadId]);
 
-/** Runs in these states, of one thread or of all that the caller may see; running ones last, as the end of one lets the next begin. */
+export interface RunPlace {
+  readonly runId: string;
+  readonly threadId: string;
+  readonly isRunning: boolean;
+  /** Its place among all runs. */
+  readonly ord: string;
+}
+
+/**
+ * Runs in these states, of one thread or of all that the caller may see; running ones last, as the end of one lets the
+ * next begin.
+ * @param after the last one of the page before
+ */
 export const listRunIds = (
   on: Queryable,
   states: readonly RunState[],
   threadId: string | undefined,
   auth: AuthFilter | undefined,
-): Promise<{ runId: string; threadId: string }[]> =>
-  on.query(listRunIdRows, [states, threadId ?? null, auth ?? null]);
+  { after, limit }: { after: RunPlace | undefined; limit: number },
+): Promise<RunPlace[]> =>
+  on.query(listRunIdRows, [
+    states,
+    threadId ?? null,
+    auth ?? null,
+    after?.isRunning ?? null,
+    after?.ord ?? null,
+    limit,
+  ]);
 
 /** What waits and runs on a thread. Lock the thread first. */
 export async function countUnfinished(

@@ -150,6 +150,52 @@ test("of a batch that is refused no run begins", async () => {
   expect(await held.scratch.database.query("select from holdfast.threads where status = 'busy'")).toEqual([]);
 });
 
+const batchOf = (places: number): unknown[] =>
+  Array.from({ length: places }, (_, index) => ({
+    assistant_id: "slow",
+    input: { name: String(index) },
+    metadata: { place: index + 1 },
+    on_completion: "keep",
+  }));
+
+test("of a batch that the database does not take to its end no run begins", async () => {
+  await held.scratch.database.query(`
+    create function refuse_third() returns trigger language plpgsql as
+      $$begin if new.metadata ->> 'place' = '3' then raise exception 'full'; end if; return new; end$$;
+    create trigger refuse_third before insert on holdfast.runs for each row execute function refuse_third()`);
+  const left = `select from holdfast.runs where metadata ? 'place' union all
+    select from holdfast.threads where status = 'busy'`;
+  try {
+    expect((await post("/runs/batch", batchOf(4))).status).toBe(500);
+    expect(await held.scratch.database.query(left)).toEqual([]);
+    const taken = (await (await post("/runs/batch", batchOf(2))).json()) as Fields[];
+    for (const run of taken)
+      await held.server.client.runs.join(String(run["thread_id"]), String(run["run_id"]));
+    const ended = "select from holdfast.runs where metadata ? 'place' and state = 'success'";
+    expect(await held.scratch.database.query(ended)).toHaveLength(2);
+  } finally {
+    await held.scratch.database.query("drop function refuse_third cascade");
+  }
+});
+
+test("all runs are cancelled, however many there are", async () => {
+  const threadId = randomUUID();
+  const later = { assistant_id: "slow", input: { name: "later" }, after_seconds: 3600 };
+  await post(`/threads/${threadId}/runs`, { ...later, if_not_exists: "create" });
+  await held.scratch.database.query(
+    `insert into holdfast.runs (run_id, thread_id, assistant_id, state, attempt, multitask, metadata, kwargs, run_at)
+     select gen_random_uuid(), thread_id, assistant_id, state, attempt, multitask, metadata, kwargs, run_at
+       from holdfast.runs, generate_series(1, 1100) where thread_id = $1`,
+    [threadId],
+  );
+  expect((await post("/runs/cancel", { thread_id: threadId, status: "all" })).status).toBe(204);
+  const counted =
+    "select state, count(*)::int as runs from holdfast.runs where thread_id = $1 group by state";
+  expect(await held.scratch.database.query(counted, [threadId])).toEqual([
+    { state: "interrupted", runs: 1101 },
+  ]);
+});
+
 test("what cannot be read behind a request for a stream is not answered in the middle of the stream", async () => {
   const socket = connect(Number(new URL(held.server.url).port), "127.0.0.1");
   let text = "";

@@ -1,0 +1,70 @@
+// Accepts several runs at once, each on a new thread: all of them or none.
+import { AssistantChanged, CheckpointNotFound } from "../errors.ts";
+import { faultPoint } from "../faults.ts";
+import { uuidv7 } from "../ids.ts";
+import { insertRun } from "../storage/runs.ts";
+import type { NewRun, OwnedRunRow, RunRow } from "../storage/runs.ts";
+import { withAssistants } from "./assistants.ts";
+import { begin, newRun } from "./create.ts";
+import type { RunBy, RunRequest } from "./create.ts";
+import type { Engine } from "./engine.ts";
+
+export interface AskedRun {
+  readonly runId: string;
+  readonly request: RunRequest;
+  /** Undefined if nobody was asked who he is. */
+  readonly by: RunBy | undefined;
+}
+
+/**
+ * Accepts runs without a thread, in the order in which they are asked for. They begin here as far as there are free
+ * slots; nothing was written when it throws.
+ * @throws AssistantNotFound, GraphNotFound, AssistantChanged when one never was the same for long enough;
+ * CheckpointNotFound for a run that is to begin from a checkpoint, which a new thread has none of
+ */
+export async function createRuns(engine: Engine, asked: readonly AskedRun[]): Promise<RunRow[]> {
+  for (const { request } of asked) {
+    const from = request.checkpoint_id ?? request.checkpoint?.["checkpoint_id"];
+    if (typeof from === "string") throw new CheckpointNotFound(from);
+  }
+  return withAssistants(engine, async (assistantFor) => {
+    const runs: NewRun[] = [];
+    try {
+      for (const { request, ...options } of asked) {
+        const assistant = await assistantFor(request.assistant_id);
+        const threadId = uuidv7();
+        const threadKey = engine.database.seals.newOfThread(threadId);
+        const run = newRun(engine, {
+          threadId,
+          assistant,
+          request,
+          options: { ...options, isStateless: true },
+          asked: {},
+          threadKey,
+        });
+        // Said at once, so that the next one sees how many slots are left.
+        engine.live.expect(run.runId);
+        runs.push(run);
+      }
+      const rows = await insert(engine, runs);
+      await begin(engine, rows);
+      return rows;
+    } finally {
+      for (const { runId } of runs) engine.live.forget(runId);
+    }
+  });
+}
+
+function insert(engine: Engine, runs: readonly NewRun[]): Promise<OwnedRunRow[]> {
+  faultPoint("run.accepting");
+  return engine.database.transaction(async (transaction) => {
+    const rows: OwnedRunRow[] = [];
+    for (const run of runs) {
+      const row = await insertRun(transaction, run);
+      // Their threads are new, as their ids are: nothing else can be in the way.
+      if (row === undefined || row === "taken") throw new AssistantChanged();
+      rows.push(row);
+    }
+    return rows;
+  });
+}
