@@ -170,9 +170,12 @@ function nameOf(text: string): string | undefined {
   return names.get(text);
 }
 
-/** Postgres errors with an SQLSTATE of our own concern stay as they are; lost connections become one error. */
+/**
+ * Postgres errors with an SQLSTATE of our own concern stay as they are, as do values that cannot be sent: trying again
+ * helps neither. Lost connections become one error.
+ */
 function translate(error: unknown): unknown {
-  if (error instanceof AppError) return error;
+  if (error instanceof AppError || error instanceof TypeError || error instanceof RangeError) return error;
   if (error instanceof DatabaseError && REFUSED.test(error.code ?? "")) {
     const text = `PostgreSQL refused the connection: ${error.message}. Check DATABASE_URL.`;
     return new ConfigInvalid(text, { cause: error });

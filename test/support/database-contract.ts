@@ -71,6 +71,14 @@ export function testDatabaseContract(open: OpenDatabase): void {
       });
     });
 
+    test("a value that cannot be sent is no absence of the database", async () => {
+      const circle: Record<string, unknown> = {};
+      circle["self"] = circle;
+      const failed = await database.query("select $1::json", [circle]).catch((error: unknown) => error);
+      expect(failed).toBeInstanceOf(TypeError);
+      expect(await database.query("select 1 as one")).toEqual([{ one: 1 }]);
+    });
+
     test("a backend killed under a statement gives DatabaseUnavailable, and the next query works", async () => {
       const single = open({ poolSize: 1 });
       const pid = await pidOf(single);

@@ -129,7 +129,7 @@ export const runs: Noun = {
     "POST /runs/batch": {
       id: "createStatelessRuns",
       summary: "Start many runs without a thread",
-      about: "If one of them names an unknown assistant, none is accepted.",
+      about: "All of them are accepted or none is.",
       body: z.array(runCreate).max(1000),
       answers: json(z.array(Run), "The runs, in the same order."),
       errors: {
