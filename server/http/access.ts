@@ -101,6 +101,14 @@ export const ACCESS: Readonly<Record<string, "open" | readonly AuthEvent[]>> = {
   "POST /store/namespaces": ["store:list_namespaces"],
 };
 
+/** Paths that everybody may read. */
+export const OPEN: readonly string[] = Object.entries(ACCESS)
+  .filter(([, needed]) => needed === "open")
+  .map(([route]) => route.replace("GET ", ""));
+
+/** Those that are open, and never counted, whoever answers them. */
+export const PROBES: ReadonlySet<string> = new Set(["/ok", "/live", "/ready", "/info"]);
+
 /** @throws Error naming the routes whose access nobody decided */
 export function checkAccess(routes: readonly { method: string; path: string }[]): void {
   const names = routes.map(({ method, path }) => `${method} ${path}`);

@@ -7,14 +7,14 @@ import { AppError, AuthRefused, BodyTooLarge, InputInvalid, RateLimited, message
 import type { Authority } from "../runs/auth.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { GraphsFile } from "../runs/graphs.ts";
-import { checkAccess } from "./access.ts";
+import { checkAccess, OPEN, PROBES } from "./access.ts";
 import { assistantRoutes } from "./assistants.ts";
 import { authentication } from "./auth.ts";
 import { crossOrigin } from "./cors.ts";
 import type { Policy } from "./cors.ts";
 import { budgetRoutes } from "./budgets.ts";
 import { cronRoutes } from "./crons.ts";
-import { mountCustomApp } from "./custom-app.ts";
+import { mayAnswer, mountCustomApp } from "./custom-app.ts";
 import type { CustomApp } from "./custom-app.ts";
 import { docsRoutes } from "./docs-page.ts";
 import { metaRoutes, probeRoutes } from "./health.ts";
@@ -58,11 +58,11 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
   const onError = (): never => {
     throw new BodyTooLarge(options.maxBodyBytes);
   };
-  app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
-  const { authority, limits, ui } = options;
-  const isOpen = (path: string): boolean => ui !== undefined && isUiFile(ui, path);
-  if (authority) app.use(authentication(authority, isOpen, limits?.guardLogin));
+  const { authority, limits } = options;
+  if (authority) app.use(authentication(authority, opener(options), limits?.guardLogin));
   if (limits) app.use(limits.middleware);
+  // Behind both: a body whose length nobody said is read to its end here.
+  app.use(bodyLimit({ maxSize: options.maxBodyBytes, onError }));
   if (options.custom) mountCustomApp(app, options.custom);
   if (authority && engine.privacy.tokenises) app.use(revealing(engine));
   const parts = served(engine, options);
@@ -76,6 +76,13 @@ export function buildApp(engine: Engine, options: AppOptions): Fetch {
   app.notFound((context) => context.text(`No route ${context.req.method} ${context.req.path}`, 404));
   app.onError((error, context) => answer(engine, error, context));
   return async (request, bindings) => deliver(await app.fetch(request, bindings), bindings);
+}
+
+/** Tells which paths everybody may read. Our description is not in the place of a page that the user's app has there. */
+function opener({ http, custom, ui }: AppOptions): (path: string) => boolean {
+  const isOurs = (path: string): boolean => !http.disable_meta && !(custom && mayAnswer(custom, path));
+  const open = new Set(OPEN.filter((path) => PROBES.has(path) || isOurs(path)));
+  return (path) => open.has(path) || (ui !== undefined && isUiFile(ui, path));
 }
 
 /** The routes of the API, without those that langgraph.json disables. */

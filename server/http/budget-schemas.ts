@@ -1,6 +1,7 @@
 // What the routes of budgets take.
 import { z } from "zod";
 import { now } from "../clock.ts";
+import { isStorable } from "../privacy/storable.ts";
 import { BUDGET_UNITS, isAmount } from "../runs/budgets.ts";
 import { PERIODS, SCOPES, USAGE_GROUPS } from "../storage/budgets.ts";
 import { whole } from "./schemas.ts";
@@ -8,7 +9,7 @@ import { whole } from "./schemas.ts";
 // Micro-dollars of it still are exact in JavaScript.
 const most = z.number().min(0).max(1_000_000_000);
 const time = z.iso.datetime({ offset: true }).transform((text) => new Date(text));
-const place = z.string().min(1).max(500);
+const place = z.string().min(1).max(500).refine(isStorable, "must hold no NUL character");
 const offset = whole(0, 1_000_000_000, 0);
 
 const DAY_MS = 86_400_000;

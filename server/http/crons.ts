@@ -1,19 +1,20 @@
 // Routes of crons: runs that a schedule starts, on a thread or each on a new one.
+import { isDeepStrictEqual } from "node:util";
 import { Hono } from "hono";
 import type { Context } from "hono";
 import { z } from "zod";
-import { InputInvalid } from "../errors.ts";
+import { CronNotFound, InputInvalid } from "../errors.ts";
 import { isUuid, uuidv7 } from "../ids.ts";
 import type { Egress } from "../models/egress.ts";
 import { assistantIdFor } from "../runs/assistants.ts";
 import { changeCron, createCron, removeCron } from "../runs/crons.ts";
 import type { CronFields } from "../runs/crons.ts";
 import type { Engine } from "../runs/engine.ts";
-import { authorize, requireCron, requireThread } from "./auth.ts";
+import { authorize, callerOf, requireCron, requireThread } from "./auth.ts";
 import { announcePage, nextOf, selectKeys } from "./pages.ts";
 import { checkWebhook } from "../runs/webhook.ts";
 import { metadataOf } from "../storage/auth-filter.ts";
-import { countCrons, listCrons } from "../storage/crons.ts";
+import { countCrons, findCron, listCrons } from "../storage/crons.ts";
 import type { CronFilter, CronRow } from "../storage/crons.ts";
 import { readForAssistant, readGuarded } from "./door.ts";
 import { refuseUnstorable } from "./ingress.ts";
@@ -119,7 +120,9 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
     const { filter, value } = await authorize(context, "crons", "update", asked);
     refuseUnstorable("metadata", value.metadata);
     await requireCron(engine, cronId, filter);
-    const changed = { ...fields, metadata: value.metadata && metadataOf(value.metadata) };
+    const left = { ...fields, metadata: value.metadata && metadataOf(value.metadata) };
+    const isOfRun = Object.keys(payload).length > 0;
+    const changed = isOfRun && callerOf(context) ? await permitChange(context, cronId, left) : left;
     return context.json(toCron(await changeCron(engine, cronId, changed)));
   });
 
@@ -150,9 +153,28 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
     const { request, by } = await permitRun({ engine, context }, threadId ?? undefined, asked);
     if (threadId !== null) await requireThread(engine, threadId, by?.filter);
     const metadata = request.metadata ?? undefined;
+    const payload = { ...fields.payload, ...changesOf(asked, request) };
     const auth = by?.auth;
-    const cron = { ...fields, metadata, cronId, assistantId, threadId, schedule, auth };
+    const cron = { ...fields, payload, metadata, cronId, assistantId, threadId, schedule, auth };
     return context.json(toCron(await createCron(engine, cron)));
+  }
+
+  /** What its runs will ask for is asked as a whole, and kept as a whole: two changes at once make no third request. */
+  async function permitChange(context: Context, cronId: string, change: CronFields): Promise<CronFields> {
+    const cron = await findCron(engine.database, cronId);
+    if (!cron) throw new CronNotFound();
+    const wanted = { ...cron.payload, ...change.payload };
+    const given = Object.entries(wanted).filter(([, value]) => value !== null);
+    const asked = check(runCreate, {
+      ...Object.fromEntries(given),
+      assistant_id: cron.assistant_id,
+      metadata: { ...cron.metadata, ...change.metadata },
+    });
+    const { request, by } = await permitRun({ engine, context }, cron.thread_id ?? undefined, asked);
+    if (cron.thread_id !== null) await requireThread(engine, cron.thread_id, by?.filter);
+    const nothing = Object.fromEntries(RUN_FIELDS.map((field) => [field, null]));
+    const payload = { ...nothing, ...wanted, ...changesOf(asked, request) };
+    return { ...change, payload, metadata: request.metadata ?? undefined };
   }
 
   async function seenBy(
@@ -170,6 +192,15 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
   }
 
   return app;
+}
+
+/** What a handler of auth made of what the client asked for. */
+function changesOf(
+  asked: z.output<typeof runCreate>,
+  left: z.output<typeof runCreate>,
+): CronFields["payload"] {
+  const changed = RUN_FIELDS.filter((field) => !isDeepStrictEqual(left[field], asked[field]));
+  return Object.fromEntries(changed.map((field) => [field, left[field] ?? null]));
 }
 
 /** Only what the client sent: what it left out has no default yet when the cron is changed, or run. */

@@ -1,6 +1,7 @@
 // The user's own app in front of the API: its routes answer, its middleware wraps ours. It brings its own Hono, of
 // whatever version, so nothing here asks what class it is of: its handlers are put into our app, in their order.
-import type { Context, Hono, MiddlewareHandler, Next } from "hono";
+import { Hono } from "hono";
+import type { Context, MiddlewareHandler, Next } from "hono";
 import { CustomAppFailed } from "../errors.ts";
 import { importSetting } from "../runs/modules.ts";
 import type { Bindings } from "./sse.ts";
@@ -47,6 +48,15 @@ export function mountCustomApp(app: Hono<Bindings>, custom: CustomApp): void {
       }
     });
   }
+}
+
+/** Whether a route of the app may answer a GET of this path; middleware around everything does not. */
+export function mayAnswer({ routes }: CustomApp, path: string): boolean {
+  if (!routes) return true;
+  const own = new Hono();
+  for (const { method, path: pattern } of routes)
+    if (method !== "ALL" || pattern !== "/*") own.on(method, pattern, (context) => context.body(null));
+  return own.router.match("GET", path)[0].length > 0;
 }
 
 /** An app that is no Hono cannot wrap ours: it is asked first, and what it does not find goes on. */

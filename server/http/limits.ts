@@ -5,6 +5,7 @@ import type { MiddlewareHandler } from "hono";
 import type { Config } from "../config.ts";
 import { AuthRefused, RateLimited, TooManyStreams } from "../errors.ts";
 import type { Counter, CounterStore, Usage } from "../storage/rate-limits.ts";
+import { PROBES } from "./access.ts";
 import { callerOf } from "./auth.ts";
 import type { Asker } from "./auth.ts";
 import { addressReader } from "./caller-address.ts";
@@ -33,7 +34,6 @@ interface Meter {
 }
 
 const KEY = "holdfast.limits";
-const PROBES = new Set(["/ok", "/live", "/ready", "/info"]);
 // A batch and a command say only in their body how many runs they start, and count for a request besides.
 const STARTS_RUN = /^(?:\/threads\/[^/]+)?\/runs(?:\/(?:stream|wait|crons|[^/]+\/retry))?$/;
 const STREAMS = /^\/(?:threads|runs)(?:\/[^/]+)*\/(?:stream(?:\/events)?|wait|join)$/;
@@ -61,7 +61,7 @@ export function openLimits(store: CounterStore, options: LimitOptions): Limits |
   ].filter((one) => !one.startsWith("0 "));
   return {
     text: `${told.join(", ")}, for each ${limitBy} (docs/limits.md)`,
-    guardLogin: async (incoming, login) => (logins ? guarded(logins, addressOf(incoming), login) : login()),
+    guardLogin: logins ? guardOf(logins, addressOf) : (_incoming, login) => login(),
     middleware: async (context, next) => {
       const { method, path } = context.req;
       if (PROBES.has(path)) return next();
@@ -104,22 +104,39 @@ function refuseOver(limit: Counter, usage: Usage, what: string, asked: number): 
   if (!usage.isAllowed) throw new RateLimited(what, { perMinute: limit.most, asked, ms: usage.endsInMs });
 }
 
-/** Nobody guesses on: once it is used up, a right login is not tried either. */
-async function guarded<Caller>(
-  logins: Counter,
-  address: string,
-  login: () => Promise<Caller>,
-): Promise<Caller> {
+/**
+ * Nobody guesses on: once it is used up, a right login is not tried either, and of many that are tried at once those
+ * that come out after it are not told whether they were right.
+ */
+function guardOf(logins: Counter, addressOf: (incoming: IncomingMessage) => string): LoginGuard {
   const what = "failed logins";
-  const ms = await logins.emptyForMs(address);
-  if (ms > 0) throw new RateLimited(what, { perMinute: logins.most, asked: 1, ms });
-  try {
-    return await login();
-  } catch (error) {
-    const isFailed = error instanceof AuthRefused && (error.status === 401 || error.status === 403);
-    if (isFailed) refuseOver(logins, await logins.take(address, 1), what, 1);
-    throw error;
-  }
+  const counting = new Map<string, Promise<unknown>>();
+  const refuseIfEmpty = async (address: string): Promise<void> => {
+    const ms = await logins.emptyForMs(address);
+    if (ms > 0) throw new RateLimited(what, { perMinute: logins.most, asked: 1, ms });
+  };
+  const count = (address: string): Promise<Usage> => {
+    const taken = logins.take(address, 1);
+    const all = Promise.allSettled([counting.get(address), taken]).finally(() => {
+      if (counting.get(address) === all) counting.delete(address);
+    });
+    counting.set(address, all);
+    return taken;
+  };
+  return async (incoming, login) => {
+    const address = addressOf(incoming);
+    await refuseIfEmpty(address);
+    try {
+      const caller = await login();
+      await counting.get(address);
+      await refuseIfEmpty(address);
+      return caller;
+    } catch (error) {
+      const isFailed = error instanceof AuthRefused && (error.status === 401 || error.status === 403);
+      if (isFailed) refuseOver(logins, await count(address), what, 1);
+      throw error;
+    }
+  };
 }
 
 /** Counts what each caller holds open. The returned function takes a slot, and gives what frees it. */

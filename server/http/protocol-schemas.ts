@@ -1,8 +1,9 @@
 // What protocol v2 takes: commands, and which events a stream shows. Unknown keys are ignored.
 import { z } from "zod";
+import { isStorable } from "../privacy/storable.ts";
 import { fields, flag, uuid } from "./schemas.ts";
 
-const namespace = z.array(z.string().max(1000)).max(100);
+const namespace = z.array(z.string().max(1000).refine(isStorable, "must hold no NUL character")).max(100);
 const MOST_CHANNELS = 100;
 
 export const command = z.object({

@@ -70,7 +70,10 @@ export async function permitRun<Asked extends Request>(
     kwargs: Object.fromEntries(KWARGS.map((key) => [key, request[key]])),
   });
   const { metadata, kwargs } = value;
-  const changed = { ...request, ...check(runCreate, { ...request, ...kwargs, metadata }) };
+  // What he took out is gone, not as the client had it.
+  const none = Object.fromEntries(KWARGS.map((key) => [key, undefined]));
+  const left = check(runCreate, { ...request, ...none, ...kwargs, metadata });
+  const changed = { ...request, ...none, ...left };
   refuseUnstorable("metadata", changed.metadata);
   return { runId, request: changed, by: { auth: authOf(caller), filter } };
 }

@@ -50,7 +50,7 @@ export function serveSockets(
       socket.on("error", (error) => engine.log.debug("socket.failed", { reason: messageOf(error) }));
       // Whatever the client says before it was let in waits.
       socket.pause();
-      void admitted(app, url, incoming)
+      void admitted(app, url, incoming, options.cors)
         .then((answer) =>
           answer instanceof Response ? refuse(socket, answer) : serve(socket, answer, engine, options),
         )
@@ -75,15 +75,31 @@ function urlOf({ url = "/", headers }: IncomingMessage): URL | undefined {
 
 /** A page of another origin may open a socket without asking first, so it is looked at here. */
 function isWelcome({ headers }: IncomingMessage, { isAllowed }: Policy): boolean {
-  const { origin, host } = headers;
-  if (origin === undefined || !isAllowed || isAllowed(origin)) return true;
-  return URL.parse(origin)?.host === host;
+  const { origin } = headers;
+  return origin === undefined || !isAllowed || isAllowed(origin) || isOwn(headers);
+}
+
+const isOwn = ({ origin, host }: IncomingMessage["headers"]): boolean =>
+  origin === undefined || URL.parse(origin)?.host === host;
+
+/** What a browser adds by itself to what a page of another origin asks counts only where it may be used so. */
+function isUsable(name: string, value: string, mayUse: boolean): boolean {
+  return mayUse || !(name === "cookie" || (name === "authorization" && /^basic /i.test(value)));
 }
 
 /** Who is let in, or what the app answers instead. */
-async function admitted(app: Fetch, url: URL, incoming: IncomingMessage): Promise<Watcher | Response> {
+async function admitted(
+  app: Fetch,
+  url: URL,
+  incoming: IncomingMessage,
+  { hasCredentials }: Policy,
+): Promise<Watcher | Response> {
+  const mayUse = hasCredentials || isOwn(incoming.headers);
   const headers = Object.entries(incoming.headers).flatMap(([name, value]): [string, string][] =>
-    [value ?? []].flat().map((one) => [name, one]),
+    [value ?? []]
+      .flat()
+      .filter((one) => isUsable(name, one, mayUse))
+      .map((one) => [name, one]),
   );
   let watcher: Watcher | undefined;
   const welcome = (given: Watcher): void => void (watcher = given);

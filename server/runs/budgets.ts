@@ -1,7 +1,8 @@
 // Budgets as their operators see them: amounts in tokens or dollars, users by the name that auth knows them by. A user's
 // name is never kept: its pseudonym is. Each change stands in the audit log, in the transaction that makes it.
-import { BudgetExists, BudgetNotFound, InputInvalid } from "../errors.ts";
-import { isUuid, uuidv7 } from "../ids.ts";
+import { AssistantNotFound, BudgetExists, BudgetNotFound, InputInvalid } from "../errors.ts";
+import { assistantIdOf, isUuid, uuidv7 } from "../ids.ts";
+import { findAssistant } from "../storage/assistants.ts";
 import { insertAudit } from "../storage/audit.ts";
 import type { AuditEntry } from "../storage/audit.ts";
 import {
@@ -58,7 +59,7 @@ const MOST_PERIODS = 1000;
 /** More than there are units and periods. */
 const OF_ONE = 100;
 
-/** @throws BudgetExists */
+/** @throws BudgetExists, AssistantNotFound, InputInvalid */
 export async function createBudget(
   database: Database,
   request: BudgetRequest,
@@ -126,7 +127,7 @@ export interface BudgetQuery {
 export async function searchBudgets(database: Database, query: BudgetQuery): Promise<Budget[]> {
   const { scope, scope_id: given, limit, offset } = query;
   const scopeId =
-    given !== undefined && scope === "user" && given !== EACH ? await pseudonymOf(database, given) : given;
+    given !== undefined && scope !== undefined ? await storedIdOf(database, scope, given) : given;
   const rows = await listBudgets(database, defaultScope, { scope, scopeId, limit, offset });
   const ids = rows.map(({ budget_id: id }) => id);
   const periods = await listPeriods(database, ids, { isRunning: true, limit: MOST_PERIODS });
@@ -159,7 +160,9 @@ export interface UsageLine {
 
 /** What calls to models were and cost, by day (UTC), model, node, thread, assistant or user. */
 export async function searchUsage(database: Database, query: UsageQuery): Promise<UsageLine[]> {
-  const rows = await usageBy(database, defaultScope, { ...query, threadId: query.thread_id });
+  const { thread_id: id } = query;
+  const threadId = id === undefined ? undefined : await storedIdOf(database, "thread", id);
+  const rows = await usageBy(database, defaultScope, { ...query, threadId });
   return rows.map((row) => ({
     group: row.group,
     calls: row.calls,
@@ -190,10 +193,29 @@ async function audited<Row extends { budget_id: string }>(
   });
 }
 
+/** @throws AssistantNotFound, InputInvalid */
 async function scopeIdOf(database: Database, { scope, scope_id: id }: BudgetRequest): Promise<string> {
-  if (scope === "tenant") return defaultScope.tenantId;
-  if (id === undefined || id === EACH) return EACH;
-  return scope === "user" ? pseudonymOf(database, id) : id;
+  if (scope === "tenant") {
+    if (id !== undefined)
+      throw new InputInvalid("scope_id: a budget of the whole tenant has none. Leave it out.");
+    return defaultScope.tenantId;
+  }
+  const kept = await storedIdOf(database, scope, id ?? EACH);
+  const isOfOne = scope === "assistant" && kept !== EACH;
+  // A limit on nobody would be taken for one.
+  if (isOfOne && !(await findAssistant(database, kept)))
+    throw new AssistantNotFound(
+      `No assistant found for "${id}". Name one by its id, or by a graph that a server of this database has served.`,
+    );
+  return kept;
+}
+
+/** As calls are counted under it. */
+async function storedIdOf(database: Database, scope: BudgetPlace["scope"], id: string): Promise<string> {
+  if (id === EACH || scope === "tenant") return id;
+  if (scope === "user") return pseudonymOf(database, id);
+  if (isUuid(id)) return id.toLowerCase();
+  return scope === "assistant" ? assistantIdOf(id) : id;
 }
 
 const storedUnit = (unit: Unit): BudgetRow["unit"] => (unit === "usd" ? "micro_usd" : "tokens");

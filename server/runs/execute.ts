@@ -11,7 +11,6 @@ import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { findLastEvent } from "../storage/events.ts";
 import { GraphStore } from "../storage/graph-store.ts";
-import type { RunAuth } from "../storage/runs.ts";
 import type { AcceptedRun } from "./create.ts";
 import { giveNodeCache, signalFor } from "./node-cache.ts";
 import { nameNodes } from "./node-names.ts";
@@ -322,7 +321,7 @@ function optionsOf(held: Drive, given: Given): object {
   });
   const merged = configOfRun(run);
   const { configurable, metadata, recursion_limit: _limit, max_concurrency: _most, ...rest } = merged;
-  const place = withoutAuth(asFields(configurable));
+  const place = asFields(configurable);
   // From a named checkpoint LangGraph would begin a new branch again.
   if (given.resumes)
     for (const key of ["checkpoint_id", "checkpoint_ns", "checkpoint_map"]) delete place[key];
@@ -334,7 +333,6 @@ function optionsOf(held: Drive, given: Given): object {
     ...breakpointsOf(kwargs),
     configurable: {
       ...place,
-      ...(run.auth ? authFields(run.auth) : {}),
       __pregel_checkpointer: given.checkpointer,
       [SERVICES]: {
         ...engine.services,
@@ -355,15 +353,3 @@ function optionsOf(held: Drive, given: Given): object {
     control,
   };
 }
-
-// Who asked for the run, under the official names. Nobody but the server may say so.
-const AUTH_FIELDS = new Set(["langgraph_auth_user", "langgraph_auth_user_id", "langgraph_auth_permissions"]);
-
-const withoutAuth = (fields: Record<string, unknown>): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(fields).filter(([key]) => !AUTH_FIELDS.has(key)));
-
-const authFields = ({ user, permissions }: RunAuth): Record<string, unknown> => ({
-  langgraph_auth_user: user,
-  langgraph_auth_user_id: user.identity,
-  langgraph_auth_permissions: permissions,
-});

@@ -3,18 +3,18 @@
 import { GraphUnloadable, messageOf } from "../errors.ts";
 import type { Queryable } from "../storage/database.ts";
 import { hasCheckpoints } from "../storage/checkpoint-rows.ts";
-import { findWritersKwargs } from "../storage/runs.ts";
+import { findWriter } from "../storage/runs.ts";
 import type { AcceptedRun, RunKwargs } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { GraphFactory, READING } from "./graph-factory.ts";
 import type { Graph } from "./graphs.ts";
-import { asFields, mergeConfigs } from "./input.ts";
+import { askedBy, asFields, mergeConfigs } from "./input.ts";
 
 type Fields = Record<string, unknown>;
 
 /** What a run is configured with: by its assistant, its thread and its request, the later over the earlier. */
-export const configOfRun = ({ kwargs, thread_config: ofThread }: AcceptedRun): Fields =>
-  mergeConfigs([kwargs.defaults ?? {}, ofThread, kwargs.config]);
+export const configOfRun = ({ kwargs, thread_config: ofThread, auth }: AcceptedRun): Fields =>
+  askedBy(auth, mergeConfigs([kwargs.defaults ?? {}, ofThread, kwargs.config]));
 
 /** The graph that a run is driven with. */
 export async function graphOfRun(graph: Graph, run: AcceptedRun): Promise<Graph> {
@@ -40,9 +40,10 @@ export async function graphOfThread(
 ): Promise<Graph | undefined> {
   const graph = engine.graphs.get(String(graphId));
   if (!(graph instanceof GraphFactory)) return graph;
+  const writer = await findWriter(on, threadId);
   // What this server stored: see kwargsOf in create.ts.
-  const writer = (await findWritersKwargs(on, threadId)) as RunKwargs | undefined;
-  const config = writer ? mergeConfigs([writer.defaults ?? {}, writer.config]) : {};
+  const kwargs = writer?.kwargs as RunKwargs | undefined;
+  const config = askedBy(writer?.auth, kwargs ? mergeConfigs([kwargs.defaults ?? {}, kwargs.config]) : {});
   const configurable = { ...asFields(config["configurable"]), thread_id: threadId };
   return graph.make({ ...config, configurable }, READING).catch(async (error: unknown) => {
     // The run that says how it is to be made may be gone.
@@ -76,6 +77,6 @@ export async function graphOfAssistant(
   { config, context }: { config: Fields; context: Fields },
 ): Promise<Graph> {
   if (!(graph instanceof GraphFactory)) return graph;
-  const merged = mergeConfigs([config]);
+  const merged = askedBy(undefined, mergeConfigs([config]));
   return graph.make(merged, { accessContext: "assistants.read", executionRuntime: { context } });
 }

@@ -1,8 +1,11 @@
 // What a client asked for, in the form that LangGraph takes. What is unset must be absent.
 import { Command, Send } from "@langchain/langgraph";
+import type { RunAuth } from "../storage/runs.ts";
 import type { RunKwargs } from "./create.ts";
 
-export function commandOf({ resume, update, goto }: Record<string, unknown>): Command {
+type Fields = Record<string, unknown>;
+
+export function commandOf({ resume, update, goto }: Fields): Command {
   const parts = { resume, update, goto: Array.isArray(goto) ? goto.map(placeOf) : placeOf(goto) };
   const given = Object.entries(parts).filter(([, value]) => value !== undefined && value !== null);
   return new Command(Object.fromEntries(given));
@@ -21,7 +24,7 @@ export function breakpointsOf({ interrupt_before: before, interrupt_after: after
   };
 }
 
-export function recursionOf(config: Record<string, unknown>): object {
+export function recursionOf(config: Fields): object {
   const { recursion_limit: limit, max_concurrency: concurrency } = config;
   return {
     ...(limit === undefined ? {} : { recursionLimit: limit }),
@@ -30,11 +33,27 @@ export function recursionOf(config: Record<string, unknown>): object {
 }
 
 /** Later ones win; `configurable` is merged key by key. */
-export function mergeConfigs(configs: readonly Record<string, unknown>[]): Record<string, unknown> {
+export function mergeConfigs(configs: readonly Fields[]): Fields {
   const configurable = Object.assign({}, ...configs.map((config) => asFields(config["configurable"])));
   return Object.assign({}, ...configs, { configurable });
 }
 
+// Who asked for a run, under the official names. Nobody but the server may say so.
+const AUTH_FIELDS = new Set(["langgraph_auth_user", "langgraph_auth_user_id", "langgraph_auth_permissions"]);
+
+/** A configuration that says who asked, and nothing that a client put in the place of that. */
+export function askedBy(auth: RunAuth | null | undefined, config: Fields): Fields {
+  const configurable = Object.entries(asFields(config["configurable"]));
+  const said = Object.fromEntries(configurable.filter(([key]) => !AUTH_FIELDS.has(key)));
+  return { ...config, configurable: auth ? { ...said, ...authFields(auth) } : said };
+}
+
+const authFields = ({ user, permissions }: RunAuth): Fields => ({
+  langgraph_auth_user: user,
+  langgraph_auth_user_id: user.identity,
+  langgraph_auth_permissions: permissions,
+});
+
 /** An object's own fields; none of anything else. */
-export const asFields = (value: unknown): Record<string, unknown> =>
+export const asFields = (value: unknown): Fields =>
   typeof value === "object" && value !== null ? { ...value } : {};

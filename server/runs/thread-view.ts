@@ -1,5 +1,6 @@
 // Threads as clients see them: with the values and open questions of their newest state. Those are stored when a run
 // ends well; what is missing is computed through the thread's graph, if this server has it.
+import { createHash } from "node:crypto";
 import { ThreadNotFound } from "../errors.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { countThreads, listThreads } from "../storage/thread-search.ts";
@@ -55,7 +56,9 @@ export async function searchThreads(
 
 function totalOf(engine: Engine, { metadata, values, ids, status, auth }: ThreadFilter): Promise<number> {
   const filter = { metadata, values, ids, status, auth };
-  return engine.totals.of(JSON.stringify(filter), () => countThreads(engine.database, filter));
+  // A filter may be as large as a request; what is remembered of it is not.
+  const key = createHash("sha256").update(JSON.stringify(filter)).digest("base64");
+  return engine.totals.of(key, () => countThreads(engine.database, filter));
 }
 
 /** How many threads a search would find. */

@@ -65,10 +65,12 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 returning cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, is_enabled, payload, metadata,
   next_run_at, error, created_at, updated_at`;
 
-const lockCronRow = `/* lockCron */
+const cronOf = `
 select cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, is_enabled, payload, metadata,
        next_run_at, error, created_at, updated_at
-  from holdfast.crons where cron_id = $1 for update`;
+  from holdfast.crons where cron_id = $1`;
+const findCronRow = `/* findCron */ ${cronOf}`;
+const lockCronRow = `/* lockCron */ ${cronOf} for update`;
 
 const updateCronRow = `/* updateCron */
 update holdfast.crons
@@ -154,6 +156,11 @@ export async function insertCron(on: Queryable, cron: NewCron & CronOwner): Prom
     if (codeOf(error) === FOREIGN_KEY_VIOLATION) return undefined;
     throw error;
   }
+}
+
+export async function findCron(on: Queryable, cronId: string): Promise<CronRow | undefined> {
+  const [row] = await openCrons(on, await on.query<CronRow>(findCronRow, [cronId]));
+  return row;
 }
 
 export async function lockCron(transaction: Queryable, cronId: string): Promise<CronRow | undefined> {

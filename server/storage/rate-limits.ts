@@ -90,7 +90,9 @@ export const counterOf = (
     const key = await pseudonymOf(database, who);
     // What is refused counts too: several that do not fit must not use up what others still could.
     const before = count > 1 ? await limiter.get(key) : null;
-    if (before && before.remainingPoints < count) return usageOf(before, false);
+    const left = before?.remainingPoints ?? most;
+    if (left < count)
+      return { isAllowed: false, remaining: left, endsInMs: before?.msBeforeNext ?? limiter.duration * 1000 };
     try {
       return usageOf(await limiter.consume(key, count), true);
     } catch (error) {

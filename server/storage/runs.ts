@@ -162,8 +162,8 @@ select ${RUN_COLUMNS}, r.auth, thread.config as thread_config, r.boot_attempt, t
 const findRunFactsRow = `/* findRunFacts */
 select run_id, thread_id, assistant_id, state, attempt, cancel, metadata, is_watched from holdfast.runs where run_id = $1`;
 const findRunRow = `/* findRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1`;
-const findWritersKwargsRow = `/* findWritersKwargs */
-select run_id, kwargs from holdfast.runs where run_id = (
+const findWriterRow = `/* findWriter */
+select run_id, kwargs, auth from holdfast.runs where run_id = (
   select case when metadata ->> 'run_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (metadata ->> 'run_id')::uuid end
     from public.checkpoints
    where thread_id = $1 and checkpoint_ns = '' and metadata ? 'run_id' order by checkpoint_id desc limit 1)`;
@@ -272,14 +272,14 @@ export async function findRun(on: Queryable, runId: string): Promise<RunRow | un
   return row;
 }
 
-/** What the run was asked for that wrote the newest checkpoint of a thread, or of the thread that it is a copy of. */
-export async function findWritersKwargs(
+/** What was asked by whom of the run that wrote the newest checkpoint of a thread, or of the thread that it is a copy of. */
+export async function findWriter(
   on: Queryable,
   threadId: string,
-): Promise<Record<string, unknown> | undefined> {
-  const rows = await on.query<Pick<RunRow, "run_id" | "kwargs">>(findWritersKwargsRow, [threadId]);
+): Promise<Pick<OwnedRunRow, "kwargs" | "auth"> | undefined> {
+  const rows = await on.query<Pick<OwnedRunRow, "run_id" | "kwargs" | "auth">>(findWriterRow, [threadId]);
   const [row] = await openRuns(on, rows);
-  return row?.kwargs;
+  return row;
 }
 
 /** The run that was created with an idempotency key. */

@@ -164,6 +164,37 @@ test("there is one budget of a kind, it can be changed and deleted, and each cha
   expect(entries.map(({ action }) => action)).toEqual(["budget.created", "budget.changed", "budget.deleted"]);
 });
 
+test.each([
+  { of: "a graph by its name", place: { scope: "assistant", scope_id: "asking" } },
+  {
+    of: "a thread in capitals",
+    place: { scope: "thread", scope_id: "01900000-0000-7000-8000-0000000000AB" },
+  },
+])("a budget of $of limits what is counted for it", async ({ place }) => {
+  const { budget_id: id } = await limit({ ...place, unit: "tokens", period: "day", max: 0 });
+  const threadId = "01900000-0000-7000-8000-0000000000ab";
+  const { client } = held.server;
+  await client.threads.create({ threadId, ifExists: "do_nothing" });
+  const input = { messages: [{ role: "user", content: "hello there" }] };
+  const ended = await client.runs.wait(threadId, "asking", { input, raiseError: false });
+  expect(JSON.stringify(ended)).toContain("budget_exceeded");
+  const query = new URLSearchParams(place).toString();
+  expect(await (await send("GET", `/budgets?${query}`)).json()).toMatchObject([{ budget_id: id }]);
+});
+
+test("a budget that would limit nobody is refused", async () => {
+  const kind = { unit: "tokens", period: "day", max: 5 };
+  const refused = async (place: object): Promise<unknown[]> => {
+    const answer = await send("POST", "/budgets", { ...kind, ...place });
+    return [answer.status, answer.headers.get("x-holdfast-code")];
+  };
+  expect(await refused({ scope: "assistant", scope_id: "nobody" })).toEqual([404, "assistant_not_found"]);
+  expect(await refused({ scope: "tenant", scope_id: "alice" })).toEqual([400, "input_invalid"]);
+  expect(await refused({ scope: "thread", scope_id: "a\u0000b" })).toEqual([400, "input_invalid"]);
+  expect((await send("GET", "/budgets?scope=thread&scope_id=%00")).status).toBe(400);
+  expect((await send("GET", "/budgets/usage?thread_id=%00")).status).toBe(400);
+});
+
 test("usage is told by model and by node", async () => {
   await ask({ model: "fake-echo" });
   const lines = (await (await send("GET", "/budgets/usage?by=node")).json()) as Json[];

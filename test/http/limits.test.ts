@@ -130,6 +130,8 @@ test("a batch counts each of its runs, and one that does not fit takes nothing",
       Array.from({ length: size }, () => echo),
       caller,
     );
+  // Nor does the first thing that a caller asks for.
+  expect((await batch(6)).status).toBe(429);
   expect((await batch(3)).status).toBe(200);
   expect((await batch(3)).status).toBe(429);
   expect((await batch(2)).status).toBe(200);

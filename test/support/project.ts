@@ -12,6 +12,7 @@ const GRAPHS = {
   talking: "modes.ts:talking",
   who: "who.ts:who",
   patient: "who.ts:patient",
+  made: "who.ts:madeFor",
 };
 
 export function makeProject(parts: { http?: object; auth?: { path: string }; store?: object }): {

@@ -19,7 +19,7 @@ const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 export interface Following {
   /** The thread-wide number of the last event that the client has. */
   readonly since?: number | undefined;
-  /** Looks once more whether the client may, when the first run is there; throws if not. */
+  /** Looks whether the client still may, as each run begins: the thread may be another one's by now. Throws if not. */
   readonly mayFollow: () => Promise<void>;
   /** Tells this event's run, and ends behind the event, or where it would be: it may be gone with its run. */
   readonly through?: number | undefined;
@@ -40,7 +40,6 @@ export async function* followThread(
   { since, mayFollow, through, signal }: Following,
 ): AsyncGenerator<Shown[]> {
   let { ordinal, position } = await beginOf(source, threadId, { since, through, signal });
-  let isSure = false;
   while (!signal.aborted) {
     const hinted = source.hints.next(threadId, signal);
     const run = await persistently(() => source.reader.nextRun(threadId, ordinal), { signal });
@@ -49,8 +48,7 @@ export async function* followThread(
       await hinted;
       continue;
     }
-    if (!isSure) await persistently(mayFollow, { signal });
-    isSure = true;
+    await persistently(mayFollow, { signal });
     if (run.ordinal !== ordinal) position = -1;
     yield* eventsOf(source, run, position, signal);
     ordinal = run.ordinal + 1;
