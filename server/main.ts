@@ -106,7 +106,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
 async function build(options: ServerOptions, parts: AsyncDisposableStack): Promise<RunningServer> {
   const { config, say, role = "all" } = options;
-  const log = openLog(config.logLevel);
+  const privacy = privacyOf(options);
+  const log = openLog(config.logLevel, privacy.strict);
   const { database, isEmbedded, migrate, close } = await openDatabase(config, say);
   parts.defer(close);
   const { applied, version } = await migrate();
@@ -131,7 +132,6 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   parts.defer(carryPlainly());
   const graphs = await loadGraphs(options.graphs, say);
   const graphIds = [...graphs.keys()];
-  const privacy = openPrivacy({ ...options.graphs.privacy, names: config.privacyNames });
   const caches = await openCaches(config, database, log);
   parts.defer(() => caches.close());
   if (config.cacheUrl) say("Cache: Redis at HOLDFAST_CACHE_URL");
@@ -297,6 +297,9 @@ async function serveHttp(
   };
 }
 
+const privacyOf = ({ graphs, config }: ServerOptions): Privacy =>
+  openPrivacy({ ...graphs.privacy, names: config.privacyNames });
+
 /** The process ends itself as `kill -9` would. */
 function armFaultOf(fault: string): void {
   const [name = "", nth] = fault.split(":");
@@ -309,6 +312,7 @@ export async function serveUntilStopped(
   started: (server: RunningServer) => void,
 ): Promise<never> {
   const stopping = Promise.withResolvers<NodeJS.Signals>();
+  const log = openLog(options.config.logLevel, privacyOf(options).strict);
   const server = startServer(options);
   let signals = 0;
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -317,7 +321,6 @@ export async function serveUntilStopped(
     stopping.resolve(signal);
   };
   // A promise that a node forgot is that node's fault, and no reason to end everybody's runs.
-  const log = openLog(options.config.logLevel);
   process.on("unhandledRejection", (error) => log.error("promise.unhandled", { reason: messageOf(error) }));
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
   const running = await server;

@@ -17,6 +17,8 @@ import type { Shredded } from "../storage/shred.ts";
 
 type Say = (text: string) => void;
 
+const SEALING_MS = 12 * 3_600_000;
+
 interface Asked {
   readonly json?: boolean;
   readonly say: Say;
@@ -102,7 +104,8 @@ export const rotateKeys = (config: Config, { json = false, say }: Asked): Promis
 
 /** Seals what a database holds already. @returns the exit code: 0, or 3 while servers run */
 export const sealAll = (config: Config, { json = false, say }: Asked): Promise<number> =>
-  withKeys(config, async (database) => {
+  // Tables are written anew, each by one statement, and nobody waits for them.
+  withKeys({ ...config, statementTimeoutMs: SEALING_MS }, async (database) => {
     if ((await sealingOf(database)) === "on") {
       say(json ? JSON.stringify({ sealing: "on" }) : "This database is sealed already.");
       return 0;

@@ -16,7 +16,7 @@ import { checkWebhook } from "../runs/webhook.ts";
 import { metadataOf } from "../storage/auth-filter.ts";
 import { countCrons, findCron, listCrons } from "../storage/crons.ts";
 import type { CronFilter, CronRow } from "../storage/crons.ts";
-import { readForAssistant, readGuarded } from "./door.ts";
+import { readForCron, readGuarded } from "./door.ts";
 import { refuseUnstorable } from "./ingress.ts";
 import { permitRun } from "./run-access.ts";
 import { check, checkId, runCreate, uuid } from "./schemas.ts";
@@ -111,9 +111,9 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
   });
 
   app.patch("/runs/crons/:cron", async (context) => {
-    const body = await readForAssistant(engine, context);
-    const change = check(cronChange, body);
     const cronId = idOf(context);
+    const body = await readForCron(engine, context, cronId);
+    const change = check(cronChange, body);
     const fields = fieldsOf(egress, body, change);
     const { schedule, payload, metadata } = fields;
     const asked = { cron_id: cronId, schedule, payload, metadata };
@@ -135,7 +135,7 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
   });
 
   async function create(context: Context, threadId: string | null): Promise<Response> {
-    const body = await readForAssistant(engine, context);
+    const body = await readForCron(engine, context);
     const given = check(cronCreate, body);
     const { assistant_id: assistantId, schedule, end_time: endTime } = given;
     const fields = fieldsOf(egress, body, given);

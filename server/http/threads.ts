@@ -12,7 +12,7 @@ import { changeThread, copyThread, createThread } from "../runs/threads.ts";
 import { metadataOf } from "../storage/auth-filter.ts";
 import { ttlOf } from "../storage/expiry.ts";
 import { authorize, callerOf, guardThread, requireThread } from "./auth.ts";
-import { readGuarded } from "./door.ts";
+import { readForThread, readGuarded } from "./door.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { queryOf } from "./pages.ts";
 import { check, checkId, stateUpdate } from "./schemas.ts";
@@ -66,7 +66,7 @@ export function threadRoutes(engine: Engine): Hono<Bindings> {
 
   app.patch("/threads/:thread", async (context) => {
     const threadId = idOf(context);
-    const { metadata, ttl } = check(threadPatch, await readGuarded(engine, context));
+    const { metadata, ttl } = check(threadPatch, await readForThread(engine, context, threadId));
     const asked = { thread_id: threadId, metadata };
     const { filter, value } = await authorize(context, "threads", "update", asked);
     refuseUnstorable("metadata", value.metadata);

@@ -144,6 +144,11 @@ export class Privacy {
     this.#guards = { redact: new Closed(redactor), tokenise, off: OPEN };
   }
 
+  /** For what is never shown to a client, such as the log: looks for all that is known, whatever graphs are allowed. */
+  get strict(): Guard {
+    return this.#guards.redact;
+  }
+
   /** Whether some graph keeps what is found apart. */
   get tokenises(): boolean {
     const { mode, graphs } = this.policy;

@@ -59,6 +59,10 @@ const OF_REST: Partial<Record<SealedName, string>> = {
   "webhooks.payload": "payload::text not like '\"~A%' and payload::text <> '{}' and $1::text is null",
 };
 
+const SEALED_TABLES = new Set(
+  Object.entries(SEALED).map(([name, { schema }]) => `${schema}.${name.split(".")[0]}`),
+);
+
 /** @param onProgress told how many threads and namespaces are left */
 export async function sealExisting(
   database: Database,
@@ -78,10 +82,13 @@ export async function sealExisting(
     if (paths.length === 0) break;
     for (const { path } of paths) await database.transaction((one) => sealNamespace(one, path));
   }
-  await database.transaction(async (transaction) => {
-    await sealColumns(transaction, OF_REST, null, await transaction.seals.ofRest(transaction));
-    await addChecks(transaction);
-  });
+  await database.transaction(async (transaction) =>
+    sealColumns(transaction, OF_REST, null, await transaction.seals.ofRest(transaction)),
+  );
+  // What was there before lies in the tables' files until these are written anew, and backups take them as they are.
+  for (const table of SEALED_TABLES) await database.query(`vacuum full ${table}`);
+  // At last: until then the database says that it is not sealed, and whoever comes after this process goes on.
+  await database.transaction(addChecks);
 }
 
 async function sealThread(transaction: Queryable, threadId: string): Promise<void> {

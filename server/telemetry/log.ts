@@ -1,6 +1,7 @@
 // One JSON line per fact, to standard error. A line holds ids, codes and figures, never what a user wrote.
 import { pino } from "pino";
 import { plainGuard } from "../privacy/guard.ts";
+import type { Guard } from "../privacy/guard.ts";
 
 export interface Log {
   debug(event: string, facts?: object): void;
@@ -9,9 +10,11 @@ export interface Log {
   error(event: string, facts?: object): void;
 }
 
-/** Event names are noun.past-verb, such as run.finished. */
-export function openLog(level: "debug" | "info" | "warn" | "error"): Log {
-  const guard = plainGuard();
+/**
+ * Event names are noun.past-verb, such as run.finished.
+ * @param guard looks at each line
+ */
+export function openLog(level: "debug" | "info" | "warn" | "error", guard: Guard = plainGuard()): Log {
   const logger = pino(
     {
       level,

@@ -254,6 +254,7 @@ const DEATHS = [
   "noteThreadKey",
   "store_vectors set exact",
   "crons set payload",
+  "vacuum full holdfast.runs",
   "public.checkpoint_writes add",
 ];
 
@@ -342,6 +343,19 @@ describe("a database that was served without keys, once it is sealed", async () 
     expect(tables).toEqual(TABLES.filter((name) => !UNSEEN.has(name)));
     expect(await tablesWith(MARK, scratch)).toEqual([]);
     expect(await tablesWith("failed on purpose", scratch)).toEqual([]);
+  });
+
+  test("holds none in the files of its tables either, from which backups are made", async () => {
+    await scratch.database.query("checkpoint");
+    const files = await scratch.database.query<{ name: string; is_plain: boolean }>(
+      `select c.relname as name, position($1::bytea in pg_read_binary_file(pg_relation_filepath(c.oid))) > 0 as is_plain
+         from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        where n.nspname in ('holdfast', 'public', 'pg_toast') and c.relkind in ('r', 't')
+          and pg_relation_size(c.oid) > 0`,
+      [Buffer.from(MARK)],
+    );
+    expect(files.length).toBeGreaterThan(10);
+    expect(files.filter(({ is_plain: isPlain }) => isPlain).map(({ name }) => name)).toEqual([]);
   });
 
   test("shows what it showed, and its threads, runs and call-backs go on", async () => {

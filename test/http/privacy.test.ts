@@ -6,7 +6,9 @@ import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openPrivacy } from "../../server/privacy/guard.ts";
 import { readGraphsFile } from "../../server/runs/graphs.ts";
+import { startHoldfast } from "../support/holdfast.ts";
 import { useServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
 
 const held = useServer({ HOLDFAST_CONFIG: "test/fixtures/guarded.langgraph.json" });
 let folder: string;
@@ -42,6 +44,31 @@ test("a graph that is off keeps what it is given; every other one keeps placehol
   };
   expect(await kept("keeping")).toEqual(["[REDACTED_EMAIL] of [REDACTED_EMPLOYEE_ID]", "[REDACTED_EMAIL]"]);
   expect(await kept("lab")).toEqual([`${mail} of E-123456`, mail]);
+});
+
+test("metadata of a thread is changed as its graph says", async () => {
+  const { threads } = as("ada");
+  const changed = async (graphId: string): Promise<unknown> => {
+    const { thread_id: threadId } = await threads.create({ graphId });
+    return (await threads.update(threadId, { metadata: { of: mail } })).metadata?.["of"];
+  };
+  expect([await changed("keeping"), await changed("lab")]).toEqual(["[REDACTED_EMAIL]", mail]);
+});
+
+test("the log knows own rules and names too", async () => {
+  const { url } = held.scratch;
+  const args = ["serve", "--port", "0", "--config", "test/fixtures/guarded.langgraph.json"];
+  const server = startHoldfast(args, { DATABASE_URL: url, HOLDFAST_PRIVACY_NAMES: "on" });
+  await server.says("http://");
+  const [address = ""] = /http:\/\/[\d.:]+/.exec(server.out()) ?? [];
+  const asked = { assistant_id: "forgetful", input: { value: "E-123456, Ada Lovelace" } };
+  const body = JSON.stringify(asked);
+  await fetch(`${address}/runs/wait`, { method: "POST", headers: { authorization: "Bearer ada" }, body });
+  await until(() => server.err().includes("promise.unhandled"), "the line");
+  server.process.kill("SIGTERM");
+  await server.ended;
+  expect(server.err()).toContain("[REDACTED_EMPLOYEE_ID]");
+  expect(server.err()).not.toMatch(/E-123456|Lovelace/);
 });
 
 test("an assistant is treated as its graph", async () => {

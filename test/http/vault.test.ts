@@ -48,6 +48,20 @@ const MODES = [
 ] as const;
 const textOf = (value: unknown): string => JSON.stringify(value);
 
+test("a cron belongs to no thread: what is found in it is kept for nobody", async () => {
+  const { crons } = as("ada");
+  const secret = "sk-abcdef1234567890abcdef";
+  const made = (await crons.create("sending", {
+    schedule: "0 0 1 1 *",
+    input: asked(`Write to ${mail} with ${secret}.`),
+    webhook: "https://example.org/hook",
+  })) as unknown as { cron_id: string };
+  await crons.update(made.cron_id, { input: asked(`Or to grace.h@example.org with ${secret}.`) });
+  const [shown] = await as("grace").crons.search({ assistantId: "sending" });
+  expect(textOf(shown?.payload)).toContain("Or to [REDACTED_EMAIL] with [REDACTED_SECRET]");
+  await crons.delete(made.cron_id);
+});
+
 test("whoever gives an address is shown it in his stream, his state and his runs; the disk has tokens", async () => {
   const { threads, runs } = as("ada");
   const { thread_id: threadId } = await threads.create();
