@@ -27,9 +27,7 @@ export function agentPrompt(messages: readonly BaseMessage[]): AgentPrompt {
       sources.push({ n, source_id: plain(source), title: plain(title) });
       return `<passage n="${n}" source="${source}" title="${title}">`;
     });
-  const answered = new Set(
-    messages.flatMap((one) => (ToolMessage.isInstance(one) ? [one.tool_call_id] : [])),
-  );
+  const answered = answeredBehind(messages);
   const told = messages.flatMap((message) => {
     if (ToolMessage.isInstance(message)) {
       const { tool_call_id, status } = message;
@@ -37,10 +35,23 @@ export function agentPrompt(messages: readonly BaseMessage[]): AgentPrompt {
         new ToolMessage({ tool_call_id, content: numbered(message.text), ...(status ? { status } : {}) }),
       ];
     }
-    if (AIMessage.isInstance(message)) return spoken(message, answered);
+    if (AIMessage.isInstance(message)) return spoken(message, answered.get(message) ?? new Set());
     return message.type === "human" ? [message] : [];
   });
   return { messages: [new SystemMessage(INSTRUCTIONS), ...told], sources };
+}
+
+/** Ids of the calls that were answered behind each message of the model: some providers use the same ids again. */
+function answeredBehind(messages: readonly BaseMessage[]): ReadonlyMap<BaseMessage, ReadonlySet<string>> {
+  const answered = new Map<BaseMessage, ReadonlySet<string>>();
+  let behind = new Set<string>();
+  for (const message of messages.toReversed()) {
+    if (ToolMessage.isInstance(message)) behind.add(message.tool_call_id);
+    if (!AIMessage.isInstance(message)) continue;
+    answered.set(message, behind);
+    behind = new Set();
+  }
+  return answered;
 }
 
 /**

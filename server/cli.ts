@@ -90,7 +90,9 @@ function program(): Command {
     .option("--json", "print one JSON object")
     .action(async (options: Shared & { json?: true }) => {
       const { doctor } = await import("./commands/doctor.ts");
-      process.exitCode = await doctor(await settle(options), { ...options, say });
+      // A langgraph.json that cannot be read is what it looks for.
+      const config = await settle(options).catch(() => readConfig(undefined, overrides(options)));
+      process.exitCode = await doctor(config, { ...options, say });
     });
   cli
     .command("chaos")
@@ -98,10 +100,10 @@ function program(): Command {
     .requiredOption("--graph <id>", "graph of langgraph.json to run")
     .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
     .option("--input <json>", "input of each run")
-    .option("--runs <number>", "runs at once, for each fault", "20")
-    .option("--instances <number>", "servers", "3")
+    .option("--runs <number>", "runs at once, for each fault", numeric, "20")
+    .option("--instances <number>", "servers", numeric, "3")
     .option("--faults <names>", "kill9, zombie, database, divided by commas", "kill9,zombie,database")
-    .option("--seed <number>", "makes the same choices again")
+    .option("--seed <number>", "makes the same choices again", seedNumber)
     .option("--json", "print one JSON object")
     .action(async (options: ChaosCommand) => {
       const { chaos } = await import("./commands/chaos.ts");
@@ -261,11 +263,21 @@ const numeric = (text: string): string => {
   throw new InvalidArgumentError("It must be a number.");
 };
 
+const portNumber = (text: string): string => {
+  if (/^\d{1,5}$/.test(text) && Number(text) <= 65_535) return text;
+  throw new InvalidArgumentError("It must be a number from 0 to 65535.");
+};
+
+const seedNumber = (text: string): string => {
+  if (/^\d{1,15}$/.test(text)) return text;
+  throw new InvalidArgumentError("It must be a whole number.");
+};
+
 function serving(command: Command): Command {
   return command
     .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
     .option("--host <address>", "address to listen on (HOLDFAST_HOST)")
-    .option("--port <number>", "port to listen on (PORT)", numeric)
+    .option("--port <number>", "port to listen on (PORT)", portNumber)
     .option("--https", "speak HTTPS (HOLDFAST_HTTPS)");
 }
 
@@ -330,3 +342,5 @@ try {
     process.exitCode = 1;
   }
 }
+// Graphs and apps that were loaded may have left timers and connections of their own, which would keep the process.
+process.stdout.write("", () => process.exit(process.exitCode ?? 0));

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { ConfigInvalid, messageOf } from "./errors.ts";
-import { address, commaSeparated, flag, integer, postgres, setting } from "./setting.ts";
+import { address, apiBase, commaSeparated, flag, integer, postgres, setting, word } from "./setting.ts";
 import type { Setting } from "./setting.ts";
 
 export const DEFAULT_DATA_DIR = ".holdfast";
@@ -74,12 +74,12 @@ export const settings = {
   openaiApiKey: setting({
     env: "OPENAI_API_KEY",
     secret: true,
-    schema: z.string().min(1).optional(),
+    schema: word.optional(),
     help: "Key of the model provider. Unset, with OPENAI_BASE_URL unset too: the offline model answers.",
   }),
   openaiBaseUrl: setting({
     env: "OPENAI_BASE_URL",
-    schema: address(/^https?:\/\//, "https://api.openai.com/v1").optional(),
+    schema: apiBase.optional(),
     help: "Any OpenAI-compatible endpoint. Unset: the provider's own.",
   }),
   model: setting({
@@ -352,9 +352,9 @@ export function awaitCallbacks(): void {
   process.env["LANGCHAIN_CALLBACKS_BACKGROUND"] ??= "false";
 }
 
-/** Adds what an env file or `env` map of langgraph.json holds; what is set already wins. */
+/** Adds what an env file or `env` map of langgraph.json holds; what is set already, and not empty, wins. */
 export function addToEnvironment(values: Environment): void {
-  for (const [name, value] of Object.entries(values)) process.env[name] ??= value;
+  for (const [name, value] of Object.entries(values)) if (!process.env[name]) process.env[name] = value;
 }
 
 function valueOf(one: Setting, env: Environment): string | undefined {

@@ -64,7 +64,7 @@ import { settleSealing } from "./storage/sealing.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
 import { wakeStoreQueues } from "./storage/store-queue.ts";
-import { openPrivacy } from "./privacy/guard.ts";
+import { openPrivacy, TOKENISES_UNSEALED } from "./privacy/guard.ts";
 import type { Privacy } from "./privacy/guard.ts";
 import { openLog } from "./telemetry/log.ts";
 
@@ -142,10 +142,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   });
   const isEmpty = model === "offline" ? "; vectors of the offline model carry no meaning" : "";
   if (embedder) say(`Store: searched by meaning with ${embedder.name}${isEmpty}`);
-  if (privacy.tokenises && !isSealed)
-    throw new ConfigInvalid(
-      'langgraph.json: privacy "tokenise" keeps what is found sealed: set HOLDFAST_KEYS_FILE (holdfast keys new makes a key), or say "redact".',
-    );
+  if (privacy.tokenises && !isSealed) throw new ConfigInvalid(TOKENISES_UNSEALED);
   say(`Privacy: ${privacy.describe()}`);
   const own = await seedAssistants(database, graphIds, config.assistantSeeds ?? {}, say);
   const hasSessions = !config.pooler || config.databaseDirectUrl !== undefined;

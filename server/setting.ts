@@ -18,7 +18,21 @@ export const integer = (min: number, max: number): z.ZodCoercedNumber =>
 export const flag = z.enum(["on", "off"], "must be on or off").transform((value) => value === "on");
 export const address = (scheme: RegExp, form: string): z.ZodString =>
   z.string().regex(scheme, `must look like ${form}`);
-export const postgres = address(/^postgres(ql)?:\/\//, "postgresql://user:password@host:5432/database");
+export const postgres = address(
+  /^postgres(ql)?:\/\//,
+  "postgresql://user:password@host:5432/database",
+).refine(
+  (text) => URL.canParse(text),
+  "is no valid address: write special characters of the password in percent form, such as %23 for #",
+);
+export const apiBase = address(
+  /^https?:\/\/(?![^/?#]*@)/,
+  "https://api.openai.com/v1, without a user or password",
+);
+/** For a header: with a line break in it, the error of fetch would repeat it. */
+export const word = z
+  .string()
+  .refine((text) => /^[\x21-\x7e]+$/.test(text), "must be one word of printable characters");
 export const commaSeparated = z
   .string()
   .default("")

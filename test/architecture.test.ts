@@ -39,11 +39,11 @@ const doors = new Map([
   ["@clack/prompts", ["server/cli.ts"]],
 ]);
 
-// Words that stand in one file only.
+// Words that stand in few files only.
 const homes = [
-  ["process.env", /\bprocess\.env\b/, "server/config.ts"],
-  ["process.exit", /\bprocess\.exit\(/, "server/main.ts"],
-  ["a timer", /\b(setTimeout|setInterval)\b/, "server/clock.ts"],
+  ["process.env", /\bprocess\.env\b/, ["server/config.ts"]],
+  ["process.exit", /\bprocess\.exit\(/, ["server/cli.ts", "server/main.ts"]],
+  ["a timer", /\b(setTimeout|setInterval)\b/, ["server/clock.ts"]],
 ] as const;
 
 const files = globSync("{graph,server}/**/*.{ts,tsx}").filter((file) => !file.startsWith("server/console/"));
@@ -122,9 +122,10 @@ test("a graph may be given privacy, models, retrieval and tools, and nothing tha
   ).toEqual([]);
 });
 
-test.each(homes)("%s stands in one file only", (_, word, home) => {
+test.each(homes)("%s stands where it is at home only", (_, word, home) => {
   const found = [...sources].filter(
-    ([file, source]) => file !== home && word.test(stripTypeScriptTypes(source)),
+    ([file, source]) =>
+      !(home as readonly string[]).includes(file) && word.test(stripTypeScriptTypes(source)),
   );
   expect(found.map(([file]) => file)).toEqual([]);
 });

@@ -21,6 +21,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
+const GRAPHS_FILE = join(process.cwd(), "test/fixtures/graphs.ts");
 const GRAPHS = ["--config", "test/fixtures/langgraph.json"];
 const urlOf = (out: string): string => /http:\/\/\S+/.exec(out)?.[0] ?? "";
 
@@ -36,6 +37,8 @@ test.each([
   [["serve", "--no-such-option"]],
   [["index"]],
   [["serve", "--port", "many"]],
+  [["serve", "--port", "99999"]],
+  [["chaos", "--graph", "echo", "--runs", "abc"]],
 ])("wrong usage %j exits with 2 and says what is wrong", async (args) => {
   const { code, err } = await holdfast(args);
   expect(code).toBe(2);
@@ -48,6 +51,9 @@ test.each([
   [{ DATABASE_URL: "mysql://secret@host/db" }, "DATABASE_URL must look like postgresql://"],
   [{ DATABASE_URL: "postgresql://root:secret@127.0.0.1:1/none" }, "PostgreSQL did not answer"],
   [{ DATABASE_URL: "MISSING_DATABASE" }, /PostgreSQL refused the connection: .*Check DATABASE_URL/],
+  [{ DATABASE_URL: "postgresql://root:sec#secret@127.0.0.1/db" }, "DATABASE_URL is no valid address"],
+  [{ OPENAI_API_KEY: "sk-secret\nx" }, "OPENAI_API_KEY must be one word"],
+  [{ OPENAI_BASE_URL: "https://me:secret@model.example/v1" }, "without a user or password"],
   [{ HOLDFAST_CONFIG: "./nowhere.json" }, "nowhere.json, which cannot be read"],
 ])("a wrong setting %j stops the start with one sentence", async (env, sentence) => {
   const given = { DATABASE_URL: scratch.url, ...env };
@@ -113,14 +119,77 @@ test("index reads what it can, names what it cannot, and then exits with 1", asy
   ]);
 });
 
-test("doctor exits with 3 and says what to do while documents are missing, and with 0 after", async () => {
+test("doctor exits with 0 when all is well, and says how many documents there are", async () => {
   const env = { DATABASE_URL: scratch.url, HOLDFAST_COLLECTION: "frogs" };
-  const ill = await holdfast(["doctor", ...GRAPHS], env);
-  expect([ill.code, ill.out]).toEqual([3, expect.stringMatching(/PROBLEM documents: .*holdfast index/)]);
+  const none = await holdfast(["doctor", ...GRAPHS], env);
+  expect([none.code, none.out]).toEqual([0, expect.stringMatching(/ok +documents: none .*holdfast index/)]);
   await writeFile(join(folder, "frogs.md"), "# Frogs\n\nFrogs jump.");
   await holdfast(["index", folder, "--collection", "frogs"], env);
   const well = await holdfast(["doctor", "--json", ...GRAPHS], env);
   expect([well.code, JSON.parse(well.out).ok]).toEqual([0, true]);
+});
+
+test.each([
+  [{}, { privacy: { rules: [{ kind: "BAD", pattern: "(" }] } }, "privacy.rules"],
+  [{ HOLDFAST_KEYS: "" }, { privacy: { mode: "tokenise" } }, "HOLDFAST_KEYS_FILE"],
+  [{ HOLDFAST_MODELS: "/nope.json" }, {}, "/nope.json"],
+  [{ HOLDFAST_TLS_CERT: "/nope", HOLDFAST_TLS_KEY: "/nope" }, {}, "HOLDFAST_TLS_CERT"],
+  [{ HOLDFAST_EGRESS_ALLOW: "10.0.0.0/99" }, {}, "HOLDFAST_EGRESS_ALLOW"],
+  [{ HOLDFAST_TRUSTED_PROXIES: "bad" }, {}, "HOLDFAST_TRUSTED_PROXIES"],
+  [{}, { graphs: 7 }, "langgraph.json"],
+])("doctor finds what serve would stop for: %j %j", async (settings, parts, word) => {
+  const config = join(folder, "ill.langgraph.json");
+  const graphs = { echo: `${GRAPHS_FILE}:echo` };
+  await writeFile(config, JSON.stringify({ graphs, ...parts }));
+  const env = { DATABASE_URL: scratch.url, ...settings };
+  const { code, out } = await holdfast(["doctor", "--json", "--config", config], env);
+  const { findings } = JSON.parse(out) as { findings: { check: string; isFine: boolean; detail: string }[] };
+  const found = findings.find(({ check }) => check === "settings");
+  expect([code, found?.isFine, found?.detail]).toEqual([3, false, expect.stringContaining(word)]);
+});
+
+test("a graph with a timer of its own keeps no command from ending", async () => {
+  const config = join(folder, "busy.langgraph.json");
+  await writeFile(
+    join(folder, "busy.mjs"),
+    `setInterval(() => undefined, 1000); export { echo } from ${JSON.stringify(GRAPHS_FILE)};`,
+  );
+  await writeFile(config, JSON.stringify({ graphs: { busy: "./busy.mjs:echo" } }));
+  const env = { DATABASE_URL: scratch.url };
+  expect((await holdfast(["doctor", "--config", config], env)).code).toBe(0);
+  const holder = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolved) => holder.once("listening", resolved));
+  const port = String((holder.address() as AddressInfo).port);
+  expect((await holdfast(["serve", "--port", port, "--config", config], env)).code).toBe(1);
+  holder.close();
+});
+
+test("what env of langgraph.json gives is not hidden by an empty variable", async () => {
+  const config = join(folder, "given.langgraph.json");
+  const graphs = { echo: `${GRAPHS_FILE}:echo` };
+  await writeFile(config, JSON.stringify({ graphs, env: { OPENAI_BASE_URL: "http://127.0.0.1:1/v1" } }));
+  const env = { DATABASE_URL: scratch.url, OPENAI_BASE_URL: "" };
+  const { out } = await holdfast(["doctor", "--config", config], env);
+  expect(out).toContain("PROBLEM model");
+});
+
+test.each([
+  ["budget", "set", "--scope", "tenant", "--per", "day", "--usd", "5"],
+  ["audit", "list"],
+  ["webhooks", "list"],
+])("%s %s wants the schema that it knows", async (...args) => {
+  const empty = await emptyDatabase();
+  const { code, err } = await holdfast(args, { DATABASE_URL: empty.url });
+  await empty.close();
+  expect([code, err]).toEqual([1, expect.stringContaining("run holdfast migrate first")]);
+});
+
+test("a limit that is empty is no limit of nothing", async () => {
+  const args = ["budget", "set", "--scope", "tenant", "--per", "day", "--usd", ""];
+  expect(await holdfast(args, { DATABASE_URL: scratch.url })).toMatchObject({
+    code: 2,
+    out: expect.stringMatching(/^max: /),
+  });
 });
 
 test("two servers share one database, and each ends in order on SIGTERM", async () => {

@@ -119,3 +119,16 @@ test("the image runs the compiled server, not as root, and holds no secret", () 
   expect(last).toMatch(/^USER node$/m);
   expect(dockerfile).not.toMatch(/API_KEY|PASSWORD|DATABASE_URL=|_TOKEN/);
 });
+
+test("the image serves the compiled names of all graphs", () => {
+  const dockerfile = readFileSync("Dockerfile", "utf8");
+  const [, pattern = "", by = "", flags = ""] = /sed 's\/(.*?)\/(.*?)\/(\w*)'/.exec(dockerfile) ?? [];
+  expect(pattern).not.toBe("");
+  const written = readFileSync("langgraph.json", "utf8").replaceAll("\n", " ");
+  const compiled = flags.includes("g")
+    ? written.replaceAll(new RegExp(pattern, "g"), by)
+    : written.replace(new RegExp(pattern), by);
+  const { graphs } = JSON.parse(compiled) as { graphs: Record<string, string> };
+  expect(Object.values(graphs)).toEqual(Object.values(graphs).map(() => expect.stringMatching(/\.js:\w+$/)));
+  expect(Object.keys(graphs).length).toBeGreaterThan(1);
+});

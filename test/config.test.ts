@@ -76,7 +76,11 @@ test.each([
   ["HOLDFAST_PREPARED_STATEMENTS", "yes", "HOLDFAST_PREPARED_STATEMENTS must be on or off."],
   ["HOLDFAST_LOG_LEVEL", "loud", "HOLDFAST_LOG_LEVEL must be debug, info, warn or error."],
   ["HOLDFAST_MESSAGES", "all", "HOLDFAST_MESSAGES must be delta or plain."],
-  ["OPENAI_BASE_URL", "localhost", "OPENAI_BASE_URL must look like https://api.openai.com/v1."],
+  [
+    "OPENAI_BASE_URL",
+    "localhost",
+    "OPENAI_BASE_URL must look like https://api.openai.com/v1, without a user or password.",
+  ],
   [
     "DATABASE_URL",
     "mysql://localhost",

@@ -7,7 +7,7 @@ import type { Fault, Link } from "../privacy/chain.ts";
 import { countUnlinked, findLink, listAudit, listAuditChain } from "../storage/audit.ts";
 import type { AuditRow, Unlinked } from "../storage/audit.ts";
 import type { Queryable } from "../storage/database.ts";
-import { openDatabase } from "../storage/open.ts";
+import { withDatabase } from "./database.ts";
 
 type Say = (text: string) => void;
 
@@ -40,16 +40,11 @@ export async function showAudit(
   options: { limit: number; json?: boolean; say: Say },
 ): Promise<number> {
   const { limit, json = false, say } = options;
-  const { database, close } = await openDatabase(config, json ? undefined : say);
-  try {
-    const rows = await listAudit(database, limit);
-    if (json) say(JSON.stringify(rows));
-    else if (rows.length === 0) say("The audit log is empty.");
-    else for (const row of rows) say(lineOf(row));
-    return 0;
-  } finally {
-    await close();
-  }
+  const rows = await withDatabase(config, (database) => listAudit(database, limit), json ? undefined : say);
+  if (json) say(JSON.stringify(rows));
+  else if (rows.length === 0) say("The audit log is empty.");
+  else for (const row of rows) say(lineOf(row));
+  return 0;
 }
 
 /** @returns the exit code: 0, 2 when the head is no hash, or 3 when something was found */
@@ -63,15 +58,14 @@ export async function verifyAudit(
     say("A head is 64 hexadecimal digits, as the line audit.linked of a server's log names it.");
     return 2;
   }
-  const { database, close } = await openDatabase(config, json ? undefined : say);
-  try {
-    const verdict = await verifyChain(database, head);
-    if (json) say(JSON.stringify(verdict));
-    else sayVerdict(verdict, say);
-    return verdict.ok ? 0 : 3;
-  } finally {
-    await close();
-  }
+  const verdict = await withDatabase(
+    config,
+    (database) => verifyChain(database, head),
+    json ? undefined : say,
+  );
+  if (json) say(JSON.stringify(verdict));
+  else sayVerdict(verdict, say);
+  return verdict.ok ? 0 : 3;
 }
 
 /** Walks the chain from its beginning, and counts what is not in it. */

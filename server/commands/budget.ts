@@ -7,7 +7,7 @@ import { budgetCreate, usageQuery } from "../http/budget-schemas.ts";
 import { deleteBudget, searchBudgets, searchUsage, setBudget as putBudget } from "../runs/budgets.ts";
 import type { Actor, Budget } from "../runs/budgets.ts";
 import type { Database } from "../storage/database.ts";
-import { openDatabase } from "../storage/open.ts";
+import { withDatabase } from "./database.ts";
 
 type Say = (text: string) => void;
 
@@ -31,7 +31,7 @@ export async function setBudget(
     return 2;
   }
   const unit = usd === undefined ? "tokens" : "usd";
-  const request = { scope, scope_id: of, unit, period: per, max: Number(usd ?? tokens) };
+  const request = { scope, scope_id: of, unit, period: per, max: amountIn(usd ?? tokens ?? "") };
   return checked(budgetCreate, request, say, (given) =>
     onDatabase(config, asked, async (database) => {
       const budget = await putBudget(database, given, COMMAND);
@@ -39,6 +39,9 @@ export async function setBudget(
     }),
   );
 }
+
+/** Of an empty text Number makes 0, which would refuse every call. */
+const amountIn = (text: string): number => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN);
 
 /** @returns the exit code */
 export async function showBudgets(config: Config, asked: Asked): Promise<number> {
@@ -96,16 +99,13 @@ async function onDatabase(
   { json = false, say }: Asked,
   work: (database: Database) => Promise<void>,
 ): Promise<number> {
-  const { database, close } = await openDatabase(config, json ? undefined : say);
   try {
-    await work(database);
+    await withDatabase(config, work, json ? undefined : say);
     return 0;
   } catch (error) {
     if (!(error instanceof AppError) || error.status >= 500) throw error;
     say(messageOf(error));
     return 2;
-  } finally {
-    await close();
   }
 }
 

@@ -4,7 +4,13 @@ import type { Config } from "../config.ts";
 import { messageOf } from "../errors.ts";
 import { reconcile } from "../storage/budgets.ts";
 import { listCollections } from "../storage/collections.ts";
+import { addressReader } from "../http/caller-address.ts";
+import { certificateOf } from "../http/tls.ts";
+import { corsPolicyOf } from "../http/cors.ts";
 import { loadCustomApp } from "../http/custom-app.ts";
+import { openCatalogue } from "../models/catalogue.ts";
+import { openEgress } from "../models/egress.ts";
+import { openPrivacy, TOKENISES_UNSEALED } from "../privacy/guard.ts";
 import { loadAuthority } from "../runs/auth.ts";
 import { loadGraphs, readGraphsFile } from "../runs/graphs.ts";
 import { openEmbedder } from "../runs/store-index.ts";
@@ -29,6 +35,7 @@ export async function doctor(
 ): Promise<number> {
   const findings = [
     await find("node", () => `Node ${process.versions.node}`),
+    await find("settings", () => checkSettings(config)),
     await find("graphs", async () => {
       const file = await readGraphsFile(config.graphs);
       const graphs = await loadGraphs(file);
@@ -64,9 +71,9 @@ async function findInDatabase(config: Config): Promise<Finding[]> {
         await find("documents", async () => {
           const collections = await listCollections(database, defaultScope);
           const one = collections.find(({ name }) => name === config.collection);
-          if (!one)
-            throw new Error(`collection ${config.collection} does not exist; run holdfast index <path>`);
-          return `${one.documents} in ${one.name}`;
+          return one
+            ? `${one.documents} in ${one.name}`
+            : `none in ${config.collection}: holdfast index <path> adds some for graphs that search them`;
         }),
       ];
     } finally {
@@ -75,6 +82,19 @@ async function findInDatabase(config: Config): Promise<Finding[]> {
   } catch (error) {
     return [{ check: "database", isFine: false, detail: messageOf(error) }];
   }
+}
+
+/** What a server would refuse to start for, without starting anything. */
+async function checkSettings(config: Config): Promise<string> {
+  const { privacy, http } = await readGraphsFile(config.graphs);
+  const { tokenises } = openPrivacy({ ...privacy, names: config.privacyNames });
+  if (tokenises && config.keys === undefined) throw new Error(TOKENISES_UNSEALED);
+  openCatalogue(config);
+  await certificateOf(config, true);
+  await openEgress({ allow: config.egressAllow }).close();
+  addressReader(config.trustedProxies);
+  corsPolicyOf(config.corsOrigins, http.cors);
+  return "as a server takes them";
 }
 
 async function find(check: string, look: () => string | Promise<string>): Promise<Finding> {

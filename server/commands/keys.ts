@@ -6,14 +6,13 @@ import { newKeyLine } from "../privacy/key-ring.ts";
 import { insertAudit } from "../storage/audit.ts";
 import { countByKek } from "../storage/data-keys.ts";
 import type { Database } from "../storage/database.ts";
-import { openDatabase } from "../storage/open.ts";
-import { checkSchema } from "../storage/migrate.ts";
 import { rotate } from "../storage/rotate.ts";
 import { defaultScope } from "../storage/scope.ts";
 import { sealExisting } from "../storage/seal-existing.ts";
 import { countLive, missingKeks, requireKeks, sealingOf } from "../storage/sealing.ts";
 import { shredNamespace, shredTenant, shredThread } from "../storage/shred.ts";
 import type { Shredded } from "../storage/shred.ts";
+import { withDatabase } from "./database.ts";
 
 type Say = (text: string) => void;
 
@@ -151,7 +150,7 @@ export async function shredKeys(
       say(
         done === "live"
           ? `A run on thread ${name} has not ended. Cancel it, or wait, and shred then.`
-          : `There is no thread ${name}.`,
+          : `There is no ${subject} ${name}.`,
       );
       return 3;
     }
@@ -175,20 +174,6 @@ function shred(database: Database, subject: Subject, name: string): Promise<Shre
 function refuseLive(say: Say): number {
   say("Servers are running on this database. Stop all of them first; one that died counts for 15 s.");
   return 3;
-}
-
-async function withDatabase(config: Config, work: (database: Database) => Promise<number>): Promise<number> {
-  const { database, close } = await openDatabase(config);
-  try {
-    const { pending } = await checkSchema(database);
-    if (pending.length > 0)
-      throw new ConfigInvalid(
-        `The schema is not up to date (${pending.join(", ")}): run holdfast migrate first.`,
-      );
-    return await work(database);
-  } finally {
-    await close();
-  }
 }
 
 function withKeys(config: Config, work: (database: Database) => Promise<number>): Promise<number> {

@@ -106,6 +106,9 @@ export interface PrivacyPolicy {
   readonly names: boolean;
 }
 
+export const TOKENISES_UNSEALED =
+  'langgraph.json: privacy "tokenise" keeps what is found sealed: set HOLDFAST_KEYS_FILE (holdfast keys new makes a key), or say "redact".';
+
 /** @throws ConfigInvalid for a rule that cannot be kept to */
 export function openPrivacy({
   mode,

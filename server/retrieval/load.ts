@@ -60,7 +60,8 @@ async function* loadRecords(file: SourceFile): AsyncGenerator<LoadedDocument | F
   for await (const { number, bytes } of readLines(file.file)) {
     const name = `${file.source}:${number}`;
     try {
-      const { _id: id, title, text } = parseRecord(decode(bytes, name), name);
+      const { _id, title, text } = parseRecord(decode(bytes, name), name);
+      const id = clean(_id); // as it is stored
       if (seen.has(id)) throw new DocumentUnreadable(`${name} has the _id of an earlier line.`);
       seen.add(id);
       yield checked({ file: file.file, record: id, source: `${file.source}#${id}` }, { title, text }, name);
@@ -107,7 +108,7 @@ function checked(
   const source_id = clean(source);
   return {
     file,
-    record: clean(record),
+    record,
     source_id,
     title: title || basename(file),
     text,
@@ -143,7 +144,11 @@ function readHtml(html: string, name: string): Content {
 
 function firstHeading(markdown: string): string {
   const prose = markdown.replaceAll(/^(```|~~~)[\s\S]*?^\1/gm, "");
-  return /^#{1,6}[ \t]+(.+?)[ \t#]*$/m.exec(prose)?.[1] ?? "";
+  const heading = /^#{1,6}[ \t]+(\S.*)$/m.exec(prose)?.[1] ?? "";
+  let end = heading.length;
+  // An expression for the end tries it from each place anew.
+  while (" \t\r#".includes(heading[end - 1] ?? ".")) end -= 1;
+  return heading.slice(0, end);
 }
 
 function firstLine(text: string): string {

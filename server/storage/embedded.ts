@@ -66,8 +66,10 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded>
       place.report(`Preparing PostgreSQL ${MAJOR_VERSION} in ${place.root} (first start).`);
       await createCluster(place.programs, place.user, place.cluster);
     }
-    // Before it is ready, so that whoever finds it ready also finds its owner; once more in own(), after a race.
-    await writeFile(ownerFileOf(place), `${process.pid}\n`);
+    // Before it is ready, so that whoever finds it ready also finds its owner; once more in own(), after a race. Who
+    // loses that must not call itself the owner of what another process has started.
+    const claimed = await readNumber(ownerFileOf(place));
+    if (claimed === undefined || !isAlive(claimed)) await writeFile(ownerFileOf(place), `${process.pid}\n`);
     const outcome = await launchPostmaster(place, port);
     if (outcome === "ready") return own(place, port);
     if (outcome === "port taken") {

@@ -13,7 +13,7 @@ export interface Shredded {
   readonly keys: number;
 }
 
-const countThreadKeys = `/* countThreadKeys */ select count(*)::int as keys from holdfast.data_keys where thread_id = any ($1::text[])`;
+const countThreadKeys = `/* countThreadKeys */ select count(*)::int as count from holdfast.data_keys where thread_id = any ($1::text[])`;
 
 // Keys first: who writes an item holds its key, and waits here or finds it gone.
 const deletePathKeys = `/* deletePathKeys */
@@ -21,9 +21,11 @@ with held as materialized (
   select data_key_id from holdfast.data_keys
    where thread_id is null and path >= $1 and path < $2 and tenant_id = $3 order by data_key_id for update),
 gone as (delete from holdfast.data_keys d using held where d.data_key_id = held.data_key_id returning 1)
-select count(*)::int as keys from gone`;
+select count(*)::int as count from gone`;
 
-const deletePathItems = `/* deletePathItems */ delete from holdfast.store_items where path >= $1 and path < $2`;
+const deletePathItems = `/* deletePathItems */
+with gone as (delete from holdfast.store_items where path >= $1 and path < $2 returning 1)
+select count(*)::int as count from gone`;
 
 const listAllThreads = `/* listSomeThreads */ select thread_id from holdfast.threads order by thread_id limit 500`;
 
@@ -34,14 +36,14 @@ const deleteRest = [
 ];
 
 const deleteAllKeys = `/* deleteAllKeys */
-with gone as (delete from holdfast.data_keys where tenant_id = $1 returning 1) select count(*)::int as keys from gone`;
+with gone as (delete from holdfast.data_keys where tenant_id = $1 returning 1) select count(*)::int as count from gone`;
 
 // What was deleted lies in the table's file until then.
 const vacuumKeys = `/* vacuumDataKeys */ vacuum holdfast.data_keys`;
 
 const countOf = async (on: Queryable, statement: string, values: readonly unknown[]): Promise<number> => {
-  const [row] = await on.query<{ keys: number }>(statement, values);
-  return row?.keys ?? 0;
+  const [row] = await on.query<{ count: number }>(statement, values);
+  return row?.count ?? 0;
 };
 
 const noted = (object: string, keys: number): AuditEntry => ({
@@ -76,16 +78,17 @@ export async function shredNamespace(
   database: Database,
   labels: readonly string[],
   tenantId: string,
-): Promise<Shredded> {
+): Promise<Shredded | "missing"> {
   const { from, to } = rangeUnder(labels);
   const done = await database.transaction(async (transaction) => {
     const keys = await countOf(transaction, deletePathKeys, [from, to, tenantId]);
-    await transaction.query(deletePathItems, [from, to]);
+    const items = await countOf(transaction, deletePathItems, [from, to]);
+    if (keys + items === 0) return "missing";
     await shredCaches(transaction, tenantId);
     await insertAudit(transaction, noted(`namespace:${labels.join(".")}`, keys));
     return { keys };
   });
-  await database.query(vacuumKeys);
+  if (typeof done !== "string") await database.query(vacuumKeys);
   return done;
 }
 

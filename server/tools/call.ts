@@ -82,7 +82,10 @@ async function bounded(
     fetchPage: pageReader(tools?.egress, signal),
   };
   try {
-    return { text: await Promise.race([work.run(context), aborted(signal)]) };
+    const text: unknown = await Promise.race([work.run(context), aborted(signal)]);
+    // Its type says so, and nobody checks that of code in JavaScript.
+    if (typeof text !== "string") throw new TypeError(`It returned no text but ${describe(text)}.`);
+    return { text };
   } catch (error) {
     config.signal?.throwIfAborted();
     if (isPassedOn(error)) throw error;
@@ -92,6 +95,8 @@ async function bounded(
     return failures.failed();
   }
 }
+
+const describe = (value: unknown): string => (value === null ? "null" : typeof value);
 
 /** A tool that does not look at its signal is not waited for. */
 const aborted = (signal: AbortSignal): Promise<never> =>

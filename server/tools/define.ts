@@ -120,7 +120,9 @@ export function defineTool<Schema extends z.ZodObject>(definition: ToolDefinitio
     perMinute,
     approvalPermission: definition.approvalPermission,
     read: async (given) => {
-      const parsed = await schema.safeParseAsync(given);
+      // What a schema transforms or refines with may throw, which is no verdict of zod.
+      const parsed = await schema.safeParseAsync(given).catch(() => undefined);
+      if (!parsed) return "the arguments: cannot be checked";
       if (!parsed.success) return whatIsWrong(parsed.error.issues);
       const args = parsed.data;
       return { needsApproval: asks(args), run: (context) => run(args, context) };

@@ -57,10 +57,12 @@ export function runTools(
 
 /** What the last message of a model calls for and has not got. */
 function askedIn(messages: readonly BaseMessage[], threadId: string): Asked[] {
-  const last = messages.findLast((one) => AIMessage.isInstance(one));
-  if (!last) return [];
+  const at = messages.findLastIndex((one) => AIMessage.isInstance(one));
+  const last = messages[at];
+  if (!last || !AIMessage.isInstance(last)) return [];
+  // Only what came behind it: some providers use the same ids again.
   const answered = new Set(
-    messages.flatMap((one) => (ToolMessage.isInstance(one) ? [one.tool_call_id] : [])),
+    messages.slice(at + 1).flatMap((one) => (ToolMessage.isInstance(one) ? [one.tool_call_id] : [])),
   );
   const { tool_calls: calls = [], invalid_tool_calls: broken = [] } = last;
   return [...calls, ...broken.map(({ id, name = "" }) => ({ id, name, args: undefined }))]

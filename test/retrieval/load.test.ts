@@ -57,6 +57,12 @@ test("a document without a title is called by its file, or by its first line in 
   });
 });
 
+test("a heading of any length is read in one pass", async () => {
+  const spaces = " ".repeat(300_000);
+  const { title } = await loadOne("long.md", `# Tides${spaces}x ##\n\nThe tide.`);
+  expect(title).toBe("Tides x");
+});
+
 test("a PDF that takes too long is given up", async () => {
   const slow = readPdf(pdfOf("x", "y"), { name: "slow.pdf", timeoutMs: 1 });
   await expect(slow).rejects.toThrow(DocumentUnreadable);
@@ -80,6 +86,8 @@ test("every unreadable file is named with its reason, and the others are indexed
     "scanned.pdf": pdfOf("Scan", ""),
     "broken.jsonl.gz": "not gzip",
     "cut.jsonl.gz": gzipSync(`{"_id":"1","text":"pier"}\n`.repeat(50)).subarray(0, 40),
+    // Two texts that are stored as one.
+    "twice.jsonl": `{"_id":"a\\u0001","text":"pier"}\n{"_id":"a\\u0002","text":"quay"}\n`,
     "program.exe": "ignored",
   });
   const report = await index(db.database, "bad", [folder.path, join(folder.path, "none"), "package.json"]);
@@ -92,6 +100,7 @@ test("every unreadable file is named with its reason, and the others are indexed
     "scanned.pdf": expect.stringContaining("no text"),
     "broken.jsonl.gz": expect.stringContaining("cannot be read"),
     "cut.jsonl.gz": expect.stringContaining("cannot be read"),
+    "twice.jsonl:2": expect.stringContaining("_id of an earlier line"),
     [join(folder.path, "none")]: expect.stringContaining("no such file"),
     "package.json": expect.stringContaining(".jsonl.gz"),
   });

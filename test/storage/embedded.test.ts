@@ -13,6 +13,7 @@ import { startEmbedded } from "../../server/storage/embedded.ts";
 import type { Embedded } from "../../server/storage/embedded.ts";
 import { openTestPool } from "../support/database.ts";
 import { testDatabaseContract } from "../support/database-contract.ts";
+import { holdfast } from "../support/holdfast.ts";
 import { until } from "../support/until.ts";
 
 let folder: string;
@@ -137,6 +138,16 @@ test("of several that start at once on an empty directory one starts it and all 
   expect(new Set(crowd.map(({ url }) => url)).size).toBe(1);
   expect(crowd.filter(({ reused }) => !reused)).toHaveLength(1);
   expect((await readdir(directory)).filter((name) => name.includes(".new-"))).toEqual([]);
+});
+
+test("of several processes that start at once none leaves it running", async () => {
+  const directory = join(folder, "crowded-processes");
+  const env = { HOLDFAST_DATA_DIR: directory };
+  // Who does not own it may lose it under his hands.
+  await Promise.all([1, 2, 3].map(() => holdfast(["migrate"], env)));
+  const { url, reused } = await start(directory);
+  expect(reused).toBe(false);
+  expect(await ask(url, "select 1 as one")).toEqual([{ one: 1 }]);
 });
 
 test("a first start that was interrupted is made good by the next", async () => {

@@ -91,6 +91,45 @@ test("calls that were answered already are not made again", async () => {
 /** The config of a run on a thread. */
 const on = (thread_id: string): object => ({ configurable: { [SERVICES]: services, thread_id } });
 
+test("a call whose id was used before on the thread is made", async () => {
+  const said: string[] = [];
+  const tool = toolOf(async ({ text }) => {
+    said.push(text);
+    return text;
+  });
+  const asking = (text: string): AIMessage =>
+    new AIMessage({ content: "", tool_calls: [{ id: "call_0", name: tool.name, args: { text } }] });
+  const config = { configurable: { [SERVICES]: services } };
+  const first = await runTools([tool])({ messages: [asking("one")] }, config);
+  const messages = [asking("one"), ...first.messages, asking("two")];
+  const second = await runTools([tool])({ messages }, config);
+  expect([said, second.messages[0]?.content]).toEqual([["one", "two"], "two"]);
+});
+
+test.each([[undefined], [null], [7], [{ some: "object" }], [["a", "list"]]])(
+  "a tool in JavaScript that returns %j has failed, and its neighbour has not",
+  async (returned) => {
+    const [wrong, right] = [toolOf(async () => returned as never), toolOf(async () => "fine")];
+    const messages = await call([wrong, right], [{ name: wrong.name }, { name: right.name }]);
+    expect(messages.map(({ content, status }) => [status, content])).toEqual([
+      ["error", expect.stringMatching(/^tool_failed: /)],
+      ["success", "fine"],
+    ]);
+  },
+);
+
+test.each([
+  ["transforms", z.object({ text: z.string().transform((text) => new URL(text).href) })],
+  ["refines", z.object({ text: z.string().refine(() => Promise.reject(new Error("away"))) })],
+])("a schema that throws where it %s refuses the arguments", async (_, schema) => {
+  names += 1;
+  const tool = defineTool({ name: `tool_${names}`, description: "", schema, run: async () => "ran" });
+  expect(await one(tool)).toMatchObject({
+    status: "error",
+    content: expect.stringMatching(/^tool_arguments_invalid: .*cannot be checked/),
+  });
+});
+
 test("a call has a key of its own, which is the same when the node runs again", async () => {
   const keys: string[] = [];
   const tool = toolOf(async (_, { idempotencyKey }) => String(keys.push(idempotencyKey)));

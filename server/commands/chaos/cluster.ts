@@ -58,6 +58,9 @@ const ELSEWHERE = {
   DATABASE_URL_FILE: undefined,
   DATABASE_DIRECT_URL_FILE: undefined,
   HOLDFAST_POOLER: undefined,
+  HOLDFAST_HTTPS: undefined,
+  HOLDFAST_TLS_CERT: undefined,
+  HOLDFAST_TLS_KEY: undefined,
 };
 const READY_MS = 60_000;
 const STOP_MS = 15_000;
