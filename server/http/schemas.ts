@@ -117,11 +117,17 @@ export const cancelQuery = z.object({
   reason: z.string().max(200).optional(),
 });
 
-export const cancelManyBody = z.object({
-  thread_id: uuid.nullish(),
-  run_ids: z.array(uuid).max(1000).nullish(),
-  status: z.enum(["pending", "running", "all"]).nullish(),
-});
+export const cancelManyBody = z
+  .object({
+    thread_id: uuid.nullish(),
+    run_ids: z.array(uuid).max(1000).nullish(),
+    status: z.enum(["pending", "running", "all"]).nullish(),
+  })
+  // A body that was left empty by mistake would stop everything.
+  .refine(({ thread_id: thread, run_ids: runs, status }) => Boolean(thread ?? runs ?? status), {
+    path: ["status"],
+    message: "say which: run_ids, thread_id, or a status, which may be all",
+  });
 
 /** Keys to select. No names are all names, as when none are sent. */
 export const names = z

@@ -93,7 +93,8 @@ export async function changeBudget(
   actor: Actor,
 ): Promise<Budget> {
   const before = await findOne(database, id);
-  const row = await audited(database, { ...actor, action: "budget.changed" }, async (transaction) =>
+  const entry = { ...actor, action: "budget.changed", detail: { was: before.max } };
+  const row = await audited(database, entry, async (transaction) =>
     updateBudget(transaction, defaultScope, id, stored(shownUnit(before.unit), max)),
   );
   if (!row) throw new BudgetNotFound();
@@ -102,9 +103,9 @@ export async function changeBudget(
 
 /** It limits nothing any more; what it counted stays in the ledger. @throws BudgetNotFound */
 export async function deleteBudget(database: Database, id: string, actor: Actor): Promise<void> {
-  await findOne(database, id);
+  const before = await findOne(database, id);
   const row = await audited(database, { ...actor, action: "budget.deleted" }, async (transaction) =>
-    (await retireBudget(transaction, defaultScope, id)) ? { budget_id: id } : undefined,
+    (await retireBudget(transaction, defaultScope, id)) ? before : undefined,
   );
   if (!row) throw new BudgetNotFound();
 }
@@ -181,14 +182,17 @@ async function findOne(database: Database, id: string): Promise<BudgetRow> {
   return row;
 }
 
-async function audited<Row extends { budget_id: string }>(
+async function audited(
   database: Database,
-  entry: Actor & { readonly action: string },
-  work: (transaction: Queryable) => Promise<Row | undefined>,
-): Promise<Row | undefined> {
+  entry: Actor & { readonly action: string; readonly detail?: AuditEntry["detail"] },
+  work: (transaction: Queryable) => Promise<BudgetRow | undefined>,
+): Promise<BudgetRow | undefined> {
   return database.transaction(async (transaction) => {
     const row = await work(transaction);
-    if (row) await insertAudit(transaction, { ...entry, object: `budget ${row.budget_id}`, outcome: "done" });
+    if (!row) return undefined;
+    const { budget_id: id, scope, scope_id, unit, period, max } = row;
+    const detail = { scope, scope_id, unit, period, max, ...entry.detail };
+    await insertAudit(transaction, { ...entry, object: `budget ${id}`, outcome: "done", detail });
     return row;
   });
 }

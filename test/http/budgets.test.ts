@@ -157,11 +157,16 @@ test("there is one budget of a kind, it can be changed and deleted, and each cha
     const gone = await send(method, `/budgets/${String(id)}`);
     expect([gone.status, gone.headers.get("x-holdfast-code")]).toEqual([404, "budget_not_found"]);
   }
-  const entries = await held.scratch.database.query<{ action: string }>(
-    "select action from holdfast.audit_entries where object = $1 order by entry_id",
+  const entries = await held.scratch.database.query<{ action: string; detail: Json }>(
+    "select action, detail from holdfast.audit_entries where object = $1 order by entry_id",
     [`budget ${String(id)}`],
   );
-  expect(entries.map(({ action }) => action)).toEqual(["budget.created", "budget.changed", "budget.deleted"]);
+  const told = entries.map(({ action, detail }) => [action, detail["max"], detail["was"]]);
+  expect(told).toEqual([
+    ["budget.created", 10, undefined],
+    ["budget.changed", 30, 10],
+    ["budget.deleted", 30, undefined],
+  ]);
 });
 
 test.each([

@@ -207,6 +207,7 @@ test("many runs are cancelled by their ids or by their state", async () => {
   for (const name of names.slice(1)) expect(pair.gate.came, "none that waited began").not.toContain(name);
   const unknown = await post(pair.here, "/runs/cancel", { thread_id: threadId, run_ids: [threadId] });
   expect(unknown.status).toBe(404);
+  expect((await post(pair.here, "/runs/cancel", {})).status).toBe(400);
 });
 
 test("a delayed run starts when it is due and not before, and cancel takes it back", async () => {
