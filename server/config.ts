@@ -3,7 +3,17 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { ConfigInvalid, messageOf } from "./errors.ts";
-import { address, apiBase, commaSeparated, flag, integer, postgres, setting, word } from "./setting.ts";
+import {
+  address,
+  apiBase,
+  commaSeparated,
+  flag,
+  integer,
+  postgres,
+  redis,
+  setting,
+  word,
+} from "./setting.ts";
 import type { Setting } from "./setting.ts";
 
 export const DEFAULT_DATA_DIR = ".holdfast";
@@ -298,7 +308,7 @@ export const settings = {
   cacheUrl: setting({
     env: "HOLDFAST_CACHE_URL",
     secret: true,
-    schema: address(/^rediss?:\/\//, "redis://user:password@host:6379").optional(),
+    schema: redis.optional(),
     help: "Redis 6.2 or newer for all that is cached. Unset: PostgreSQL.",
   }),
   cacheFail: setting({

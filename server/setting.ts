@@ -18,13 +18,15 @@ export const integer = (min: number, max: number): z.ZodCoercedNumber =>
 export const flag = z.enum(["on", "off"], "must be on or off").transform((value) => value === "on");
 export const address = (scheme: RegExp, form: string): z.ZodString =>
   z.string().regex(scheme, `must look like ${form}`);
-export const postgres = address(
-  /^postgres(ql)?:\/\//,
-  "postgresql://user:password@host:5432/database",
-).refine(
-  (text) => URL.canParse(text),
-  "is no valid address: write special characters of the password in percent form, such as %23 for #",
+const whole = (schema: z.ZodString): z.ZodString =>
+  schema.refine(
+    (text) => URL.canParse(text),
+    "is no valid address: write special characters of the password in percent form, such as %23 for #",
+  );
+export const postgres = whole(
+  address(/^postgres(ql)?:\/\//, "postgresql://user:password@host:5432/database"),
 );
+export const redis = whole(address(/^rediss?:\/\//, "redis://user:password@host:6379"));
 export const apiBase = address(
   /^https?:\/\/(?![^/?#]*@)/,
   "https://api.openai.com/v1, without a user or password",

@@ -1,5 +1,5 @@
 // The commands as a user runs them: what they print, what they exit with, what they leave behind.
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -52,6 +52,7 @@ test.each([
   [{ DATABASE_URL: "postgresql://root:secret@127.0.0.1:1/none" }, "PostgreSQL did not answer"],
   [{ DATABASE_URL: "MISSING_DATABASE" }, /PostgreSQL refused the connection: .*Check DATABASE_URL/],
   [{ DATABASE_URL: "postgresql://root:sec#secret@127.0.0.1/db" }, "DATABASE_URL is no valid address"],
+  [{ HOLDFAST_CACHE_URL: "redis://me:secret@h:99999" }, "HOLDFAST_CACHE_URL is no valid address"],
   [{ OPENAI_API_KEY: "sk-secret\nx" }, "OPENAI_API_KEY must be one word"],
   [{ OPENAI_BASE_URL: "https://me:secret@model.example/v1" }, "without a user or password"],
   [{ HOLDFAST_CONFIG: "./nowhere.json" }, "nowhere.json, which cannot be read"],
@@ -73,6 +74,21 @@ test("a graph that cannot be loaded is named with its file and the reason", asyn
     1,
     expect.stringContaining("Graph mine (./missing.ts:graph) cannot be loaded"),
   ]);
+});
+
+test("a module that package.json calls a script is explained", async () => {
+  const project = join(folder, "script");
+  await mkdir(project);
+  await writeFile(join(project, "package.json"), '{"type":"commonjs"}');
+  await writeFile(
+    join(project, "graph.ts"),
+    'import { StateGraph } from "@langchain/langgraph"; export { StateGraph };',
+  );
+  await writeFile(join(project, "langgraph.json"), JSON.stringify({ graphs: { mine: "./graph.ts:graph" } }));
+  const { code, err } = await holdfast(["serve", "--config", join(project, "langgraph.json")], {
+    DATABASE_URL: scratch.url,
+  });
+  expect([code, err]).toEqual([1, expect.stringContaining("npm pkg set type=module")]);
 });
 
 test("a taken port is one sentence that names it", async () => {

@@ -29,9 +29,10 @@ const assistant = {
 };
 export const Assistant = z.strictObject({ ...assistant, updated_at: time });
 export const AssistantVersion = z.strictObject(assistant);
+const nodeId = z.union([z.string(), z.number()]);
 export const Drawing = z.strictObject({
-  nodes: z.array(z.looseObject({ id: z.union([z.string(), z.number()]) })),
-  edges: z.array(z.looseObject({ source: z.string(), target: z.string() })),
+  nodes: z.array(z.looseObject({ id: nodeId })),
+  edges: z.array(z.looseObject({ source: nodeId, target: nodeId })),
 });
 export const GraphSchemas = z.strictObject({
   graph_id: z.string(),
@@ -122,10 +123,15 @@ export const Run = z.strictObject({
 });
 /** With `select`, only what was asked for. */
 export const RunParts = Run.partial();
-export const Values = z.looseObject({
-  __interrupt__: z.array(Interrupt).optional(),
-  __error__: failure.optional(),
-});
+/** What a graph of the functional API returns may be any value. */
+export const Values = z.union([
+  z.looseObject({ __interrupt__: z.array(Interrupt).optional(), __error__: failure.optional() }),
+  z.array(z.unknown()),
+  z.string(),
+  z.number(),
+  z.boolean(),
+  z.null(),
+]);
 export const Events = z.string().meta({
   description:
     "Frames of three lines, `event`, `data` (one JSON document) and `id` (0, 1, 2, …), with an empty line after each. " +

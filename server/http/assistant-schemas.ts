@@ -1,13 +1,13 @@
 // What the routes of assistants take. Unknown keys are ignored and null counts as unset, as in schemas.ts.
 import { z } from "zod";
-import { fields, flag, uuid, whole } from "./schemas.ts";
+import { config, fields, flag, uuid, whole } from "./schemas.ts";
 
 // An index holds names: PostgreSQL limits what fits into one of its rows.
 const name = z.string().max(500).nullish();
 const said = {
   name,
   description: z.string().max(10_000).nullish(),
-  config: fields.nullish(),
+  config: config.nullish(),
   context: fields.nullish(),
   metadata: fields.nullish(),
 };

@@ -1,7 +1,7 @@
 // What protocol v2 takes: commands, and which events a stream shows. Unknown keys are ignored.
 import { z } from "zod";
 import { isStorable } from "../privacy/storable.ts";
-import { fields, flag, uuid } from "./schemas.ts";
+import { config, fields, flag, uuid } from "./schemas.ts";
 
 const namespace = z.array(z.string().max(1000).refine(isStorable, "must hold no NUL character")).max(100);
 const MOST_CHANNELS = 100;
@@ -24,7 +24,7 @@ export const runStart = z
       .unknown()
       .optional()
       .transform((value) => value ?? null),
-    config: fields.nullish().transform((value) => value ?? undefined),
+    config: config.nullish().transform((value) => value ?? undefined),
     metadata: fields.nullish().transform((value) => value ?? undefined),
     multitask_strategy: multitask,
     multitaskStrategy: multitask,
@@ -47,7 +47,7 @@ const response = z.object({
 const answering = {
   update: z.unknown().optional(),
   goto: z.unknown().optional(),
-  config: fields.nullish().transform((value) => value ?? undefined),
+  config: config.nullish().transform((value) => value ?? undefined),
   metadata: fields.nullish().transform((value) => value ?? undefined),
   strict_resume: strict,
 };
@@ -87,7 +87,7 @@ export const stateFork = z.object({
     .unknown()
     .optional()
     .transform((value) => value ?? null),
-  config: fields.nullish().transform((value) => value ?? {}),
+  config: config.nullish().transform((value) => value ?? {}),
 });
 
 export const agentTree = z.object({ run_id: uuid.nullish().transform((value) => value ?? undefined) });

@@ -6,6 +6,12 @@ import { isStorable } from "../privacy/storable.ts";
 import { parseBody } from "./ingress.ts";
 
 export const fields = z.record(z.string(), z.unknown());
+/** LangGraph waits for ever for a place among fewer than one. */
+export const config = fields.refine(
+  ({ max_concurrency: most }) =>
+    most === undefined || most === null || (Number.isInteger(most) && Number(most) > 0),
+  { path: ["max_concurrency"], message: "must be a whole number above 0" },
+);
 const mode = z.union([z.string(), z.array(z.string())]);
 const breakpoints = z.union([z.literal("*"), z.array(z.string())]);
 export const uuid = z
@@ -58,7 +64,7 @@ export const runCreate = z.object({
   assistant_id: z.string().min(1),
   input: z.unknown().optional(),
   command: command.nullish(),
-  config: fields.nullish(),
+  config: config.nullish(),
   context: fields.nullish(),
   metadata: fields.nullish(),
   stream_mode: mode.nullish().transform((value) => [value ?? "values"].flat()),

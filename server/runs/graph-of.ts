@@ -71,6 +71,21 @@ export async function graphForState(
   }
 }
 
+/**
+ * The graph that a checkpoint is of: this one, or one that stands in it. LangGraph looks for that itself only when it
+ * brings the checkpointer, not when it is lent one.
+ * @returns undefined when none is known there, such as a graph that a node calls by itself
+ */
+export async function graphAt(graph: Graph, checkpoint: Fields | undefined): Promise<Graph | undefined> {
+  const namespace = checkpoint?.["checkpoint_ns"];
+  if (typeof namespace !== "string" || namespace === "") return graph;
+  // As checkpoints have it: `node:task|inner:task`, with numbers for calls of one task.
+  const steps = namespace.split("|").filter((step) => !/^\d+$/.test(step));
+  const path = steps.map((step) => step.split(":", 1)[0]).join("|");
+  for await (const [name, inner] of graph.getSubgraphsAsync(path, true)) if (name === path) return inner;
+  return undefined;
+}
+
 /** The graph that an assistant is described with. */
 export async function graphOfAssistant(
   graph: Graph,

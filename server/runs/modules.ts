@@ -9,10 +9,22 @@ import { ConfigInvalid, messageOf } from "../errors.ts";
  * @throws Error saying what is there instead, or whatever the module throws
  */
 export async function importExport(base: string, path: string, name: string): Promise<unknown> {
-  const module: Record<string, unknown> = await import(pathToFileURL(resolve(dirname(base), path)).href);
+  const url = pathToFileURL(resolve(dirname(base), path)).href;
+  const module = await (import(url) as Promise<Record<string, unknown>>).catch((error: unknown) => {
+    throw explained(error);
+  });
   if (!(name in module))
     throw new Error(`it exports ${Object.keys(module).join(", ") || "nothing"}, not ${name}`);
   return module[name];
+}
+
+/** What npm init writes since version 11 makes Node.js take modules for scripts. */
+function explained(error: unknown): unknown {
+  if (!(error instanceof SyntaxError) || !error.message.includes("import statement outside a module"))
+    return error;
+  const cure =
+    'Set "type": "module" in the package.json of the project (npm pkg set type=module), or end the name of the file in .mts or .mjs';
+  return new SyntaxError(`${error.message}. ${cure}`, { cause: error });
 }
 
 /**

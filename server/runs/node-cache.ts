@@ -6,8 +6,6 @@ import { NodeCache } from "../storage/node-cache.ts";
 import { hasUntracked } from "./graphs.ts";
 import type { Graph } from "./graphs.ts";
 
-// Graphs are loaded once, and may run under several ids and servers: whose run asks is known when it asks.
-const shared = new NodeCache(callContext);
 const given = new WeakMap<Graph, Promise<void>>();
 
 /** Call it before the graph runs. A graph that was compiled with a cache keeps it. */
@@ -38,8 +36,9 @@ export function signalFor(
 }
 
 async function give(graph: Graph): Promise<void> {
-  const all = [graph];
-  for await (const [, inner] of graph.getSubgraphsAsync(undefined, true)) all.push(inner);
-  if (all.some(hasUntracked)) return;
-  for (const one of all) one.cache ??= shared;
+  const all: [string, Graph][] = [["", graph]];
+  for await (const inner of graph.getSubgraphsAsync(undefined, true)) all.push(inner);
+  if (all.some(([, one]) => hasUntracked(one))) return;
+  // Graphs are loaded once, and may run under several ids and servers: whose run asks is known when it asks.
+  for (const [place, one] of all) one.cache ??= new NodeCache(callContext, place);
 }

@@ -30,8 +30,18 @@ export async function schemasOf(
   graphId: string,
   graph: Graph,
 ): Promise<GraphSchemas> {
-  const declared = declaredBy(graph);
-  return isUndeclared(declared) ? told((await staticSchemas(graphId)).get("")) : declared;
+  return wholeOf(declaredBy(graph), async () => (await staticSchemas(graphId)).get(""));
+}
+
+/** What a graph declares; where that is nothing of its state, what its source says, but for what it declares beside. */
+async function wholeOf(
+  declared: GraphSchemas,
+  read: () => Promise<StaticSchema | undefined>,
+): Promise<GraphSchemas> {
+  if (!isUndeclared(declared)) return declared;
+  const said = told(await read());
+  const config = declared.config_schema ?? said.config_schema;
+  return { ...said, config_schema: config, context_schema: config };
 }
 
 const isUndeclared = ({
@@ -74,8 +84,7 @@ export async function subgraphSchemasOf(
 ): Promise<Record<string, SubgraphSchemas>> {
   const found: Record<string, SubgraphSchemas> = {};
   for await (const [name, subgraph] of graph.getSubgraphsAsync(namespace, recurse)) {
-    const declared = declaredBy(subgraph);
-    const schemas = isUndeclared(declared) ? told((await staticSchemas(graphId)).get(name)) : declared;
+    const schemas = await wholeOf(declaredBy(subgraph), async () => (await staticSchemas(graphId)).get(name));
     found[name] = {
       state: schemas.state_schema,
       input: schemas.input_schema,

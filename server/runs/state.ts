@@ -26,7 +26,7 @@ import { deleteThreads } from "../storage/prune.ts";
 import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
-import { graphOfThread } from "./graph-of.ts";
+import { graphAt, graphOfThread } from "./graph-of.ts";
 import type { Graph } from "./graphs.ts";
 import { keeping } from "./guards.ts";
 import { guardThreadText } from "./vault.ts";
@@ -108,7 +108,8 @@ async function readState(
   const graph = await graphOf(engine, threadId, thread);
   if (!graph) return EMPTY;
   const config = configOf(new Checkpoints(engine.database), threadId, at.checkpoint);
-  const snapshot = await graph.getState(config, { subgraphs: at.subgraphs }).catch((error: unknown) => {
+  const inner = (await graphAt(graph, at.checkpoint)) ?? graph;
+  const snapshot = await inner.getState(config, { subgraphs: at.subgraphs }).catch((error: unknown) => {
     if (isOfGraph(error)) engine.log.warn("state.unreadable", { thread_id: threadId, reason: error.message });
     return unreadable(error);
   });
@@ -131,6 +132,7 @@ export async function listHistory(
   if (!graph) return [];
   const checkpointer = new Checkpoints(engine.database);
   const config = configOf(checkpointer, threadId, query.checkpoint);
+  const inner = (await graphAt(graph, query.checkpoint)) ?? graph;
   const filter = query.metadata ? { filter: query.metadata } : {};
   const states: ThreadState[] = [];
   let before = query.before ? { configurable: { checkpoint_id: query.before } } : undefined;
@@ -141,7 +143,7 @@ export async function listHistory(
   });
   for (;;) {
     try {
-      for await (const snapshot of graph.getStateHistory(config, page(query.limit - states.length))) {
+      for await (const snapshot of inner.getStateHistory(config, page(query.limit - states.length))) {
         states.push(stateOf(snapshot));
         before = { configurable: { checkpoint_id: String(snapshot.config.configurable?.["checkpoint_id"]) } };
       }
@@ -192,7 +194,9 @@ export async function updateState(
       ttl: engine.storeTtl,
     });
     const config = { ...configOf(checkpointer, threadId, update.checkpoint), store };
-    const made = await graph.updateState(config, update.values, update.asNode).catch(refuseUpdate);
+    const inner = await graphAt(graph, update.checkpoint);
+    if (!inner) throw new InputInvalid("checkpoint.checkpoint_ns names no graph that stands in this one.");
+    const made = await inner.updateState(config, update.values, update.asNode).catch(refuseUpdate);
     await storeState(transaction, graph, threadId);
     return checkpointOf(made) ?? {};
   });

@@ -81,6 +81,7 @@ export class Caches {
   readonly #options: CachesOptions;
   #restsUntil = 0;
   #isDown = false;
+  #isFull = false;
 
   constructor(options: CachesOptions) {
     this.#options = options;
@@ -94,7 +95,9 @@ export class Caches {
   keyOf(...parts: readonly string[]): Promise<string | undefined> {
     const { database, scope } = this.#options;
     // It is worked out here, and says nothing of the store.
-    return this.#try(() => pseudonymOf(database, JSON.stringify([scope.tenantId, ...parts])), false);
+    return this.#try(() => pseudonymOf(database, JSON.stringify([scope.tenantId, ...parts])), {
+      asksStore: false,
+    });
   }
 
   /**
@@ -179,14 +182,17 @@ export class Caches {
   }
 
   /** @throws CacheUnavailable where the operator wants no work without a cache */
-  async #try<T>(work: () => Promise<T>, asksStore = true): Promise<T | undefined> {
+  async #try<T>(work: () => Promise<T>, { asksStore = true, isWrite = false } = {}): Promise<T | undefined> {
     const { fail, store } = this.#options;
     if (now() >= this.#restsUntil) {
       try {
         const done = await within(work(), WAIT_MS);
         if (asksStore) this.#tell(false);
+        if (isWrite) this.#isFull = false;
         return done;
       } catch (error) {
+        // A store that is full, or may only be read, still answers: what is there can be used.
+        if (isWrite && !(error instanceof Late)) return this.#tellFull(error);
         this.#restsUntil = Math.max(this.#restsUntil, now() + REST_MS);
         if (this.#restsUntil !== Infinity) store.reopen(error instanceof Late);
         this.#tell(true, error);
@@ -197,7 +203,13 @@ export class Caches {
   }
 
   #quietly<T>(work: () => Promise<T>): Promise<T | undefined> {
-    return this.#try(work).catch(() => undefined);
+    return this.#try(work, { isWrite: true }).catch(() => undefined);
+  }
+
+  #tellFull(error: unknown): undefined {
+    const { log, store } = this.#options;
+    if (!this.#isFull) log.warn("cache.unwritable", { store: store.name, reason: messageOf(error) });
+    this.#isFull = true;
   }
 
   /** One line when it begins, one when it is over. */

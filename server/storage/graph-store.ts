@@ -83,7 +83,7 @@ export class GraphStore extends BaseStore {
 
   /** The vectors of what is searched for, in one request. */
   async #vectorsOf(searches: readonly SearchOperation[]): Promise<Vectors> {
-    const queries = searches.flatMap(({ query }) => query || []);
+    const queries = searches.flatMap(({ query }) => (query ? this.#asKept(query) : []));
     if (queries.length === 0) return new Map();
     const { embedder, signal } = this.#options;
     if (!embedder) throw new StoreSearchUnavailable();
@@ -106,18 +106,23 @@ export class GraphStore extends BaseStore {
   async #search(operation: SearchOperation, vectors: Vectors): Promise<SearchItem[]> {
     const search = {
       prefix: operation.namespacePrefix,
-      conditions: conditionsOf(operation.filter),
+      conditions: conditionsOf(this.#asKept(operation.filter)),
       limit: operation.limit ?? 10,
       offset: operation.offset ?? 0,
       refreshesTtl: (this.#options.ttl ?? KEPT).refreshesOnRead,
     };
     const { embedder } = this.#options;
-    const vector = vectors.get(operation.query ?? "");
+    const vector = vectors.get(this.#asKept(operation.query ?? ""));
     const find = (): Promise<RankedItem[]> =>
       embedder && vector
         ? searchByMeaning(this.#database, { ...search, embedder, vector })
         : searchItems(this.#database, search);
     return (await this.#persist(find)).map(toItem);
+  }
+
+  /** As it became of what is compared with it. */
+  #asKept<Value>(value: Value): Value {
+    return this.#options.guard?.value(value) ?? value;
   }
 
   #list(operation: ListNamespacesOperation): Promise<string[][]> {

@@ -19,14 +19,20 @@ export interface Asking {
   nodeHits: number;
 }
 
-/** One for all graphs and runs: LangGraph takes a cache with the graph and not with the run. */
+/** For all runs of a graph: LangGraph takes a cache with the graph and not with the run. */
 export class NodeCache extends BaseCache {
   readonly #asking: () => Asking | undefined;
+  readonly #place: string;
 
-  /** @param asking undefined outside of a run, where nothing is found or kept */
-  constructor(asking: () => Asking | undefined) {
+  /**
+   * @param asking undefined outside of a run, where nothing is found or kept
+   * @param place where the graph stands in another one: LangGraph names a node by itself, and two graphs may have the
+   * same name for different nodes
+   */
+  constructor(asking: () => Asking | undefined, place: string) {
     super();
     this.#asking = asking;
+    this.#place = place;
   }
 
   /** @throws CacheUnavailable */
@@ -35,7 +41,7 @@ export class NodeCache extends BaseCache {
     if (!asking) return [];
     const wanted = new Map<string, CacheFullKey>();
     for (const key of keys) {
-      const stored = await keyOf(asking, key);
+      const stored = await keyOf(asking, this.#at(key));
       if (stored !== undefined) wanted.set(stored, key);
     }
     if (wanted.size === 0) return [];
@@ -56,11 +62,19 @@ export class NodeCache extends BaseCache {
     const entries = [];
     for (const { key, value, ttl } of pairs) {
       const bytes = bytesOf(asking, value); // before anybody changes it
-      const stored = bytes && (await keyOf(asking, key).catch(() => undefined));
+      const stored = bytes && (await keyOf(asking, this.#at(key)).catch(() => undefined));
       const ttlMs = ttl === undefined ? LONGEST_MS : Math.min(Math.ceil(ttl * 1000), LONGEST_MS);
       if (stored !== undefined && bytes && ttlMs > 0) entries.push({ key: stored, value: bytes, ttlMs });
     }
     await asking.caches.put("nodes", entries);
+  }
+
+  #at([namespace, key]: CacheFullKey): CacheFullKey {
+    return [this.#within(namespace), key];
+  }
+
+  #within(namespace: CacheNamespace): CacheNamespace {
+    return this.#place === "" ? namespace : [...namespace, this.#place];
   }
 
   /** Of the graph that runs. @throws CacheUnavailable */
@@ -70,7 +84,7 @@ export class NodeCache extends BaseCache {
     if (!asking || graph === undefined) return;
     if (namespaces.length === 0) await asking.caches.clear("nodes", graph);
     for (const namespace of namespaces) {
-      const part = await ofNamespace(asking, namespace);
+      const part = await ofNamespace(asking, this.#within(namespace));
       if (part !== undefined) await asking.caches.clear("nodes", graph + part);
     }
   }

@@ -33,6 +33,18 @@ test("another graph's node of the same name has results of its own", async () =>
   expect(await work("shared", "other")).not.toBe(await work("shared"));
 });
 
+const askDesks = (): Promise<unknown> =>
+  held.server.client.runs.wait(null, "desks", { input: { question: "desk" } });
+
+test("nodes of one name in two graphs of one graph have results of their own, which are kept", async () => {
+  const first = await askDesks();
+  expect(first).toMatchObject({
+    first: expect.stringMatching(/^legal: desk/),
+    result: expect.stringMatching(/^finance: desk/),
+  });
+  expect(await askDesks()).toEqual(first);
+});
+
 test("what the graph's guard would change is not kept", async () => {
   expect(await work("mail")).not.toBe(await work("mail"));
 });

@@ -94,6 +94,15 @@ test.each<[string, Buffer]>([
   expect(answerIn(bytes)).toBeUndefined();
 });
 
+test("fields of a server's own that say nothing do not keep an answer from being kept", () => {
+  const silent = said(
+    { reasoning: null },
+    { prompt_logprobs: null, kv_transfer_params: null },
+    { stop_reason: null },
+  );
+  expect(answerIn(silent)?.pieces).toEqual([{ content: "x" }]);
+});
+
 test("bytes that are no answer are none", () => {
   expect(answerFrom(Buffer.from('{"pieces": 1}'))).toBeUndefined();
 });
@@ -131,7 +140,13 @@ test("requests are equal when a provider is told the same, in whatever form and 
     identityOf(at, body(more), model).join("\n");
   expect(of({ stream: true, stream_options: {}, seed: 1, top_p: 1 })).toBe(of({ top_p: 1, seed: 1 }));
   const other = { ...request, init: { headers: { authorization: "Bearer other" } } };
+  const headed = (headers: Record<string, string>): typeof request =>
+    Object.assign({}, request, { init: { headers: { ...request.init.headers, ...headers } } });
+  const silent = headed({ "user-agent": "x", "x-stainless-retry-count": "1", traceparent: "00-1-1-01" });
+  expect(of({}, "m", silent)).toBe(of({}));
   const all = [
+    of({}, "m", headed({ "x-portkey-virtual-key": "tenant-b" })),
+    of({}, "m", headed({ "openai-beta": "x=2" })),
     of({}),
     of({ seed: 1 }),
     of({}, "n"),

@@ -3,7 +3,10 @@
 import { appendFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { Annotation, START, StateGraph } from "@langchain/langgraph";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { z } from "zod";
+import { schemasOf } from "../../server/runs/schemas.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startTestServer } from "../support/server.ts";
@@ -74,4 +77,17 @@ test("of a source that cannot be read are null", async () => {
     config_schema: null,
     context_schema: null,
   });
+});
+
+test("what a graph declares of its configuration is told, although its source says nothing of its state", async () => {
+  const graph = new StateGraph(
+    Annotation.Root({ count: Annotation<number> }),
+    z.object({ model: z.string().default("small") }),
+  )
+    .addNode("one", () => ({ count: 1 }))
+    .addEdge(START, "one")
+    .compile();
+  const nobody = { staticSchemas: () => Promise.resolve(new Map()) };
+  const { context_schema: context, state_schema: state } = await schemasOf(nobody, "one", graph as never);
+  expect([state, context]).toMatchObject([null, { properties: { model: { default: "small" } } }]);
 });

@@ -223,6 +223,18 @@ describe("a Redis that is", () => {
     ).resolves.toBeUndefined();
   });
 
+  test("full gives what it has, and says once that it takes nothing", async () => {
+    const { caches, logged } = await open("redis", scratch, { fail: "closed" });
+    const key = await put(caches, "kept before");
+    await plainRedis((client) => client.configSet("maxmemory", "1"));
+    onTestFinished(async () => void (await plainRedis((client) => client.configSet("maxmemory", "0"))));
+    for (let n = 0; n < 3; n += 1) {
+      await put(caches, `too much ${n}`);
+      expect(await textAt(caches, key)).toBe(TEXT);
+    }
+    expect(logged).toEqual(["cache.unwritable"]);
+  });
+
   test("not there at the start is found later", async () => {
     const { caches: before } = await open("redis");
     const key = await put(before, "later");

@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { InputPoisoned, LeaseLost, StoreNamespaceInvalid, ValueUnserialisable } from "../../server/errors.ts";
+import { openPrivacy } from "../../server/privacy/guard.ts";
 import type { Owner } from "../../server/runs/run.ts";
 import { GraphStore } from "../../server/storage/graph-store.ts";
 import { testDatabase } from "../support/database.ts";
@@ -45,6 +46,15 @@ test("a batch answers each operation in its place, with what was there before it
   expect(missing).toBeNull();
   expect(spaces).toEqual([namespace]);
   expect(await store.get(namespace, "a")).toMatchObject({ value: { n: 2 } });
+});
+
+test("what a search looks for is found as it was kept", async () => {
+  const guard = openPrivacy({ mode: "redact", graphs: {}, rules: [], names: false }).of();
+  const store = new GraphStore(scratch.database, { owner: await runs.newRun(), guard });
+  const namespace = [randomUUID()];
+  await store.put(namespace, "ada", { mail: "ada@example.org" });
+  const found = await store.search(namespace, { filter: { mail: "ada@example.org" } });
+  expect(found.map(({ key, value }) => [key, value])).toEqual([["ada", { mail: "[REDACTED_EMAIL]" }]]);
 });
 
 test("of two writes to one key in a batch the later counts, and a delete is a write", async () => {

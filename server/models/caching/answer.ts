@@ -135,11 +135,16 @@ function framesIn(body: string): Frame[] | undefined {
     ? [body]
     : body.split("\n").flatMap((line) => (line.startsWith("data:") ? [line.slice(5).trim()] : []));
   try {
-    return documents.filter((one) => one !== "[DONE]").map((one) => frame.parse(JSON.parse(one)));
+    return documents
+      .filter((one) => one !== "[DONE]")
+      .map((one) => frame.parse(JSON.parse(one, withoutNull)));
   } catch {
     return undefined;
   }
 }
+
+/** Servers of models add fields of their own, and most of the time they say nothing in them. */
+const withoutNull = (_: string, value: unknown): unknown => (value === null ? undefined : value);
 
 function pieceOf({ content, refusal, reasoning_content: thought }: z.infer<typeof words>): Piece[] {
   if (!content && !refusal && !thought) return [];

@@ -9,8 +9,9 @@ export type CacheRule = "off" | "asked" | "deterministic";
 /** Of one request: `on`, `off`, or nothing. Providers are not told. */
 const HEADER = "x-holdfast-cache";
 
-// Another account may have other models under the same names.
-const ACCOUNT = ["authorization", "api-key", "openai-organization", "openai-project"];
+// All others may name an account, the provider behind a gateway, or a feature that changes the answer.
+const SAYS_NOTHING =
+  /^(?:accept|accept-encoding|accept-language|baggage|connection|content-length|content-type|idempotency-key|traceparent|tracestate|user-agent|x-(?:client-request|correlation|request)-id|x-stainless-.*)$/;
 
 /** What a request says of the cache, and the request as a provider may see it. */
 export function takeWish(request: CallRequest): { request: CallRequest; wish: string | undefined } {
@@ -31,8 +32,8 @@ export function mayBeCached(body: ChatBody, rule: CacheRule, wish: string | unde
 /** Equal for equal requests. @param model the one that is asked first, after routing */
 export function identityOf({ url, init }: CallRequest, body: ChatBody, model: string): readonly string[] {
   const { stream: _stream, stream_options: _options, ...rest } = body;
-  const headers = new Headers(init.headers);
-  return [url, ...ACCOUNT.map((name) => headers.get(name) ?? ""), canonical({ ...rest, model })];
+  const told = [...new Headers(init.headers)].filter(([name]) => !SAYS_NOTHING.test(name));
+  return [url, JSON.stringify(told), canonical({ ...rest, model })];
 }
 
 /** JSON whose fields are in order. */
