@@ -4,11 +4,11 @@ import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { ConfigInvalid, messageOf } from "./errors.ts";
 import {
-  address,
   apiBase,
   commaSeparated,
   flag,
   integer,
+  nearest,
   postgres,
   redis,
   setting,
@@ -385,26 +385,10 @@ function refuseUnknown(env: Environment): void {
   );
   for (const name of Object.keys(env)) {
     if (!name.startsWith("HOLDFAST_") || known.includes(name)) continue;
-    const nearest = known.toSorted((a, b) => distance(a, name) - distance(b, name))[0];
-    throw new ConfigInvalid(`${name} is not a setting; did you mean ${nearest}?`);
+    throw new ConfigInvalid(`${name} is not a setting; did you mean ${nearest(name, known)}?`);
   }
 }
 
 function withoutUnset(env: Environment): Environment {
   return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined));
-}
-
-/** Levenshtein distance, to name the nearest setting. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (const [i, left] of a.split("").entries()) {
-    const next = [i + 1];
-    for (const [j, right] of b.split("").entries()) {
-      next.push(
-        Math.min((row[j] ?? 0) + (left === right ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1),
-      );
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }

@@ -1,4 +1,4 @@
-// The form of a setting, and the forms of its values.
+// The form of a setting, the forms of its values, and which one a wrong name is near to.
 import { z } from "zod";
 
 export interface Setting<Schema extends z.ZodType = z.ZodType> {
@@ -45,3 +45,22 @@ export const commaSeparated = z
       .filter(Boolean),
   );
 export const setting = <Schema extends z.ZodType>(one: Setting<Schema>): Setting<Schema> => one;
+
+/** Which of the known names somebody meant. */
+export const nearest = (name: string, known: readonly string[]): string | undefined =>
+  known.toSorted((a, b) => distance(a, name) - distance(b, name))[0];
+
+/** By Levenshtein. */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (const [i, left] of a.split("").entries()) {
+    const next = [i + 1];
+    for (const [j, right] of b.split("").entries()) {
+      next.push(
+        Math.min((row[j] ?? 0) + (left === right ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1),
+      );
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
