@@ -3,6 +3,7 @@
 // made of it and of the values.
 import { fieldOf, hasShape, isMessage, shapeOf } from "../privacy/envelopes.ts";
 import type { Shape } from "../privacy/envelopes.ts";
+import { debugOf } from "./debug.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle.ts";
 import type { Entry, Template, Whole } from "./lines.ts";
@@ -176,6 +177,7 @@ function withoutInternals({ mode, payload }: Chunk): unknown {
   const plain = JSON.parse(toWireJson(payload), (key: string, value: unknown) =>
     key.startsWith("__pregel") || key.startsWith("langgraph_auth_") ? undefined : value,
   ) as unknown;
+  if (mode === "debug") return debugOf(plain);
   if (mode !== "checkpoints" || typeof plain !== "object" || plain === null) return plain;
   const { values, metadata, next } = plain as Record<string, unknown>; // just parsed from JSON
   return { values, metadata, next };

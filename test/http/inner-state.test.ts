@@ -2,12 +2,21 @@
 import type { Checkpoint } from "@langchain/langgraph-sdk";
 import { expect, test } from "vitest";
 import { found } from "../support/found.ts";
-import { useServer } from "../support/server.ts";
+import { collect, useServer } from "../support/server.ts";
 
 interface Drafted {
   question: string;
   draft?: string;
   answer?: string;
+}
+
+interface Debug {
+  type: string;
+  payload: {
+    checkpoint: Record<string, unknown> | null;
+    parent_checkpoint: Record<string, unknown> | null;
+    tasks: unknown[];
+  };
 }
 
 const held = useServer({ HOLDFAST_CONFIG: "test/fixtures/inner.langgraph.json" });
@@ -56,4 +65,24 @@ test("an edit where no graph is known is refused, and writes nothing", async () 
   });
   await expect(edit).rejects.toThrow(/HTTP 400.*names no graph/);
   expect((await threads.getState<Drafted>(threadId)).values.answer).toBe("");
+});
+
+test("mode debug tells of checkpoints and of the graph in it as the state does", async () => {
+  const { threads, runs } = held.server.client;
+  const { thread_id: threadId } = await threads.create();
+  const options = { input: { question: "Q" }, streamMode: "debug" as const };
+  const frames = await collect(runs.stream(threadId, "publishing", options));
+  const told = frames.flatMap(({ event, data }) => (event === "debug" ? [data as Debug] : []));
+  const states = told.filter(({ type }) => type === "checkpoint").map(({ payload }) => payload);
+  const places = (await threads.getHistory(threadId))
+    .toReversed()
+    .map((state) => [state.checkpoint.checkpoint_id, state.parent_checkpoint?.checkpoint_id]);
+  expect(
+    states.map((state) => [state.checkpoint?.["checkpoint_id"], state.parent_checkpoint?.["checkpoint_id"]]),
+  ).toEqual(places);
+  expect(states.at(-1)?.tasks[0]).toMatchObject({
+    name: "author",
+    checkpoint: { thread_id: threadId, checkpoint_ns: expect.stringMatching(/^author:/) },
+  });
+  expect(JSON.stringify(told)).not.toContain("parentConfig");
 });
