@@ -72,19 +72,30 @@ function entries(before: Map<unknown, unknown>, next: Next): Map<unknown, unknow
   const all = [...before].map(([key, item]) => [key, next(key), next(item, String(key))] as const);
   if (all.every(([key, name, item]) => name === key && before.get(key) === item)) return before;
   const after = new Map<unknown, unknown>();
+  const free = freeNames((taken) => after.has(taken) || before.has(taken));
   for (const [key, name, item] of all) {
     const isNew = name !== key && typeof name === "string";
-    after.set(isNew ? freeName(name, (taken) => after.has(taken) || before.has(taken)) : name, item);
+    after.set(isNew ? free(name) : name, item);
   }
   return after;
 }
 
-/** Two names that become the same would lose what stands under one of them. */
-function freeName(name: string, isTaken: (name: string) => boolean): string {
-  let free = name;
-  for (let nth = 2; isTaken(free); nth += 1) free = `${name}_${nth}`;
-  return free;
+/**
+ * Two names that become the same would lose what stands under one of them. What was tried once is not tried again:
+ * thousands of names may become one.
+ */
+function freeNames(isTaken: (name: string) => boolean): (name: string) => string {
+  const tried = new Map<string, number>();
+  return (name) => {
+    let nth = tried.get(name) ?? 1;
+    let free: string;
+    for (free = nthOf(name, nth); isTaken(free); free = nthOf(name, nth)) nth += 1;
+    tried.set(name, nth);
+    return free;
+  };
 }
+
+const nthOf = (name: string, nth: number): string => (nth === 1 ? name : `${name}_${nth}`);
 
 function errorOf(error: Error, redact: RedactText): Error {
   const message = redact(error.message);
@@ -98,13 +109,14 @@ function errorOf(error: Error, redact: RedactText): Error {
 /** A plain object, a message, or anything else that is stored by its own fields. */
 function fields(before: object, redact: RedactText, next: Next): object {
   let after: Record<string, unknown> | undefined;
+  const free = freeNames((taken) => Object.hasOwn(after ?? before, taken));
   for (const [key, item] of Object.entries(before)) {
     const name = redact(key);
     const redacted = next(item, key);
     if (redacted === item && name === key) continue;
     after ??= copyOf(before);
     if (name !== key) Reflect.deleteProperty(after, key);
-    const place = name === key ? key : freeName(name, (taken) => Object.hasOwn(after ?? before, taken));
+    const place = name === key ? key : free(name);
     // Assigning to __proto__ would set the prototype and lose the value.
     Object.defineProperty(after, place, {
       value: redacted,

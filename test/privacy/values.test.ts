@@ -57,6 +57,17 @@ test("names that become the same keep what stands under each of them", () => {
   expect(guard.value(guard.value({ [one]: 1, [two]: 2 }))).toEqual({ [gone]: 1, [`${gone}_2`]: 2 });
 });
 
+test("thousands of names that become the same cost no more than others", () => {
+  const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, index) => [`a${index}@b.co`, index]));
+  const start = performance.now();
+  for (const value of [many, new Map(Object.entries(many))]) {
+    const kept = guard.value(value);
+    expect(kept instanceof Map ? kept.size : Object.keys(kept).length).toBe(20_000);
+  }
+  expect(performance.now() - start).toBeLessThan(5000);
+  expect(guard.value(many)[`${gone}_20000`]).toBe(19_999);
+});
+
 test("what stands deeper than anybody looks is not kept", () => {
   let value: unknown = { of: mail };
   for (let depth = 0; depth < 600; depth += 1) value = { value };
