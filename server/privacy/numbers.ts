@@ -85,12 +85,16 @@ function startThat(match: string, isValid: (text: string) => boolean): readonly 
 const compact = (text: string): string => text.replaceAll(/[ -]/g, "");
 
 function ibanIn(match: string, left: string): readonly Span[] | undefined {
-  // One of 97 words beside it would make it valid, so words count only in groups of four.
-  const valid = startThat(
-    match,
-    (text) => COUNTRY.test(text) && IN_FOURS.test(text) && isIban(compact(text)),
-  );
-  if (valid || !IBAN_WORD.test(left)) return valid;
+  const isSpoken = IBAN_WORD.test(left);
+  // One of 97 words beside it would make it valid, so words count only in groups of four, and names of files and
+  // the like not at all.
+  const isSure = (text: string): boolean =>
+    COUNTRY.test(text) &&
+    IN_FOURS.test(text) &&
+    (isSpoken || /[ -]/.test(text) || text === text.toUpperCase()) &&
+    isIban(compact(text));
+  const valid = startThat(match, isSure);
+  if (valid || !isSpoken) return valid;
   // Words may follow it that look like more of its groups.
   const text = match.replace(/(?:[ -][a-z]{1,30})+$/i, "");
   return text.length > 14 && /\d{4}/.test(text) ? [{ start: 0, end: text.length }] : undefined;

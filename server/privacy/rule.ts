@@ -1,6 +1,7 @@
 // A rule says how one kind of personal data or secret looks; compiling it proves that a stream can follow it.
 // A compiled rule looks at nothing but its match, the 40 characters to its left and its lookaheads.
 import { ConfigInvalid } from "../errors.ts";
+import { isInBase64 } from "./base64.ts";
 import { behindOthers, charactersAt } from "./characters.ts";
 import type { Characters } from "./characters.ts";
 import { beginningsOf, CONTEXT } from "./prefix.ts";
@@ -163,6 +164,7 @@ function masksOf(rule: Rule, found: RegExpExecArray): readonly Span[] | undefine
   const start = found.index;
   const [match] = found;
   const left = leftOf(found.input, start);
+  if (isInBase64(match, left)) return undefined;
   if (rule.accepts && !rule.accepts(match, left)) return undefined;
   if (rule.spansIn) {
     return rule.spansIn(match, left)?.map((span) => ({ start: start + span.start, end: start + span.end }));

@@ -1,4 +1,5 @@
 // What each rule finds and leaves alone, and that redacting twice changes nothing.
+import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Redactor, redactText } from "../../server/privacy/redact.ts";
@@ -91,6 +92,36 @@ test.each([
   "[REDACTED]",
 ])("%j is left as it is", (text) => {
   expect(redactText(text)).toBe(text);
+});
+
+// The same on every run; base64 of it is like that of any image.
+const noise = Buffer.concat(
+  Array.from({ length: 12_000 }, (_, index) => createHash("sha512").update(String(index)).digest()),
+).toString("base64");
+
+test.each([`data:image/png;base64,${noise}`, noise, `{"file":"${noise}"}`])(
+  "a megabyte of base64 is left as it is (%#)",
+  (text) => {
+    expect(new Redactor({ names: true }).redact(text)).toBe(text);
+  },
+);
+
+test("what no image holds by chance is found at the border of one, and in a path", () => {
+  const image = `data:image/png;base64,${noise.slice(0, 400)}`;
+  expect(redactText(`${image} ada@example.org`)).toBe(`${image} [REDACTED_EMAIL]`);
+  expect(redactText("/bank/accounts/of/this/customer/in/Germany/DE89370400440532013000/view")).toContain(
+    "/[REDACTED_IBAN]/view",
+  );
+  const token = `eyJ${"aB3".repeat(20)}`;
+  expect(redactText(`https://example.org/verify/my/account/${token}`)).toBe(
+    "https://example.org/verify/my/account/[REDACTED_SECRET]",
+  );
+});
+
+test("an IBAN in small letters counts in groups, or when somebody says what it is", () => {
+  const found = ["gb82 west 1234 5698 7654 32", "iban: gb82west12345698765432", "GB82WEST12345698765432"];
+  for (const text of found) expect(redactText(text)).toContain("[REDACTED_IBAN]");
+  expect(redactText("gb82west12345698765432")).toBe("gb82west12345698765432");
 });
 
 const kinds = "SECRET EMAIL IBAN CREDIT_CARD SSN MAC IP DOB PHONE ADDRESS PERSON ID OWN_KIND".split(" ");
