@@ -2,7 +2,9 @@
 import type { Rule, Span } from "./rule.ts";
 
 const PHONE_WORD =
-  /(?:phone|\btel\b|\bcall|mobile|\bcell|\bfax|contact|whatsapp|\bsms\b|\btext\b|number|reach|answer|\bring\b|\bdial|\bline\b)[^\n]{0,24}$/i;
+  /(?:phone|\btel\b|mobile|\bfax|whatsapp|\bsms\b|\bring\b|\bdial|\bcell (?:no\b|num|#)|\b(?:call|text|reach|contact|answer)(?:ing)? (?:me|us|him|her|them)\b|\b(?:my|his|her|our|their|your) (?:number|line|cell)\b)[^\n]{0,24}$/i;
+/** Words that mean much else: only a number in groups is a telephone number after them. */
+const VAGUE_WORD = /(?:\bcall|\bcell|contact|\btext\b|number|reach|answer|\bline\b)[^\n]{0,24}$/i;
 const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref|version|isbn|doi|pmid)\b[^\n]{0,8}$/i;
 const GROUPED = /^(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\D|$)/;
 const LAST_GROUP = /[ \u00a0/]+[^ \u00a0/]*$/;
@@ -17,18 +19,22 @@ export const contacts: readonly Rule[] = [
     // What is glued to its end would look like a value of its own beside the placeholder.
     pattern: String.raw`[\p{L}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
     needs: /@|%40|[[(]at[\])]/gi,
+    // In JSON a line break before it is written as \n, and that letter is none of the address.
+    spansIn: (match, left) => [
+      { start: left.endsWith("\\") && /^[nrt][\p{L}\p{N}]/u.test(match) ? 1 : 0, end: match.length },
+    ],
   },
   {
     kind: "PHONE",
-    pattern: String.raw`(?<![\w.\/-])(?:\+|00)?\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d(?:\s{0,2}(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w\/]|[.-]?(?:\d|\[REDACTED_))`,
+    pattern: String.raw`(?<![\w.\/$€£-])(?:\+|00)?\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d(?:\s{0,2}(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w\/]|[.-]?(?:\d|\[REDACTED_))`,
     flags: "i",
     spansIn: phoneIn,
   },
   {
     kind: "PHONE",
-    pattern: String.raw`(?<![\w.\/-])\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d${AFTER}`,
+    pattern: String.raw`(?<![\w.\/$€£-])\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d${AFTER}`,
     flags: "i",
-    accepts: (match) => hasPhoneDigits(match, 6) && !isDate(match),
+    accepts: (match) => hasPhoneDigits(match, isInGroups(match) ? 6 : 9) && !isDate(match),
   },
   {
     kind: "ADDRESS",
@@ -38,7 +44,7 @@ export const contacts: readonly Rule[] = [
 
 /** Two numbers may look like one that is too long: its longest start that is a number counts. */
 function phoneIn(match: string, left: string): readonly Span[] | undefined {
-  const isMeant = /^[+0(]/.test(match) || GROUPED.test(match) || PHONE_WORD.test(left);
+  const isMeant = /^[+0(]/.test(match) || GROUPED.test(match) || isSpoken(match, left);
   for (let end = isMeant ? match.length : 0; end > 6; end = match.slice(0, end).search(LAST_GROUP)) {
     if (isPhone(match.slice(0, end), left)) return [{ start: 0, end }];
   }
@@ -52,8 +58,14 @@ function isPhone(match: string, left: string): boolean {
   if (match.startsWith("00")) return digits.length >= 10;
   if (COUNT_WORD.test(left)) return false;
   const isNational = /^0\d{2,4}[ \-/.]?\d{3,4}/.test(match) && digits.length >= 9;
-  return GROUPED.test(match) || isNational || /^\(0?\d{2,4}\)/.test(match) || PHONE_WORD.test(left);
+  return GROUPED.test(match) || isNational || /^\(0?\d{2,4}\)/.test(match) || isSpoken(match, left);
 }
+
+const isSpoken = (match: string, left: string): boolean =>
+  PHONE_WORD.test(left) || (isInGroups(match) && VAGUE_WORD.test(left));
+
+/** Whether it stands in parts, and does not begin like a count of something. */
+const isInGroups = (match: string): boolean => /^\D{0,3}\d{1,6}[^\da-z]{1,3}\d{1,8}(?!\d)/i.test(match);
 
 function hasPhoneDigits(match: string, least = 7): boolean {
   const { length } = match.replaceAll(/\s{0,2}[xe].*$/gi, "").replaceAll(/\D/g, "");

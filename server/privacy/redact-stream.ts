@@ -1,8 +1,9 @@
 // Redacts a text that comes in pieces. What it tells is, in sum, the same for every way to cut the text:
 // a piece is told only when no further text can make it part of a finding.
 import { charactersIn, haveCommon } from "./characters.ts";
-import { CONTEXT } from "./prefix.ts";
 import { Invisible } from "./invisible.ts";
+import { isJsonNumber, lastQuote } from "./json-number.ts";
+import { CONTEXT } from "./prefix.ts";
 import type { CompiledRule, Match } from "./rule.ts";
 
 export interface RedactionStream {
@@ -55,6 +56,8 @@ class Stream implements RedactionStream {
   readonly #decided: number[];
   /** Up to here it is known. */
   #seen = 0;
+  /** The last quote of what was told: that of a JSON which is being told. */
+  #quote = '"';
 
   constructor(rules: readonly CompiledRule[], onFound: (kind: string) => void, replace: Replace) {
     this.#rules = rules;
@@ -88,7 +91,7 @@ class Stream implements RedactionStream {
     if (!this.#dropping) return true;
     const { rule, left, atLeastTo } = this.#dropping;
     const limit = borderAt(text, this.#base + left);
-    const end = endOf(rule, text, this.#base);
+    const end = endOf(rule, text, this.#base, isFinal);
     let to = end !== undefined && end <= limit ? end : limit;
     const isOver = to <= text.length;
     if (!isOver) to = isFinal ? text.length : Math.max(this.#base, text.length - (rule.opens?.kept ?? 0));
@@ -124,9 +127,7 @@ class Stream implements RedactionStream {
     for (let chain = this.#matches.chain(cut); chain.length > 0; chain = this.#matches.chain(cut)) {
       cut = decidedIn(chain, cut);
       for (const finding of findingsIn(chain, cut)) {
-        told +=
-          this.#invisible.weave(text, this.#base, finding.start, true) +
-          this.#placeholder(finding.kind, text.slice(finding.start, finding.end));
+        told += this.#woven(text, finding.start, true) + this.#placeholder(finding, text);
         this.#invisible.drop(finding.end);
         this.#base = finding.end;
         if (!finding.opening) continue;
@@ -136,14 +137,22 @@ class Stream implements RedactionStream {
         return told;
       }
     }
-    told += this.#invisible.weave(text, this.#base, cut, isFinal);
+    told += this.#woven(text, cut, isFinal);
     this.#base = cut;
     return told;
   }
 
-  #placeholder(kind: string, found: string): string {
+  #woven(text: string, to: number, isLast: boolean): string {
+    this.#quote = lastQuote(text, this.#base, to) ?? this.#quote;
+    return this.#invisible.weave(text, this.#base, to, isLast);
+  }
+
+  #placeholder({ kind, start, end }: Finding, text: string): string {
     this.#onFound(kind);
-    return this.#replace(kind, found);
+    const found = text.slice(start, end);
+    const left = text.slice(Math.max(0, start - CONTEXT), start);
+    const quote = isJsonNumber(found, left) ? this.#quote : "";
+    return quote + this.#replace(kind, found) + quote;
   }
 
   #settle(isFinal: boolean): string {
@@ -259,9 +268,13 @@ function findingsIn(chain: readonly Match[], cut: number): readonly Finding[] {
   return findings;
 }
 
-function endOf(rule: CompiledRule, text: string, from: number): number | undefined {
-  const until = rule.opens?.until;
-  if (!until) return from;
+function endOf({ opens }: CompiledRule, text: string, from: number, isFinal: boolean): number | undefined {
+  if (!opens) return from;
+  const end = endAt(opens.until, text, from);
+  return end === undefined && isFinal && opens.last ? endAt(opens.last, text, from) : end;
+}
+
+function endAt(until: RegExp, text: string, from: number): number | undefined {
   until.lastIndex = from;
   const found = until.exec(text);
   return found ? found.index + found[0].length : undefined;

@@ -33,6 +33,8 @@ export interface Span {
 interface Opening {
   /** What ends it: bounded, and no two of it can overlap. */
   readonly until: string;
+  /** What ends it where the text ends, if `until` is not found; may hold `$`. */
+  readonly last?: string;
   /** Characters after which it ends in any case. */
   readonly most: number;
 }
@@ -55,6 +57,7 @@ export interface Match extends Span {
 
 interface CompiledOpening {
   readonly until: RegExp;
+  readonly last: RegExp | undefined;
   readonly most: number;
   /** Units of dropped text that may be the beginning of its end. */
   readonly kept: number;
@@ -134,9 +137,14 @@ function isGlued(text: string, start: number): boolean {
   return text[start - 1] === "]" && GLUED.test(text.slice(Math.max(0, start - CONTEXT), start));
 }
 
-function compileOpening({ until, most }: Opening): CompiledOpening {
-  // Its last character decides, so all others may be there already.
-  return { until: new RegExp(until, "gu"), most, kept: beginningsOf("END", until).extent - 1 };
+function compileOpening({ until, last, most }: Opening): CompiledOpening {
+  return {
+    until: new RegExp(until, "gu"),
+    last: last === undefined ? undefined : new RegExp(last, "gu"),
+    most,
+    // Its last character decides, so all others may be there already.
+    kept: beginningsOf("END", until).extent - 1,
+  };
 }
 
 function isIn(needed: RegExp, text: string, from: number): boolean {

@@ -4,10 +4,13 @@ import type { Rule } from "./rule.ts";
 const kind = "SECRET";
 // A long token is dropped to its end, so that a stream need not hold it.
 const token = { until: String.raw`(?=[^\w+/=~.:%-])`, most: 16_000 };
+// Where a line of JSON ends in JSON inside of JSON.
+const escapedBreak = String.raw`\\{1,7}n[\s)}\]]`;
 // A parameter may follow a value in an address; another & may be part of a password. A backslash before a quote is
-// the quote's: without it, JSON inside of JSON would be broken.
+// the quote's, and brackets that close at the end are not the value's: without them, JSON would be broken.
 const value = {
-  until: String.raw`(?=[\s"'<>,;\x60]|\\["']|&[\w.-]{1,30}=|[)}\]]{1,3}[\s"',;])`,
+  until: String.raw`(?=[\s"'<>,;\x60]|\\["']|&[\w.-]{1,30}=|${escapedBreak}|[)}\]]{1,12}[.:!?]{0,2}(?:[\s"',;]|\\["'n]))`,
+  last: String.raw`(?=[)}\]]{1,12}[.:!?]{0,2}$)`,
   most: 16_000,
 };
 const quoted = { until: String.raw`(?=["'\n\x60]|\\["'])`, most: 2000 };
@@ -57,8 +60,11 @@ const label = String.raw`(?:${words})s?(?:\\?["']\]?)?`;
 const sign = String.raw`\s{0,3}(?:[:=]{1,2}|=>|:=)\s{0,3}(?:(?:Bearer|Basic|Token)\s{1,3})?`;
 // Code that says of what type it is, or where it stands, says nothing of it.
 const code = String.raw`(?:string|number|boolean|unknown|undefined|null|true|false|none|optional|required|process\.env|os\.environ|os\.getenv|env)`;
-const notYet = String.raw`(?![:=]|\$\{|(?:Bearer|Basic)\s|${code}(?![\w-]))`;
-const character = String.raw`(?:[^\s"',;<>\x60\[\\]|\[(?!REDACTED)|\\(?!["']))`;
+// Nor is a list its own value: with its first bracket gone it would be none.
+const notYet = String.raw`(?![:=]|\$\{|[[{][\s\d"'[{-]|(?:Bearer|Basic)\s|${code}(?![\w-]))`;
+// A bracket that closes is part of a value when the value goes on behind it.
+const closing = String.raw`[)}\]](?=[)}\]]{0,11}[^\s"',;)}\]\\])`;
+const character = String.raw`(?:[^\s"',;<>\x60\[\\)}\]]|${closing}|\[(?!REDACTED)|(?!${escapedBreak})\\(?!["']))`;
 // A sentence about a password goes on with a plain word; a value has something else in it.
 const notPlain = String.raw`(?=[\p{L}.!?-]{0,30}[\d@#$%^&*_+=~])`;
 

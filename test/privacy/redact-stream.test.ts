@@ -31,6 +31,9 @@ const DENSE = [
   "lives at 12 Old Mill Road, Apt 4, Springfield, IL 62701. MRN: 3359254",
   "4\u200b111\u2060 1111 1111 1111\u200d x\u200b a\ufeff@b.co\u202e and 👩\u200d👩\u200d👧",
   "😀a@b.co😀123-45-6789😀 Mr. 😀 𝒜𝒷@𝒸.com",
+  '{"a":[{"token":12345678901}],"account":123456789,"phones":[5551237788, 4111111111111111,4111111111111111]}',
+  String.raw`{"args":"{\"to\":\"Hi,\nada@example.org\",\"n\":[\n  4111111111111111\n],\"password\":12345678\n}"}`,
+  "f(password=hunter222)}]).",
   "[REDACTED_EMAIL] a@b.co4111111111111111 tel a@b.co 555 1234",
 ];
 
