@@ -5,7 +5,7 @@ import type { Rule } from "./rule.ts";
 
 const kind = "ID";
 const SURE = [
-  String.raw`mrn|medical[ _-]record|passport|driver'?s?[ _-]licen[cs]e`,
+  String.raw`mrn|medical[ _-]?record|passport|driver'?s?[ _-]?licen[cs]e`,
   String.raw`(?:employee|emp|member|patient|subscriber|customer|insurance|national|tax|taxpayer|voter|student|badge)[ _-]?id`,
   String.raw`npi|itin|nhs|medicare|medicaid|sort[ _-]code`,
 ].join("|");

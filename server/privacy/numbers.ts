@@ -12,7 +12,7 @@ const IN_FOURS = /^[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ 
 const GROUPED = /^(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3\d{3}([ -])\d{6}\2\d{5})$/;
 const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref)\b[^\n]{0,8}$/i;
 const SSN_WORD = /(?:ssn|social|\bss\s?#|\bss\s?n(?:o|um))[^\n]{0,24}$/i;
-const BIRTH_WORD = /(?:\bdob\b|d\.o\.b|birth|\bborn\b|\bbday\b)[^\n\d]{0,20}$/i;
+const BIRTH_WORD = /(?:dob\b|d\.o\.b|birth|\bborn\b|\bbday\b)[^\n\d]{0,20}$/i;
 // A row of a table has no words: a date next to a number of the social security is a birthday.
 const SSN_CELL = /\d{3}-\d{2}-\d{4}["']?[|,;\t] ?["']?$/;
 const IBAN_WORD = /iban[^\n]{0,24}$/i;

@@ -52,7 +52,7 @@ const words = [
   String.raw`secret(?:[_ -]?(?:access[_ -]?)?key|[_ -]?token)?`,
   String.raw`(?:api|access|account|auth|private|encryption|master|signing|license|subscription|storage|service)[_ -]?key`,
   // Counts of tokens are no secret.
-  String.raw`token(?!s?["']?\s{0,3}[:=]{1,2}\s{0,3}\d{1,9}(?![\w-]))`,
+  String.raw`token(?!s?["']?\s{0,3}[:=]{1,2}\s{0,3}\d{1,9}(?![\w-])|s["']?\s{0,3}[:=]{1,2}\s{0,3}\d{1,15}(?![\w-]))`,
   "bearer",
   "credential",
 ].join("|");

@@ -1,6 +1,7 @@
 // Redacts what is no mere text: state, messages, arguments, bodies. A value in which nothing is found stays the same
 // object; one in which something is found is copied as far down as that, and the original is left alone.
 import { isMessage } from "./envelopes.ts";
+import { labelOf, redactLabelled } from "./labels.ts";
 
 /** Gives back a text without what must not be kept: the same text when there is nothing. */
 export type RedactText = (text: string) => string;
@@ -23,21 +24,19 @@ export function redactValue<Value>(value: Value, redact: RedactText): Value {
 }
 
 function walk(value: unknown, redact: RedactText, key: string, depth: number): unknown {
-  if (typeof value === "string") return NAMED.test(key) && IDENTIFIER.test(value) ? value : redact(value);
-  if (typeof value === "number") return numberOf(value, redact);
-  if (typeof value === "bigint") {
-    const text = redact(String(value));
-    return text === String(value) ? value : text;
-  }
+  if (typeof value === "string") return textOf(value, redact, key);
+  if (typeof value === "number" || typeof value === "bigint") return numberOf(value, redact, key);
   if (typeof value !== "object" || value === null) return value;
   // Nobody has looked any deeper.
   if (depth > MAX_DEPTH) return TOO_DEEP;
   const next = (item: unknown, name = ""): unknown => walk(item, redact, name, depth + 1);
-  if (Array.isArray(value)) return items(value, next);
+  // What stands in a list has no name but the list's.
+  const nextItem: Next = labelOf(key) === undefined ? next : (item) => next(item, key);
+  if (Array.isArray(value)) return items(value, nextItem);
   if (value instanceof Map) return entries(value, next);
   if (value instanceof Set) {
     const before = [...value];
-    const after = items(before, next);
+    const after = items(before, nextItem);
     return after === before ? value : new Set(after);
   }
   if (value instanceof Error) return errorOf(value, redact);
@@ -50,9 +49,19 @@ function walk(value: unknown, redact: RedactText, key: string, depth: number): u
   return fields(value, redact, next);
 }
 
+function textOf(value: string, redact: RedactText, key: string): string {
+  if (NAMED.test(key) && IDENTIFIER.test(value)) return value;
+  const label = labelOf(key);
+  return redact(label === undefined ? value : redactLabelled(label, value, redact));
+}
+
 /** A number that is long enough for a telephone, card or social security number, as the text it is. */
-function numberOf(value: number, redact: RedactText): unknown {
-  if (!Number.isSafeInteger(value) || Math.abs(value) < LONG_NUMBER) return value;
+function numberOf(value: number | bigint, redact: RedactText, key: string): unknown {
+  const label = labelOf(key);
+  const given = label === undefined ? value : redactLabelled(label, value, redact);
+  if (given !== value) return given;
+  if (typeof value === "number" && (!Number.isSafeInteger(value) || Math.abs(value) < LONG_NUMBER))
+    return value;
   const text = redact(String(value));
   return text === String(value) ? value : text;
 }

@@ -89,6 +89,7 @@ test.each([
   "std::vector and 12:30:45",
   "127.0.0.1 and 0.0.0.0 are everybody's",
   "max tokens: 100000",
+  '{"max_tokens":1234567890}',
   "login(password: string, token: unknown)",
   "api_key = os.environ['KEY'] and token: process.env.TOKEN",
   "ein 15000 Euro teures Auto, insurance is 20000",
