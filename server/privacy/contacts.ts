@@ -7,7 +7,7 @@ const PHONE_WORD =
 const VAGUE_WORD = /(?:\bcall|\bcell|contact|\btext\b|number|reach|answer|\bline\b)[^\n]{0,24}$/i;
 const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref|version|isbn|doi|pmid)\b[^\n]{0,8}$/i;
 const GROUPED = /^(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\D|$)/;
-const LAST_GROUP = /[ \u00a0/]+[^ \u00a0/]*$/;
+const LAST_GROUP = /[ /]+[^ /]*$/;
 const AFTER = String.raw`(?=[\s,-]{1,2}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b)`;
 const STREET =
   "(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace|Ter|Parkway|Pkwy|Circle|Cir|Trail|Trl|Highway|Hwy|Loop|Row|Close|Crescent|Cres)";
@@ -17,7 +17,7 @@ export const contacts: readonly Rule[] = [
   {
     kind: "EMAIL",
     // What is glued to its end would look like a value of its own beside the placeholder.
-    pattern: String.raw`[\p{L}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
+    pattern: String.raw`[\p{L}\p{M}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
     needs: /@|%40|[[(]at[\])]/gi,
     // In JSON a line break before it is written as \n, and that letter is none of the address.
     spansIn: (match, left) => [
@@ -26,13 +26,13 @@ export const contacts: readonly Rule[] = [
   },
   {
     kind: "PHONE",
-    pattern: String.raw`(?<![\w.\/$€£-])(?:\+|00)?\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d(?:\s{0,2}(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w\/]|[.-]?(?:\d|\[REDACTED_))`,
+    pattern: String.raw`(?<![\w.\/$€£-])(?:\+|00)?\(?\d[\d().\-\/ ]{5,20}\d(?:\s{0,2}(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w\/]|[.-]?(?:\d|\[REDACTED_))`,
     flags: "i",
     spansIn: phoneIn,
   },
   {
     kind: "PHONE",
-    pattern: String.raw`(?<![\w.\/$€£-])\(?\d[\d().\-\/ \u00a0\u2010-\u2013]{5,20}\d${AFTER}`,
+    pattern: String.raw`(?<![\w.\/$€£-])\(?\d[\d().\-\/ ]{5,20}\d${AFTER}`,
     flags: "i",
     accepts: (match) => hasPhoneDigits(match, isInGroups(match) ? 6 : 9) && !isDate(match),
   },

@@ -34,7 +34,7 @@ export const numbers: readonly Rule[] = [
   },
   {
     kind: "SSN",
-    pattern: String.raw`(?<![\w-])\d{3}[-\u2010-\u2013]\d{2}[-\u2010-\u2013]\d{4}${END}`,
+    pattern: String.raw`(?<![\w-])\d{3}-\d{2}-\d{4}${END}`,
   },
   {
     kind: "SSN",

@@ -31,6 +31,7 @@ const DENSE = [
   "lives at 12 Old Mill Road, Apt 4, Springfield, IL 62701. MRN: 3359254",
   "4\u200b111\u2060 1111 1111 1111\u200d x\u200b a\ufeff@b.co\u202e and 👩\u200d👩\u200d👧",
   "😀a@b.co😀123-45-6789😀 Mr. 😀 𝒜𝒷@𝒸.com",
+  "4111\u00a01111\u20111111\u202f1111, ada\uff20\u200bexample.org\u00a0\u00a0\ufe0f\u2013 \uff15\uff13\uff16-\u061c90–4399\u3000x",
   '{"a":[{"token":12345678901}],"account":123456789,"phones":[5551237788, 4111111111111111,4111111111111111]}',
   String.raw`{"args":"{\"to\":\"Hi,\nada@example.org\",\"n\":[\n  4111111111111111\n],\"password\":12345678\n}"}`,
   "f(password=hunter222)}]).",
@@ -68,6 +69,10 @@ const piece = fc.oneof(
     arbitrary: fc.tuple(fc.constantFrom(...HOSTILE), fc.nat(30)).map(([one, n]) => one.repeat(n)),
   },
   { weight: 1, arbitrary: fc.string({ unit: "binary", maxLength: 8 }) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom("\u00a0", "\u2011", "\uff11", "\uff20", "\ufe0f", "\u034f", "\u00a0\u200b"),
+  },
   { weight: 1, arbitrary: fc.constantFrom("\u200b", "\ufeff", "\u202e", "😀", "-----END PRIVATE KEY-----") },
 );
 const text = fc.array(piece, { maxLength: 8 }).map((all) => all.join(""));
@@ -205,6 +210,24 @@ test("a stream can be used again after its last piece", () => {
   expect(stream.push("a@b.co", true)).toBe("[REDACTED_EMAIL]");
   expect(stream.held).toBe(0);
   expect(stream.push("123-45-6789", true)).toBe("[REDACTED_SSN]");
+});
+
+test("a text in which nothing is found stays as it is, whatever stands for spaces, dashes and digits", () => {
+  const unusual = fc.constantFrom(
+    ..."\u00a0\u202f\u2011–—−１９ＡＺｚ（）＠：\u3000\u061c\u180e\u034f\ufe0f\u200b".split(""),
+    " ",
+    "Ab",
+    "é",
+  );
+  const law = fc.property(fc.array(unusual, { maxLength: 30 }), lengths, (parts, widths) => {
+    const one = parts.join("");
+    const whole = redactor.redact(one);
+    expect(whole.includes("[REDACTED") || whole === one).toBe(true);
+    expect(told(one, cutsOf(one, widths))).toBe(whole);
+  });
+  fc.assert(law, { numRuns: 2000 });
+  const french = "« 1\u202f234\u202f567\u00a0€ – dit-elle\u00a0: non\u00a0! » ＡＢＣ１２３";
+  expect(redactor.redact(french)).toBe(french);
 });
 
 test("invisible characters stay outside of findings and go inside of them", () => {

@@ -42,6 +42,24 @@ test.each([
 });
 
 test.each([
+  ["card 4111\u00a01111\u00a01111\u00a01111.", "card [REDACTED_CREDIT_CARD]."],
+  ["4111\u202f1111\u20111111–1111", "[REDACTED_CREDIT_CARD]"],
+  ["４１１１１１１１１１１１１１１１", "[REDACTED_CREDIT_CARD]"],
+  ["4111\u034f1111\u034f11111111", "[REDACTED_CREDIT_CARD]"],
+  ["IBAN: DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "IBAN: [REDACTED_IBAN]"],
+  ["DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00", "[REDACTED_IBAN]"],
+  ["SSN 536\u00a090\u00a04399", "SSN [REDACTED_SSN]"],
+  ["536\u061c-90-4399 or 536–90–4399", "[REDACTED_SSN] or [REDACTED_SSN]"],
+  ["+33\u202f6\u202f12\u202f34\u202f56\u202f78", "[REDACTED_PHONE]"],
+  ["phone\u00a0: ０６\u00a012\u00a034\u00a056\u00a078", "phone\u00a0: [REDACTED_PHONE]"],
+  ["ada＠example.org, ada\u180e@exam\u061cple.org", "[REDACTED_EMAIL], [REDACTED_EMAIL]"],
+  ["ada\ufe0f@example.org or a\u0308da@example.org", "[REDACTED_EMAIL] or [REDACTED_EMAIL]"],
+  ["password：hunter222，x", "password：[REDACTED_SECRET]，x"],
+])("%j holds what it looks like", (text, redacted) => {
+  expect(redactText(text)).toBe(redacted);
+});
+
+test.each([
   ["key sk-proj-abcdefghijklmnop1234 leaked", "key [REDACTED_SECRET] leaked"],
   ["AKIAIOSFODNN7EXAMPLE", "[REDACTED_SECRET]"],
   [`token ghp_${"a1".repeat(18)}`, "token [REDACTED_SECRET]"],
