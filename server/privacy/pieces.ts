@@ -15,17 +15,33 @@ export const isPiece = (value: unknown): value is Piece =>
   "concat" in value &&
   String(value.lc_id.at(-1)).endsWith("Chunk");
 
-// Fields of a content block that providers stream in pieces.
-const GROWING = new Set([
+// Fields that providers stream in pieces, in a block of content or in an object beside it.
+const TEXTS = [
   "text",
   "reasoning",
+  "reasoning_content",
   "thinking",
+  "thought",
   "refusal",
-  "args",
-  "arguments",
-  "input",
-  "partial_json",
+  "summary",
+  "transcript",
+];
+const GROWING = new Set([...TEXTS, "args", "arguments", "code", "input", "partial_json"]);
+// Within these all that is no name grows: {reasoningText: {text}}, {reasoning: {summary: [{text}]}}.
+const WITHIN = new Set([...TEXTS, "reasoningText", "audio"]);
+/** By these a piece finds its place in the message; they are whole in each. */
+const PLACE = ["type", "id", "index", "name"] as const;
+const WHOLE = new Set<string>([
+  ...PLACE,
+  "data",
+  "encrypted_content",
+  "format",
+  "role",
+  "signature",
+  "status",
 ]);
+/** Deeper than providers nest their texts. */
+const MAX_DEPTH = 20;
 // A model thinks, then answers, then calls: where a later text has begun, those before it are over.
 const CONTENT = 1;
 const CALLS = 10_000;
@@ -35,6 +51,20 @@ interface Growing {
   readonly stream: RedactionStream;
   /** A piece's fields that hold nothing but this text. */
   readonly alone: (text: string) => Fields;
+  /** The last piece that has a part of it. */
+  last: Piece;
+}
+
+/** Where a value stands in a message. */
+interface Place {
+  /** The same for all its pieces. */
+  readonly place: string;
+  readonly order: number;
+  /** Whether all that is no name grows. */
+  readonly isWithin: boolean;
+  /** A piece's fields that hold nothing but a part of this value. */
+  readonly alone: (part: unknown) => Fields;
+  readonly depth: number;
 }
 
 /** Looks at one message. */
@@ -84,18 +114,15 @@ export class PieceRedactor {
       invalid_tool_calls: _2,
       ...rest
     } = everyField(piece);
-    const {
-      reasoning_content: thought,
-      tool_calls: _3,
-      function_call: _4,
-      ...more
-    } = Object(additional_kwargs) as Fields;
+    const { tool_calls: _3, function_call: _4, ...more } = Object(additional_kwargs) as Fields;
     const kept: Fields = { ...this.#guard.value(rest) };
-    const added = { ...this.#guard.value(more) };
-    if (typeof thought === "string") {
-      added["reasoning_content"] = this.#grow("thought", 0, thought, aloneAsThought);
-    }
-    kept["additional_kwargs"] = added;
+    kept["additional_kwargs"] = this.#grown(more, {
+      place: "beside",
+      order: 0,
+      isWithin: false,
+      alone: (part) => ({ additional_kwargs: part }),
+      depth: 0,
+    });
     kept["content"] =
       typeof content === "string"
         ? this.#content(content)
@@ -113,37 +140,75 @@ export class PieceRedactor {
     return this.#grow("content", CONTENT, text, (rest) => ({ content: rest }));
   }
 
-  #blocks(given: unknown, kind: string, order: number, alone: (block: Fields) => Fields): unknown {
+  #blocks(given: unknown, kind: string, order: number, alone: (block: unknown) => Fields): unknown {
     if (!Array.isArray(given)) return given;
     return given.map((block: unknown, position) => {
-      if (typeof block !== "object" || block === null) return this.#guard.value(block);
-      const fields = block as Fields; // any block's own
-      const index = Number(fields["index"] ?? position);
-      this.#finish((other) => other.order < order + index);
-      const still = Object.fromEntries(
-        Object.entries(fields).filter(([key, value]) => !isGrowing(key, value)),
-      );
-      const kept: Fields = { ...this.#guard.value(still) };
-      for (const [key, value] of Object.entries(fields)) {
-        if (!isGrowing(key, value)) continue;
-        const one = (text: string): Fields => alone({ ...kept, index, [key]: text });
-        kept[key] = this.#grow(`${kind} ${index} ${key}`, order + index, value, one);
-      }
-      return kept;
+      const index = indexOf(block, position);
+      const own = order + (typeof index === "number" ? index : position);
+      this.#finishBefore(own);
+      return this.#grown(block, {
+        place: `${kind} ${index}`,
+        order: own,
+        isWithin: false,
+        alone: (part) => alone({ ...(part as Fields), index }), // a part of an object is one
+        depth: 0,
+      });
     });
   }
 
+  /** A value with all that grows in it looked at as one with what stood at the same place of the pieces before. */
+  #grown(given: unknown, at: Place): unknown {
+    if (Array.isArray(given)) {
+      return given.map((item: unknown, position) =>
+        this.#grown(item, {
+          ...at,
+          place: `${at.place}.${indexOf(item, position)}`,
+          alone: (part) => at.alone([part]),
+          depth: at.depth + 1,
+        }),
+      );
+    }
+    if (!isObject(given) || at.depth > MAX_DEPTH) return this.#guard.value(given);
+    const all = Object.entries(given);
+    const grows = ([key, value]: readonly [string, unknown]): boolean =>
+      typeof value === "string" ? GROWING.has(key) || (at.isWithin && !WHOLE.has(key)) : isNested(key, value);
+    const kept: Fields = { ...this.#guard.value(Object.fromEntries(all.filter((one) => !grows(one)))) };
+    const place = Object.fromEntries(PLACE.filter((key) => key in kept).map((key) => [key, kept[key]]));
+    for (const [key, value] of all.filter(grows)) {
+      const name = this.#guard.text(key);
+      const alone = (part: unknown): Fields => at.alone({ ...place, [name]: part });
+      const within = `${at.place} ${key}`;
+      kept[name] =
+        typeof value === "string"
+          ? this.#grow(within, at.order, value, alone)
+          : this.#grown(value, {
+              place: within,
+              order: at.order,
+              isWithin: at.isWithin || WITHIN.has(key),
+              alone,
+              depth: at.depth + 1,
+            });
+    }
+    return kept;
+  }
+
   #grow(place: string, order: number, text: string, alone: Growing["alone"]): string {
-    if (text !== "") this.#finish((other) => other.order < order);
+    if (text !== "") this.#finishBefore(order);
     const growing = this.#texts.get(place) ?? this.#begin(order, alone);
     if (!growing) return text;
+    if (text !== "") growing.last = this.#last;
     this.#texts.set(place, growing);
     return growing.stream.push(text, this.#isLast);
   }
 
   #begin(order: number, alone: Growing["alone"]): Growing | undefined {
     const stream = this.#guard.stream();
-    return stream && { order, stream, alone };
+    return stream && { order, stream, alone, last: this.#last };
+  }
+
+  /** What this piece has a part of is not over: providers tell the same thought beside the content and in it. */
+  #finishBefore(order: number): void {
+    this.#finish((other) => other.order < order && other.last !== this.#last);
   }
 
   #finish(isOver: (one: Growing) => boolean): void {
@@ -153,18 +218,25 @@ export class PieceRedactor {
       const text = one.stream.push("", true);
       if (text === "") continue;
       const { id, name, content } = everyField(this.#last);
+      const kept = this.#guard.value({ id, ...(name ? { name } : {}) });
       const empty = Array.isArray(content) ? [] : "";
-      this.#over.push(
-        made(this.#last, { id, ...(name ? { name } : {}), content: empty, ...one.alone(text) }),
-      );
+      this.#over.push(made(this.#last, { ...kept, content: empty, ...one.alone(text) }));
     }
   }
 }
 
-const aloneAsThought = (text: string): Fields => ({ additional_kwargs: { reasoning_content: text } });
+/** A plain object: of anything else, such as a message, only itself knows what it holds. */
+const isObject = (value: unknown): value is Fields =>
+  typeof value === "object" && value !== null && Reflect.getPrototypeOf(value) === Object.prototype;
 
-const isGrowing = (key: string, value: unknown): value is string =>
-  GROWING.has(key) && typeof value === "string";
+/** Arguments that are an object came whole. */
+const isNested = (key: string, value: unknown): boolean =>
+  (isObject(value) || Array.isArray(value)) && (!GROWING.has(key) || WITHIN.has(key));
+
+function indexOf(item: unknown, position: number): string | number {
+  const index: unknown = isObject(item) ? item["index"] : undefined;
+  return typeof index === "number" || typeof index === "string" ? index : position;
+}
 
 /** Whether no field of a piece but its content can hold text that grows. */
 const isPlain = (piece: Piece): boolean => GROWERS.every((key) => isEmpty(fieldOf(piece, key)));

@@ -125,6 +125,20 @@ test("nothing that is held back stays behind, and what says nothing is not told"
   expect([joined(two).content, joined(two).usage_metadata]).toEqual(["a", expect.objectContaining(usage)]);
 });
 
+test("a text that a call follows is over before it, though each piece has some content", () => {
+  const call = { type: "tool_call_chunk", index: 0, id: "call_1", name: "send", args: "{}" };
+  const all = told([
+    piece({ content: "let me " }),
+    piece({ content: "see" }),
+    piece({ content: "", tool_call_chunks: [call] }),
+  ]);
+  const before = all.slice(0, -1);
+  expect([joined(before).content, before.flatMap(({ tool_call_chunks: calls }) => calls ?? [])]).toEqual([
+    "let me see",
+    [],
+  ]);
+});
+
 test("what comes beside the text is looked at in each piece", () => {
   const beside: Record<string, unknown>[] = [
     { from: "the model" },
@@ -147,4 +161,68 @@ test("what comes beside the text is looked at in each piece", () => {
   ]);
   expect(joined(all).content).toBe("so so so so it is. [REDACTED_EMAIL]");
   expect(JSON.stringify(all)).not.toContain("ada@");
+});
+
+test("a text is one however deep it stands, beside the content and in it at the same time", () => {
+  fc.assert(
+    fc.property(fc.tuple(text, text, text), cuts, ([thought, second, said], sizes) => {
+      // As the API of responses tells its thoughts: in a list of summaries, and in a block too.
+      const thoughts = [thought, second].flatMap((whole, index) =>
+        cut(whole, sizes).map((part) =>
+          piece({
+            content: [{ type: "reasoning", index: 0, reasoning: part }],
+            additional_kwargs: {
+              reasoning: {
+                id: "rs_1",
+                type: "reasoning",
+                summary: [{ type: "summary_text", index, text: part }],
+              },
+            },
+          }),
+        ),
+      );
+      // As Bedrock does.
+      const blocks = cut(said, sizes).map((part) =>
+        piece({ content: [{ type: "reasoning_content", index: 1, reasoningText: { text: part } }] }),
+      );
+      const all = told([...thoughts, ...blocks]);
+      const whole = joined(all);
+      expect(whole.additional_kwargs["reasoning"]).toEqual({
+        id: "rs_1",
+        type: "reasoning",
+        summary: [thought, second].map((one, index) => ({
+          type: "summary_text",
+          index,
+          text: guard.text(one),
+        })),
+      });
+      expect(whole.content).toEqual([
+        { type: "reasoning", index: 0, reasoning: guard.text(thought + second) },
+        { type: "reasoning_content", index: 1, reasoningText: { text: guard.text(said) } },
+      ]);
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("arguments that came whole, bytes and marks of providers are told as they are", () => {
+  const block = {
+    type: "tool_use",
+    id: "toolu_12345",
+    index: 0,
+    name: "send",
+    input: { to: "Bob", text: "call me" },
+  };
+  const more = { reasoning: { type: "reasoning", encrypted_content: "gAAAA call", summary: [] } };
+  const [first] = told([piece({ content: [block], additional_kwargs: more }), piece({ content: [] })]);
+  expect([first?.content, first?.additional_kwargs]).toEqual([[block], more]);
+});
+
+test("the name of a message is looked at again when the rest of it is told", () => {
+  const all = told([
+    piece({ content: "see ", name: "ada@example.org" }),
+    piece({ content: "bob", name: "ada@example.org" }),
+  ]);
+  expect(all.map(({ name }) => name)).not.toContain("ada@example.org");
+  expect(joined(all).content).toBe("see bob");
 });
