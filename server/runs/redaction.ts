@@ -1,5 +1,6 @@
-// What a graph tells while it runs, without what must not be kept. Messages come in pieces; everything else is whole, and
-// looked at as it is. What was held back of a message is told at the latest when its node has ended.
+// What a graph tells while it runs, without what must not be kept. Messages come in pieces, and so does what runnables
+// tell in events; everything else is whole, and looked at as it is. What was held back of a message is told at the latest when its node has ended.
+import { mayGrow, ObjectRedactor } from "../privacy/growing.ts";
 import { PieceRedactor, isPiece } from "../privacy/pieces.ts";
 import type { Piece } from "../privacy/pieces.ts";
 import type { Guard } from "../privacy/guard.ts";
@@ -103,7 +104,7 @@ export class ChunkRedactor {
     });
   }
 
-  /** What grows in the data of an event: a text, a message, or either as a runnable passes it on. */
+  /** What grows in the data of an event: a text, a message, an object, or one of them as a runnable passes it on. */
   #partOf(given: unknown): Part | undefined {
     const guard = this.#guard;
     const text = (piece: string, wrap: Part["wrap"]): Part => ({
@@ -120,6 +121,13 @@ export class ChunkRedactor {
     });
     if (typeof given === "string") return text(given, same);
     if (isPiece(given)) return message(given, same);
+    const object: Part = {
+      name: "object",
+      piece: given,
+      begin: () => new ObjectRedactor(guard),
+      wrap: same,
+    };
+    if (Array.isArray(given) && typeof given.at(-2) !== "string") return object;
     if (Array.isArray(given)) {
       // A graph's own chunk: its namespace, if that was asked for, the mode, and what the mode tells.
       const [mode, payload]: unknown[] = given.slice(-2);
@@ -128,7 +136,8 @@ export class ChunkRedactor {
       return message(piece, (one) => [...guard.value(given.slice(0, -1)), [one, guard.value(about)]]);
     }
     const fields = asFields(given);
-    if (typeof fields["text"] !== "string" || !("concat" in Object(given))) return undefined;
+    if (typeof fields["text"] !== "string" || !("concat" in Object(given)))
+      return mayGrow(given) ? object : undefined;
     return text(fields["text"], (one) => ({ ...guard.value({ ...fields, text: "" }), text: one }));
   }
 

@@ -1,0 +1,70 @@
+// Objects in events: a value is never told in part, whether they grow or tell parts of a text one after the other.
+import { expect, test } from "vitest";
+import { openPrivacy } from "../../server/privacy/guard.ts";
+import { ChunkRedactor } from "../../server/runs/redaction.ts";
+
+const guard = openPrivacy({ mode: "redact", graphs: {}, rules: [], names: false }).of();
+
+/** What becomes of the chunks that one runnable tells in events. */
+function told(given: readonly unknown[]): unknown[] {
+  const redactor = new ChunkRedactor(guard);
+  const event = (name: string, data: object): unknown[] =>
+    redactor
+      .take({ namespace: [], mode: "events", payload: { event: name, run_id: "r-1", data } })
+      .map(({ payload }) => payload);
+  const all = [
+    ...given.flatMap((chunk) => event("on_parser_stream", { chunk })),
+    ...event("on_parser_end", { output: "over" }),
+  ] as { event: string; data: { chunk: unknown } }[];
+  expect(all.pop()?.event).toBe("on_parser_end");
+  return all.map(({ data }) => data.chunk);
+}
+
+const grown = (whole: string): string[] =>
+  Array.from({ length: whole.length }, (_, at) => whole.slice(0, at + 1));
+
+test("an object that grows is told without what may still become something", () => {
+  const all = told([
+    {},
+    ...grown("ada@example.org").map((mail) => ({ name: "Bob Ray", mail })),
+    ...grown("hunter2222").map((password) => ({ name: "Bob Ray", mail: "ada@example.org", password })),
+    { name: "Bob Ray", mail: "ada@example.org", password: "hunter2222", phones: [555123] },
+    { name: "Bob Ray", mail: "ada@example.org", password: "hunter2222", phones: [5551237788] },
+  ]);
+  expect(JSON.stringify(all)).not.toMatch(/ada|hunt|5551/);
+  expect(all.at(-1)).toEqual({
+    name: "Bob Ray",
+    mail: "[REDACTED_EMAIL]",
+    password: "[REDACTED_SECRET]",
+    phones: ["[REDACTED_PHONE]"],
+  });
+  expect(all.length).toBeGreaterThan(20);
+});
+
+test("changes that are told as a patch are as objects that grow", () => {
+  const all = told(grown("ada@example.org").map((value) => [{ op: "replace", path: "/mail", value }]));
+  expect(JSON.stringify(all)).not.toContain("ada");
+  expect(all.at(-1)).toEqual([{ op: "replace", path: "/mail", value: "[REDACTED_EMAIL]" }]);
+});
+
+const parts = (name: string, texts: readonly string[]): object[] => texts.map((text) => ({ [name]: text }));
+
+test("parts of a text under one name are one text", () => {
+  const all = told([
+    ...parts("answer", ["Write ", "to ", "ada", "@exam", "ple.", "org", " now"]),
+    ...parts("other", ["it is ", "so"]),
+  ]) as Record<string, string>[];
+  const joined = (name: string): string => all.map((one) => one[name] ?? "").join("");
+  expect([joined("answer"), joined("other")]).toEqual(["Write to [REDACTED_EMAIL] now", "it is so"]);
+});
+
+test("objects in which nothing is found are told as they came", () => {
+  const steps = [{ step: "10%" }, { step: "20%" }, { step: "done" }];
+  const updates = [{ plan: { text: "one", n: 1 } }, { act: { text: "two", n: 2 } }];
+  const repeated = [
+    { type: "progress", at: 1 },
+    { type: "progress", at: 1 },
+  ];
+  for (const all of [steps, updates, repeated, [{ only: "ada" }], [["a", "b"]], [[1, 2], [3]]])
+    expect(told(all)).toEqual(all);
+});
