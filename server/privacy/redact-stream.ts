@@ -4,7 +4,7 @@ import { charactersIn, haveCommon } from "./characters.ts";
 import { Invisible } from "./invisible.ts";
 import { isJsonNumber, lastQuote } from "./json-number.ts";
 import { CONTEXT } from "./prefix.ts";
-import type { CompiledRule, Match } from "./rule.ts";
+import type { CompiledOpening, CompiledRule, Match } from "./rule.ts";
 
 export interface RedactionStream {
   /** Takes the next piece; returns what can be told by now. `isFinal`: nothing more comes, tell the rest. */
@@ -22,7 +22,7 @@ const KEPT = 2 * CONTEXT + 1;
 
 /** Text that is being dropped, up to its end or until so many characters are gone. */
 interface Dropping {
-  readonly rule: CompiledRule;
+  readonly opens: CompiledOpening;
   left: number;
   /** Up to here it is dropped in any case: a finding reaches so far. */
   atLeastTo: number;
@@ -89,13 +89,13 @@ class Stream implements RedactionStream {
   /** Drops what is to be dropped; false when its end is not there yet. */
   #isDropped(text: string, isFinal: boolean): boolean {
     if (!this.#dropping) return true;
-    const { rule, left, atLeastTo } = this.#dropping;
+    const { opens, left, atLeastTo } = this.#dropping;
     const limit = borderAt(text, this.#base + left);
-    const end = endOf(rule, text, this.#base, isFinal);
+    const end = endOf(opens, text, this.#base, isFinal);
     let to = end !== undefined && end <= limit ? end : limit;
     const isOver = to <= text.length;
-    if (!isOver) to = isFinal ? text.length : Math.max(this.#base, text.length - (rule.opens?.kept ?? 0));
-    this.#dropping = isOver || isFinal ? undefined : { rule, left: left - (to - this.#base), atLeastTo };
+    if (!isOver) to = isFinal ? text.length : Math.max(this.#base, text.length - opens.kept);
+    this.#dropping = isOver || isFinal ? undefined : { opens, left: left - (to - this.#base), atLeastTo };
     if (isOver) to = Math.max(to, atLeastTo);
     this.#base = to;
     this.#invisible.drop(to);
@@ -130,10 +130,10 @@ class Stream implements RedactionStream {
         told += this.#woven(text, finding.start, true) + this.#placeholder(finding, text);
         this.#invisible.drop(finding.end);
         this.#base = finding.end;
-        if (!finding.opening) continue;
-        const { rule, end } = finding.opening;
+        const { opens, end } = finding.opening ?? {};
+        if (!opens || end === undefined) continue;
         this.#base = end;
-        this.#dropping = { rule, left: rule.opens?.most ?? 0, atLeastTo: finding.end };
+        this.#dropping = { opens, left: opens.most, atLeastTo: finding.end };
         return told;
       }
     }
@@ -258,7 +258,7 @@ function findingsIn(chain: readonly Match[], cut: number): readonly Finding[] {
     .toSorted((a, b) => a.start - b.start);
   for (const { match, start, end } of masks) {
     const last = findings.at(-1);
-    const opening = match.rule.opens && match;
+    const opening = match.opens && match;
     // What follows an opening is dropped to its end, and to the end of all that hangs together with it.
     if (last && (start < last.end || last.opening)) {
       last.end = Math.max(last.end, end);
@@ -268,8 +268,7 @@ function findingsIn(chain: readonly Match[], cut: number): readonly Finding[] {
   return findings;
 }
 
-function endOf({ opens }: CompiledRule, text: string, from: number, isFinal: boolean): number | undefined {
-  if (!opens) return from;
+function endOf(opens: CompiledOpening, text: string, from: number, isFinal: boolean): number | undefined {
   const end = endAt(opens.until, text, from);
   return end === undefined && isFinal && opens.last ? endAt(opens.last, text, from) : end;
 }

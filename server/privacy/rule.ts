@@ -19,7 +19,9 @@ export interface Rule {
   /** The parts of the match to be replaced, in order; undefined refuses it as `accepts` does. */
   readonly spansIn?: (match: string, left: string) => readonly Span[] | undefined;
   /** A match is the beginning of something longer: what follows is dropped too. */
-  readonly opens?: Opening;
+  readonly opens?: Opening | readonly Opening[];
+  /** Which of several. */
+  readonly opensAs?: (match: string) => number;
   /** A cheap first look: no match in a text in which this is not found. */
   readonly needs?: RegExp;
 }
@@ -51,11 +53,12 @@ export interface Own {
 export interface Match extends Span {
   readonly rule: CompiledRule;
   readonly masks: readonly Span[];
+  readonly opens: CompiledOpening | undefined;
   /** Where the search for the rule's next match goes on. */
   readonly resume: number;
 }
 
-interface CompiledOpening {
+export interface CompiledOpening {
   readonly until: RegExp;
   readonly last: RegExp | undefined;
   readonly most: number;
@@ -68,7 +71,6 @@ export interface CompiledRule {
   /** The longest match with its lookahead, in UTF-16 units; the shortest match, in characters. */
   readonly extent: number;
   readonly least: number;
-  readonly opens: CompiledOpening | undefined;
   /** The characters with which a match, or what may become one, can begin. */
   readonly first: Characters;
   /** The first match that starts at or after `from`. */
@@ -99,11 +101,11 @@ export function compileRule(rule: Rule): CompiledRule {
     throw new ConfigInvalid(`The redaction rule ${kind} has no group ${rule.group}.`);
   }
   const beginning = regexOf(rule, `(?:${prefix})$`, "g");
+  const openings = [opens ?? []].flat().map(compileOpening);
   const compiled: CompiledRule = {
     kind,
     extent,
     least,
-    opens: opens && compileOpening(opens),
     first: charactersAt(regexOf(rule, `(?:${bare})$`, "y")),
     next: (text, from) => {
       if (needs && !isIn(needs, text, from)) return undefined;
@@ -113,7 +115,10 @@ export function compileRule(rule: Rule): CompiledRule {
         // Beside a placeholder stood something else once, so its border is none: redacting twice changes nothing.
         const masks = hasLeftBorder && isGlued(text, start) ? undefined : masksOf(rule, found);
         const end = start + found[0].length;
-        if (masks) return { rule: compiled, start, end, masks, resume: masks.at(-1)?.end ?? end };
+        if (masks) {
+          const opening = openings[rule.opensAs?.(found[0]) ?? 0];
+          return { rule: compiled, start, end, masks, opens: opening, resume: masks.at(-1)?.end ?? end };
+        }
         regex.lastIndex = start + ((text.codePointAt(start) ?? 0) > 0xffff ? 2 : 1);
       }
       return undefined;

@@ -1,5 +1,5 @@
 // Secrets: private keys, passwords in addresses, tokens of known vendors, and what stands after a word that says so.
-import type { Rule } from "./rule.ts";
+import type { Rule, Span } from "./rule.ts";
 
 const kind = "SECRET";
 // A long token is dropped to its end, so that a stream need not hold it.
@@ -13,7 +13,26 @@ const value = {
   last: String.raw`(?=[)}\]]{1,12}[.:!?]{0,2}$)`,
   most: 16_000,
 };
-const quoted = { until: String.raw`(?=["'\n\x60]|\\["'])`, most: 2000 };
+// What is quoted ends at its own quote. A quote behind a backslash is part of it, unless the backslash is one too; in
+// JSON inside of JSON there are twice as many.
+const quotes = ['"', "'", String.raw`\x60`];
+const quoted = [
+  ...quotes.map((quote) => ({ until: String.raw`(?<!\\)(?:\\\\){0,8}(?=${quote})|(?=\n)`, most: 2000 })),
+  { until: String.raw`(?<!\\)(?:\\{4}){0,4}(?=\\["'\x60])|(?<!\\)(?=["'\n\x60])`, most: 2000 },
+];
+// A plain character stands last: what follows is read as if nothing stood before it.
+const inQuotes = [
+  ...quotes.map(
+    (quote) => String.raw`${quote}(?!\[REDACTED)(?:[^${quote}\n\\]|\\[^\n]){3,11}?[^${quote}\n\\]`,
+  ),
+  String.raw`\\["'\x60](?!\[REDACTED)(?:[^"'\n\x60\\]|\\{4}|\\{3}["'\x60]|\\(?![\\"'\x60])|\\\\(?![\\"'\x60])){3,11}?[^"'\n\x60\\]`,
+].join("|");
+const QUOTES = "\"'`";
+const OPEN = /[:=>]\s{0,3}(?:(?:Bearer|Basic|Token)\s{1,3})?(\\?)(["'\x60])/i;
+// What a key consists of, and the heads that may stand in it. Behind another character it goes on if more of one follows:
+// each line may have a mark of its own.
+const noKey = String.raw`[^A-Za-z0-9+/=\s\\:,-](?![^]{0,40}(?:[A-Za-z0-9+/]{30}|-----END))`;
+const armour = String.raw`-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----`;
 
 const starts = [
   String.raw`(?:AKIA|ASIA|AIDA|AROA|ABIA|ACCA)[A-Z0-9]{16}`,
@@ -72,7 +91,12 @@ export const secrets: readonly Rule[] = [
   {
     kind,
     pattern: String.raw`-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----`,
-    opens: { until: String.raw`-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----`, most: 16_000 },
+    opens: [
+      { until: `${armour}|(?=${noKey}[^]{70})`, last: `(?=${noKey})`, most: 16_000 },
+      // Its heads may hold anything.
+      { until: armour, most: 16_000 },
+    ],
+    opensAs: (match) => (match.endsWith(" BLOCK-----") ? 1 : 0),
   },
   {
     kind,
@@ -84,11 +108,12 @@ export const secrets: readonly Rule[] = [
   { kind, pattern: String.raw`(?<![\p{L}\p{N}])(?:${starts.join("|")})`, opens: token },
   {
     kind,
-    pattern: String.raw`${label}${sign}\\?["'\x60](?!\[REDACTED)((?:[^"'\n\x60\\]|\\(?!["'])){4})`,
+    pattern: String.raw`${label}${sign}(?:${inQuotes})`,
     flags: "i",
-    group: 1,
     needs: /[:=]/g,
+    spansIn: quotedIn,
     opens: quoted,
+    opensAs: (match) => (OPEN.exec(match)?.[1] === "" ? QUOTES.indexOf(OPEN.exec(match)?.[2] ?? "") : 3),
   },
   {
     kind,
@@ -116,6 +141,12 @@ export const secrets: readonly Rule[] = [
     pattern: String.raw`\bIDENTIFIED\s{1,3}(?:WITH\s{1,3}\w{1,30}\s{1,3})?BY\s{1,3}(?:PASSWORD\s{1,3})?["'](?!\[REDACTED)([^"'\n])`,
     flags: "i",
     group: 1,
-    opens: quoted,
+    opens: { until: String.raw`(?=["'\n\x60]|\\["'])`, most: 2000 },
   },
 ];
+
+/** What stands in the quotes. */
+function quotedIn(match: string): readonly Span[] {
+  const open = OPEN.exec(match);
+  return [{ start: open ? open.index + open[0].length : 0, end: match.length }];
+}

@@ -71,7 +71,14 @@ test.each([
     String.raw`{"args":"{\"token\":\"[REDACTED_SECRET]\",\"n\":1}"}`,
   ],
   [String.raw`pwd=hunter22\" x`, String.raw`pwd=[REDACTED_SECRET]\" x`],
-  [`pass := "a,b c's"`, `pass := "[REDACTED_SECRET]'s"`],
+  [`pass := "a,b c's"`, `pass := "[REDACTED_SECRET]"`],
+  [String.raw`password="abcd\"efgh1234" x`, `password="[REDACTED_SECRET]" x`],
+  [String.raw`{"password":"a\"bcdefgh\\","n":1}`, `{"password":"[REDACTED_SECRET]","n":1}`],
+  [String.raw`pwd: 'it\'s "mine"', x`, "pwd: '[REDACTED_SECRET]', x"],
+  [
+    String.raw`{"args":"{\"password\":\"ab\\\"cdefgh\",\"n\":1}"}`,
+    String.raw`{"args":"{\"password\":\"[REDACTED_SECRET]\",\"n\":1}"}`,
+  ],
   ["my password is swordfish1, ok?", "my password is [REDACTED_SECRET], ok?"],
   ["Authorization: Bearer abcdefghijklmnopqrstuv12 z", "Authorization: Bearer [REDACTED_SECRET] z"],
   ["token=Bearer abcdefghijklmnopqrstuv12 z", "token=Bearer [REDACTED_SECRET] z"],
@@ -87,6 +94,18 @@ test("a private key goes from its first line to its last, or to the end when it 
   const key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIB\nAAKCAQEA\n";
   expect(redactText(`a ${key}-----END RSA PRIVATE KEY----- b`)).toBe("a [REDACTED_SECRET] b");
   expect(redactText(`a ${key}`)).toBe("a [REDACTED_SECRET]");
+});
+
+test("the first line of a private key in a sentence takes nothing along that is no key", () => {
+  expect(redactText('a file with "-----BEGIN PRIVATE KEY-----"? I need help with invoices.')).toBe(
+    'a file with "[REDACTED_SECRET]"? I need help with invoices.',
+  );
+  const lines = ["MIIEpAIB".repeat(8), "AAKCAQEA".repeat(8), "short=="];
+  const key = ["-----BEGIN RSA PRIVATE KEY-----", ...lines, "-----END RSA PRIVATE KEY-----"];
+  for (const glue of ["\n> ", "\\n", '\\n" +\n"', "<br>", "\n12 | "])
+    expect(redactText(`see ${key.join(glue)} end`)).toBe("see [REDACTED_SECRET] end");
+  const heads = ["Proc-Type: 4,ENCRYPTED", "DEK-Info: AES-128-CBC,0123456789ABCDEF", ""];
+  expect(redactText([key[0], ...heads, ...key.slice(1), "end"].join("\n"))).toBe("[REDACTED_SECRET]\nend");
 });
 
 test("what overlaps is one finding, of the kind that begins first", () => {
