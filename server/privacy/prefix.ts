@@ -3,11 +3,14 @@
 import { ConfigInvalid } from "../errors.ts";
 import { ALL, charactersAt, haveCommon, united } from "./characters.ts";
 import type { Characters } from "./characters.ts";
+import { mostWays } from "./ways.ts";
 
 /** A lookbehind, and the text that a rule may look at to the left of its match, in characters. */
 export const CONTEXT = 40;
 /** The longest match with its lookahead, in UTF-16 units; a stream cannot hold more. */
 const MAX_EXTENT = 4000;
+/** So many ways to share a text of one character among repetitions are tried at each place of it. */
+const MAX_WAYS = 10_000;
 /** So often an ambiguous group may be repeated: the ways to match it grow with this power. */
 const FEW = 3;
 
@@ -36,14 +39,14 @@ interface Atom {
   readonly source: string;
   readonly quantifier: Quantifier;
 }
-type Item =
+export type Item =
   | Atom
   | { readonly type: "group"; readonly body: Branches; readonly quantifier: Quantifier }
   | { readonly type: "ahead"; readonly open: string; readonly body: Branches }
   | { readonly type: "behind"; readonly source: string }
   | { readonly type: "border"; readonly source: string };
 /** The alternatives of a group, each a sequence. */
-type Branches = readonly (readonly Item[])[];
+export type Branches = readonly (readonly Item[])[];
 
 const ONCE: Quantifier = { min: 1, max: 1, lazy: "" };
 const CLASS = /\[(?:\\[^]|[^\]\\])*\]/uy;
@@ -72,6 +75,19 @@ export function beginningsOf(name: string, pattern: string): Beginnings {
     hasLeftBorder,
     characters: charactersOf(branches),
   };
+}
+
+/**
+ * For a rule that nobody has measured.
+ * @throws ConfigInvalid when hostile text would cost too much
+ */
+export function refuseManyWays(name: string, pattern: string): void {
+  const ways = mostWays(parse(name, pattern), isIn);
+  if (ways <= MAX_WAYS) return;
+  throw refusal(
+    name,
+    `has repetitions next to each other that can share a text in ${ways} ways; ${MAX_WAYS} is the limit: set them apart by a character that none of them takes, or let them take less`,
+  );
 }
 
 function refusal(name: string, why: string): ConfigInvalid {
@@ -193,13 +209,25 @@ function charactersOf(branches: Branches): Characters {
   return united(branches.flat().map(ofItem));
 }
 
-function asciiOf({ source }: Atom): Characters {
+const known = new Map<string, Characters>();
+
+function asciiOf({ source }: { readonly source: string }): Characters {
+  const found = known.get(source) ?? firstsOf(source);
+  known.set(source, found);
+  return found;
+}
+
+function firstsOf(source: string): Characters {
   try {
     return charactersAt(new RegExp(source, "iuy"));
   } catch {
     return ALL; // no expression at all: whoever compiles the rule says so
   }
 }
+
+// The index is 0 to 3.
+const isIn = (source: string, code: number): boolean =>
+  ((asciiOf({ source })[(code >> 5) as 0 | 1 | 2 | 3] >>> (code & 31)) & 1) === 1;
 
 /** In characters, or (the default) in UTF-16 units. */
 function extentOf(branches: Branches, inCharacters: boolean): number {

@@ -3,7 +3,7 @@ import { names as nameRules } from "./names.ts";
 import { structured } from "./patterns.ts";
 import { placeholderOf, redactionStream } from "./redact-stream.ts";
 import type { RedactionStream, Replace } from "./redact-stream.ts";
-import { compileRule, TOKEN_PATTERN } from "./rule.ts";
+import { compileOwn, compileRule, TOKEN_PATTERN } from "./rule.ts";
 import type { CompiledRule, Own, Rule } from "./rule.ts";
 import type { Vault } from "./vault.ts";
 
@@ -19,7 +19,7 @@ export class Redactor {
    * @throws ConfigInvalid when an own rule is not bounded; the message names the rule and the construct
    */
   constructor({ names = false, own = [] }: { readonly names?: boolean; readonly own?: readonly Own[] } = {}) {
-    this.#rules = [...compiledStructured(), ...(names ? compiledNames() : []), ...own.map(compileRule)];
+    this.#rules = [...compiledStructured(), ...(names ? compiledNames() : []), ...own.map(compileOwn)];
   }
 
   /**

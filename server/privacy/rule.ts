@@ -4,7 +4,7 @@ import { ConfigInvalid } from "../errors.ts";
 import { isInBase64 } from "./base64.ts";
 import { behindOthers, charactersAt } from "./characters.ts";
 import type { Characters } from "./characters.ts";
-import { beginningsOf, CONTEXT } from "./prefix.ts";
+import { beginningsOf, CONTEXT, refuseManyWays } from "./prefix.ts";
 
 export interface Rule {
   /** Names the placeholder: `[REDACTED_<kind>]`. */
@@ -130,6 +130,13 @@ export function compileRule(rule: Rule): CompiledRule {
       return beginning.exec(text)?.index ?? text.length;
     },
   };
+  return compiled;
+}
+
+/** @throws ConfigInvalid as compileRule does, and when hostile text would cost too much */
+export function compileOwn(own: Own): CompiledRule {
+  const compiled = compileRule(own);
+  refuseManyWays(own.kind, own.pattern);
   return compiled;
 }
 

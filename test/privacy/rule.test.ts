@@ -28,6 +28,11 @@ test.each([
   ["(?:(?:a{1,9})){1,9}b", "repetition of a repetition that no character sets apart"],
   [String.raw`(?:\w{1,9} ?){1,9}x`, "repetition of a repetition that no character sets apart"],
   ["(?:[a-f]{1,5}[d-z]{1,5}){1,9}", "repetition of a repetition that no character sets apart"],
+  ["[a-z]{1,300}[a-z]{1,300}[a-z]{1,300}!", "can share a text in 27000000 ways"],
+  ["[a-z]{1,300}(?:x|[a-z]{1,300}!)", "can share a text in 90000 ways"],
+  [String.raw`[A-Za-z]{1,40}[ -]?[A-Za-z]{1,40}[ -]?[A-Za-z]{1,40}, \d{5}`, "can share a text in 64000 ways"],
+  ["(?:[A-Za-z]{1,40} ?){1,3}, 1", "ways; 10000 is the limit"],
+  ["(?=[a-z]{1,300}[a-z]{1,300}!)a", "can share a text in 90000 ways"],
   ["a{4001}", "4001 characters long"],
   ["(?:a{100}b){100}", "10100 characters long"],
   ["a(?=b{4000})", "4001 characters long"],
@@ -43,6 +48,16 @@ test.each([
   expect(() => withRule(pattern)).toThrow(ConfigInvalid);
   expect(() => withRule(pattern)).toThrow(/^The redaction rule BADGE /);
   expect(() => withRule(pattern)).toThrow(reason);
+});
+
+test.each([
+  String.raw`\bE-\d{6}\b`,
+  String.raw`[\w.]{1,64}@[\w.]{1,253}\.\w{2,24}`,
+  String.raw`\d{1,20}[-/]?\d{1,20}[-/]?\d{1,20}X`,
+  String.raw`(?:\p{Lu}\p{L}{1,30} ){1,3}(?:GmbH|AG|KG)`,
+  "case [A-Za-z]{1,40} [A-Za-z]{1,40} [A-Za-z]{1,40}, 1",
+])("%s is bounded, and its repetitions are set apart", (pattern) => {
+  expect(() => withRule(pattern)).not.toThrow();
 });
 
 test.each(["g", "y", "u", "v", "m", "i s"])("the flags %j are refused", (flags) => {
