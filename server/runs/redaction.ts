@@ -1,5 +1,6 @@
 // What a graph tells while it runs, without what must not be kept. Messages come in pieces, and so does what runnables
-// tell in events; everything else is whole, and looked at as it is. What was held back of a message is told at the latest when its node has ended.
+// tell in events; everything else is whole, and looked at as it is. What was held back of a message is told at the latest
+// when its node has ended.
 import { mayGrow, ObjectRedactor } from "../privacy/growing.ts";
 import { PieceRedactor, isPiece } from "../privacy/pieces.ts";
 import type { Piece } from "../privacy/pieces.ts";
