@@ -20,7 +20,8 @@ export const address = (scheme: RegExp, form: string): z.ZodString =>
   z.string().regex(scheme, `must look like ${form}`);
 const whole = (schema: z.ZodString): z.ZodString =>
   schema.refine(
-    (text) => URL.canParse(text),
+    // Of a socket, the host stands behind: postgresql://user@/database?host=/var/run/postgresql
+    (text) => URL.canParse(text.replace("@/", "@host/")),
     "is no valid address: write special characters of the password in percent form, such as %23 for #",
   );
 export const postgres = whole(
@@ -34,6 +35,7 @@ export const apiBase = address(
 /** For a header: with a line break in it, the error of fetch would repeat it. */
 export const word = z
   .string()
+  .trim()
   .refine((text) => /^[\x21-\x7e]+$/.test(text), "must be one word of printable characters");
 export const commaSeparated = z
   .string()

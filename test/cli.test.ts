@@ -152,6 +152,8 @@ test.each([
   [{ HOLDFAST_TLS_CERT: "/nope", HOLDFAST_TLS_KEY: "/nope" }, {}, "HOLDFAST_TLS_CERT"],
   [{ HOLDFAST_EGRESS_ALLOW: "10.0.0.0/99" }, {}, "HOLDFAST_EGRESS_ALLOW"],
   [{ HOLDFAST_TRUSTED_PROXIES: "bad" }, {}, "HOLDFAST_TRUSTED_PROXIES"],
+  [{ HOLDFAST_HTTPS: "on" }, {}, "HOLDFAST_TLS_CERT"],
+  [{ HOLDFAST_LIMIT_STORE: "redis" }, {}, "HOLDFAST_CACHE_URL"],
   [{}, { graphs: 7 }, "langgraph.json"],
 ])("doctor finds what serve would stop for: %j %j", async (settings, parts, word) => {
   const config = join(folder, "ill.langgraph.json");

@@ -57,6 +57,18 @@ test("the command line wins over the environment", () => {
   expect(readConfig({ PORT: "9000" }, { PORT: "9001", HOLDFAST_HOST: undefined }).port).toBe(9001);
 });
 
+test.each([
+  "postgresql://user@/database?host=/var/run/postgresql",
+  "postgresql://user:p%23ss@127.0.0.1:5432/database?sslmode=require",
+  "postgres:///database",
+])("the address %s is one of PostgreSQL", (url) => {
+  expect(readConfig({ DATABASE_URL: url }).databaseUrl).toBe(url);
+});
+
+test("a line break behind a key is not part of it", () => {
+  expect(readConfig({ OPENAI_API_KEY: "sk-abc\n" }).openaiApiKey).toBe("sk-abc");
+});
+
 test("a misspelt name is refused and the nearest setting suggested", () => {
   expect(refusalOf({ HOLDFAST_DRAIN: "1" })).toBe(
     "HOLDFAST_DRAIN is not a setting; did you mean HOLDFAST_DRAIN_MS?",

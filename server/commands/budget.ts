@@ -41,7 +41,7 @@ export async function setBudget(
 }
 
 /** Of an empty text Number makes 0, which would refuse every call. */
-const amountIn = (text: string): number => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN);
+const amountIn = (text: string): number => (text.trim() === "" ? Number.NaN : Number(text));
 
 /** @returns the exit code */
 export async function showBudgets(config: Config, asked: Asked): Promise<number> {

@@ -16,6 +16,7 @@ import { loadGraphs, readGraphsFile } from "../runs/graphs.ts";
 import { openEmbedder } from "../runs/store-index.ts";
 import type { Database } from "../storage/database.ts";
 import { checkSchema } from "../storage/migrate.ts";
+import { checkCounters } from "../storage/open-counters.ts";
 import { openDatabase } from "../storage/open.ts";
 import { defaultScope } from "../storage/scope.ts";
 import { requireKeks, sealingOf } from "../storage/sealing.ts";
@@ -90,7 +91,8 @@ async function checkSettings(config: Config): Promise<string> {
   const { tokenises } = openPrivacy({ ...privacy, names: config.privacyNames });
   if (tokenises && config.keys === undefined) throw new Error(TOKENISES_UNSEALED);
   openCatalogue(config);
-  await certificateOf(config, true);
+  await certificateOf(config, false);
+  checkCounters(config);
   await openEgress({ allow: config.egressAllow }).close();
   addressReader(config.trustedProxies);
   corsPolicyOf(config.corsOrigins, http.cors);

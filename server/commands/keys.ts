@@ -111,9 +111,12 @@ export const sealAll = (config: Config, { json = false, say }: Asked): Promise<n
     }
     if ((await countLive(database)) > 0) return refuseLive(say);
     await requireKeks(database);
-    await sealExisting(database, ({ threads, namespaces }) => {
-      if (!json) say(`To seal: ${threads} threads, ${namespaces} namespaces of the store`);
-    });
+    const tell = (text: string): void => void (json || say(text));
+    await sealExisting(
+      database,
+      ({ threads, namespaces }) => tell(`To seal: ${threads} threads, ${namespaces} namespaces of the store`),
+      { onTable: (table) => tell(`Writing ${table} anew`) },
+    );
     await insertAudit(database, {
       actorKind: "command",
       action: "database.sealed",

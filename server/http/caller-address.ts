@@ -22,8 +22,7 @@ const OWN_BITS = 64;
  */
 export function addressReader(proxies: readonly string[]): (source: Source) => string {
   const networks = proxies.map(networkOf);
-  const isProxy = (address: Address): boolean =>
-    networks.some(([network, bits]) => address.kind() === network.kind() && address.match(network, bits));
+  const isProxy = (address: Address): boolean => isWithin(networks, address);
   return ({ socket, headers }) => {
     let caller = parse(socket.remoteAddress);
     if (networks.length === 0 || !caller) return told(caller);
@@ -37,6 +36,19 @@ export function addressReader(proxies: readonly string[]): (source: Source) => s
     return told(caller);
   };
 }
+
+/** Tells the host that a client asked for: a proxy may ask for another one. @throws ConfigInvalid as above */
+export function hostReader(proxies: readonly string[]): (source: Source) => string | undefined {
+  const networks = proxies.map(networkOf);
+  return ({ socket, headers }) => {
+    const from = parse(socket.remoteAddress);
+    const said = [headers["x-forwarded-host"] ?? []].flat().at(-1);
+    return from && said !== undefined && isWithin(networks, from) ? said : headers.host;
+  };
+}
+
+const isWithin = (networks: readonly Network[], address: Address): boolean =>
+  networks.some(([network, bits]) => address.kind() === network.kind() && address.match(network, bits));
 
 function networkOf(text: string): Network {
   try {

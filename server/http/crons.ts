@@ -174,7 +174,7 @@ export function cronRoutes(engine: Engine, egress: Egress): Hono<Bindings> {
     if (cron.thread_id !== null) await requireThread(engine, cron.thread_id, by?.filter);
     const nothing = Object.fromEntries(RUN_FIELDS.map((field) => [field, null]));
     const payload = { ...nothing, ...wanted, ...changesOf(asked, request) };
-    return { ...change, payload, metadata: request.metadata ?? undefined };
+    return { ...change, payload };
   }
 
   async function seenBy(

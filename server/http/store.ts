@@ -4,7 +4,7 @@ import { AccessDenied, ItemNotFound, StoreSearchUnavailable } from "../errors.ts
 import type { Engine } from "../runs/engine.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { mayRead, writeIfAllowed } from "../storage/store-access.ts";
-import { conditionsOf, holding } from "../storage/store-filter.ts";
+import { conditionsOf, filterAsKept, holding } from "../storage/store-filter.ts";
 import { queryVectors, searchByMeaning, withVectors } from "../storage/store-meaning.ts";
 import type { IndexedWrite } from "../storage/store-meaning.ts";
 import { listNamespaces } from "../storage/store-namespaces.ts";
@@ -64,7 +64,8 @@ export function storeRoutes({
       ...body
     } = check(itemSearch, await readBody(context));
     // As it became of what is compared with it.
-    const { filter, query } = guard.value({ filter: body.filter, query: body.query });
+    const query = guard.value(body.query);
+    const filter = filterAsKept(body.filter, (value) => guard.value(value));
     const page = { limit, offset };
     const asked = await authorize(context, "store", "search", { namespace, filter, query, ...page });
     refuseUnstorable("filter", asked.value.filter);

@@ -9,6 +9,7 @@ import { every, sleep } from "../clock.ts";
 import { messageOf } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { Fetch } from "./app.ts";
+import { hostReader } from "./caller-address.ts";
 import type { Policy } from "./cors.ts";
 import type { Watcher } from "./sse.ts";
 import { HTTP_STATUS, Subscriptions } from "./subscriptions.ts";
@@ -17,6 +18,7 @@ export interface SocketOptions {
   readonly maxBodyBytes: number;
   readonly heartbeatMs: number;
   readonly cors: Policy;
+  readonly trustedProxies: readonly string[];
 }
 
 // The specification names the shorter path, the official client calls the longer one.
@@ -34,12 +36,14 @@ export function serveSockets(
   engine: Engine,
   options: SocketOptions,
 ): () => Promise<void> {
+  const hostOf = hostReader(options.trustedProxies);
   const sockets = new WebSocketServer({ noServer: true, maxPayload: options.maxBodyBytes });
   server.on("upgrade", (incoming: IncomingMessage, connection: Duplex, head: Buffer) => {
     connection.on("error", () => undefined); // a client that goes in the middle of it
     const url = urlOf(incoming);
     const path = url && PATH.exec(url.pathname)?.[1];
-    if (!path || !isWelcome(incoming, options.cors)) {
+    const isOwn = isOfHost(incoming.headers.origin, hostOf(incoming));
+    if (!path || !(isOwn || isWelcome(incoming, options.cors))) {
       const status = path ? "403 Forbidden" : "404 Not Found";
       connection.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
       return;
@@ -50,7 +54,7 @@ export function serveSockets(
       socket.on("error", (error) => engine.log.debug("socket.failed", { reason: messageOf(error) }));
       // Whatever the client says before it was let in waits.
       socket.pause();
-      void admitted(app, url, incoming, options.cors)
+      void admitted(app, url, incoming, isOwn || options.cors.hasCredentials)
         .then((answer) =>
           answer instanceof Response ? refuse(socket, answer) : serve(socket, answer, engine, options),
         )
@@ -74,12 +78,10 @@ function urlOf({ url = "/", headers }: IncomingMessage): URL | undefined {
 }
 
 /** A page of another origin may open a socket without asking first, so it is looked at here. */
-function isWelcome({ headers }: IncomingMessage, { isAllowed }: Policy): boolean {
-  const { origin } = headers;
-  return origin === undefined || !isAllowed || isAllowed(origin) || isOwn(headers);
-}
+const isWelcome = ({ headers: { origin } }: IncomingMessage, { isAllowed }: Policy): boolean =>
+  origin === undefined || !isAllowed || isAllowed(origin);
 
-const isOwn = ({ origin, host }: IncomingMessage["headers"]): boolean =>
+const isOfHost = (origin: string | undefined, host: string | undefined): boolean =>
   origin === undefined || URL.parse(origin)?.host === host;
 
 /** What a browser adds by itself to what a page of another origin asks counts only where it may be used so. */
@@ -87,14 +89,16 @@ function isUsable(name: string, value: string, mayUse: boolean): boolean {
   return mayUse || !(name === "cookie" || (name === "authorization" && /^basic /i.test(value)));
 }
 
-/** Who is let in, or what the app answers instead. */
+/**
+ * Who is let in, or what the app answers instead.
+ * @param mayUse whether what a browser adds by itself counts
+ */
 async function admitted(
   app: Fetch,
   url: URL,
   incoming: IncomingMessage,
-  { hasCredentials }: Policy,
+  mayUse: boolean,
 ): Promise<Watcher | Response> {
-  const mayUse = hasCredentials || isOwn(incoming.headers);
   const headers = Object.entries(incoming.headers).flatMap(([name, value]): [string, string][] =>
     [value ?? []]
       .flat()

@@ -17,8 +17,8 @@ export interface AskedRun {
 }
 
 /**
- * Accepts runs without a thread, in the order in which they are asked for. They begin here as far as there are free
- * slots; nothing was written when it throws.
+ * Accepts runs without a thread, in the order in which they are asked for. Workers take them, as many at a time as they
+ * have slots for: begun here at once they would keep everybody else waiting. Nothing was written when it throws.
  * @throws AssistantNotFound, GraphNotFound, AssistantChanged when one never was the same for long enough;
  * CheckpointNotFound for a run that is to begin from a checkpoint, which a new thread has none of
  */
@@ -29,29 +29,23 @@ export async function createRuns(engine: Engine, asked: readonly AskedRun[]): Pr
   }
   return withAssistants(engine, async (assistantFor) => {
     const runs: NewRun[] = [];
-    try {
-      for (const { request, ...options } of asked) {
-        const assistant = await assistantFor(request.assistant_id);
-        const threadId = uuidv7();
-        const threadKey = engine.database.seals.newOfThread(threadId);
-        const run = newRun(engine, {
-          threadId,
-          assistant,
-          request,
-          options: { ...options, isStateless: true },
-          asked: {},
-          threadKey,
-        });
-        // Said at once, so that the next one sees how many slots are left.
-        engine.live.expect(run.runId);
-        runs.push(run);
-      }
-      const rows = await insert(engine, runs);
-      await begin(engine, rows);
-      return rows;
-    } finally {
-      for (const { runId } of runs) engine.live.forget(runId);
+    for (const { request, ...options } of asked) {
+      const assistant = await assistantFor(request.assistant_id);
+      const threadId = uuidv7();
+      const threadKey = engine.database.seals.newOfThread(threadId);
+      const run = newRun(engine, {
+        threadId,
+        assistant,
+        request,
+        options: { ...options, isStateless: true },
+        asked: {},
+        threadKey,
+      });
+      runs.push(run.state === "running" ? { ...run, state: "ready", workerId: null } : run);
     }
+    const rows = await insert(engine, runs);
+    await begin(engine, rows);
+    return rows;
   });
 }
 

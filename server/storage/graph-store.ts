@@ -18,7 +18,7 @@ import type { Guard } from "../privacy/guard.ts";
 import { storableOf } from "../privacy/storable.ts";
 import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
-import { conditionsOf } from "./store-filter.ts";
+import { conditionsOf, filterAsKept } from "./store-filter.ts";
 import { listNamespaces } from "./store-namespaces.ts";
 import { queryVectors, searchByMeaning, withVectors } from "./store-meaning.ts";
 import type { IndexedWrite, RankedItem } from "./store-meaning.ts";
@@ -106,7 +106,7 @@ export class GraphStore extends BaseStore {
   async #search(operation: SearchOperation, vectors: Vectors): Promise<SearchItem[]> {
     const search = {
       prefix: operation.namespacePrefix,
-      conditions: conditionsOf(this.#asKept(operation.filter)),
+      conditions: conditionsOf(filterAsKept(operation.filter, (value) => this.#asKept(value))),
       limit: operation.limit ?? 10,
       offset: operation.offset ?? 0,
       refreshesTtl: (this.#options.ttl ?? KEPT).refreshesOnRead,

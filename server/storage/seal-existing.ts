@@ -7,6 +7,8 @@ import type { DataKey, Place } from "../privacy/seal.ts";
 import { SEALED_TYPE } from "./checkpoint-form.ts";
 import { insertDataKeys } from "./data-keys.ts";
 import type { Database, Queryable } from "./database.ts";
+import { rewriteTables } from "./rewrite.ts";
+import type { RewriteOptions } from "./rewrite.ts";
 import { addChecks } from "./sealing.ts";
 
 const PAGE = 200;
@@ -63,10 +65,14 @@ const SEALED_TABLES = new Set(
   Object.entries(SEALED).map(([name, { schema }]) => `${schema}.${name.split(".")[0]}`),
 );
 
-/** @param onProgress told how many threads and namespaces are left */
+/**
+ * @param onProgress told how many threads and namespaces are left
+ * @throws ResourceTaken when others keep what was there before from going; all is sealed then, and the next try goes on
+ */
 export async function sealExisting(
   database: Database,
   onProgress: (left: { threads: number; namespaces: number }) => void,
+  rewriting: RewriteOptions = {},
 ): Promise<void> {
   await database.query(adoptThreads);
   for (const statement of deleteOrphans) await database.query(statement);
@@ -86,7 +92,7 @@ export async function sealExisting(
     sealColumns(transaction, OF_REST, null, await transaction.seals.ofRest(transaction)),
   );
   // What was there before lies in the tables' files until these are written anew, and backups take them as they are.
-  for (const table of SEALED_TABLES) await database.query(`vacuum full ${table}`);
+  await rewriteTables(database, SEALED_TABLES, rewriting);
   // At last: until then the database says that it is not sealed, and whoever comes after this process goes on.
   await database.transaction(addChecks);
 }

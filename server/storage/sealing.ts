@@ -46,9 +46,10 @@ export async function settleSealing(database: Database): Promise<boolean> {
     );
   }
   if (state === "off" && (await beginSealed(database))) return true;
-  if (state !== "on" && (await sealingOf(database)) !== "on")
+  const settled = state === "on" ? state : await sealingOf(database);
+  if (settled !== "on")
     throw new ConfigInvalid(
-      "HOLDFAST_KEYS is set, and this database holds what is not sealed: stop all servers and run holdfast keys seal, or unset it.",
+      `HOLDFAST_KEYS is set, and this database holds what is not sealed: stop all servers and run holdfast keys seal${settled === "off" ? ", or unset it" : " to its end"}.`,
     );
   await requireKeks(database);
   return true;

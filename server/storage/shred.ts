@@ -69,7 +69,8 @@ export async function shredThread(
     await insertAudit(transaction, noted(`thread:${threadId}`, keys));
     return { keys };
   });
-  if (typeof done !== "string") await database.query(vacuumKeys);
+  // Also when it is gone already: an earlier try may have died before this.
+  if (done !== "live") await database.query(vacuumKeys);
   return done;
 }
 
@@ -88,7 +89,7 @@ export async function shredNamespace(
     await insertAudit(transaction, noted(`namespace:${labels.join(".")}`, keys));
     return { keys };
   });
-  if (typeof done !== "string") await database.query(vacuumKeys);
+  await database.query(vacuumKeys);
   return done;
 }
 

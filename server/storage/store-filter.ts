@@ -60,11 +60,33 @@ export function conditionsOf(filter: Readonly<Record<string, unknown>> | null | 
   );
 }
 
+/**
+ * A filter as it became of what it is compared with.
+ * @param keep what is kept of a value
+ */
+export function filterAsKept<Filter extends Readonly<Record<string, unknown>> | null | undefined>(
+  filter: Filter,
+  keep: <Value>(value: Value) => Value,
+): Filter {
+  const kept = Object.entries(filter ?? {}).map(([field, wanted]) => {
+    // Under its field: what a name says of a value counts for what it is compared with too.
+    const under = (operand: unknown): unknown => Object.values(keep({ [field]: operand }))[0];
+    const [name = field] = Object.keys(keep({ [field]: null }));
+    if (!hasOperators(wanted)) return [name, under(wanted)];
+    return [name, Object.fromEntries(Object.entries(wanted).map(([one, operand]) => [one, under(operand)]))];
+  });
+  return (filter && Object.fromEntries(kept)) as Filter; // the same fields
+}
+
+const hasOperators = (wanted: unknown): wanted is object =>
+  typeof wanted === "object" &&
+  wanted !== null &&
+  !Array.isArray(wanted) &&
+  Object.keys(wanted).some((name) => name.startsWith("$"));
+
 function operationsOf(wanted: unknown): [Operator, unknown][] {
-  if (typeof wanted !== "object" || wanted === null || Array.isArray(wanted)) return [["$eq", wanted]];
-  const entries = Object.entries(wanted);
-  if (!entries.some(([name]) => name.startsWith("$"))) return [["$eq", wanted]];
-  return entries.map(([name, operand]) => [operatorOf(name), operand]);
+  if (!hasOperators(wanted)) return [["$eq", wanted]];
+  return Object.entries(wanted).map(([name, operand]) => [operatorOf(name), operand]);
 }
 
 function operatorOf(name: string): Operator {

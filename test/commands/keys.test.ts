@@ -102,7 +102,11 @@ function dying(database: Database, at: number | string): Database {
     },
   });
   const transaction: Database["transaction"] = (work) => database.transaction((one) => work(mortal(one)));
-  return { ...database, ...mortal(database), transaction };
+  const session: Database["session"] = async (options) => {
+    const one = await database.session(options);
+    return { ...one, ...mortal(one) };
+  };
+  return { ...database, ...mortal(database), transaction, session };
 }
 
 /** Tables in which a row holds the text, as it is or as bytes; documents and the audit log are kept in the clear. */
@@ -238,7 +242,10 @@ describe("a database", () => {
     expect([code, JSON.parse(json)]).toEqual([3, begun]);
     expect(await commandOf(NONE, scratch)("seal")).toEqual([1, has("Set HOLDFAST_KEYS_FILE")]);
     const told = "To seal: 1 threads, 0 namespaces of the store\nTo seal: 0 threads";
-    expect(await seal("seal")).toEqual([0, expect.stringMatching(`^${told}.*\nSealed\\. `)]);
+    expect(await seal("seal")).toEqual([
+      0,
+      expect.stringMatching(`^${told}[^]*Writing holdfast.threads anew[^]*\nSealed\\. `),
+    ]);
     expect(await seal("seal")).toEqual([0, "This database is sealed already.\n"]);
     expect((await (await serve(K1, scratch)).client.threads.search()).length).toBe(2);
   });
@@ -356,6 +363,30 @@ describe("a database that was served without keys, once it is sealed", async () 
     );
     expect(files.length).toBeGreaterThan(10);
     expect(files.filter(({ is_plain: isPlain }) => isPlain).map(({ name }) => name)).toEqual([]);
+  });
+
+  test("is not called sealed while somebody could still see what was there", async () => {
+    const plain = await fresh();
+    const served = await startWith(NONE, plain);
+    await served.client.threads.create();
+    await served.stop();
+    const looker = await plain.database.session();
+    await looker.query("begin isolation level repeatable read");
+    await looker.query("select count(*) from holdfast.threads");
+    const on = open(K1, plain);
+    const patience = { patienceMs: 100 };
+    await expect(sealExisting(on, () => {}, patience)).rejects.toThrow(
+      /still seen by session \d+ of holdfast/,
+    );
+    await expect(startWith(K1, plain)).rejects.toThrow(/holdfast keys seal to its end/);
+    await looker.query("commit");
+    await looker.query("begin");
+    await looker.query("lock table holdfast.threads in access share mode");
+    await expect(sealExisting(on, () => {}, patience)).rejects.toThrow(/Somebody uses holdfast\.threads/);
+    await looker.query("commit");
+    await looker.close();
+    await sealExisting(on, () => {}, patience);
+    expect((await (await serve(K1, plain)).client.threads.search()).length).toBe(1);
   });
 
   test("shows what it showed, and its threads, runs and call-backs go on", async () => {

@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { notify } from "../../server/storage/notifications.ts";
-import { useServer } from "../support/server.ts";
+import { startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
 type Fields = Record<string, unknown>;
@@ -175,6 +175,37 @@ test("of a batch that the database does not take to its end no run begins", asyn
     expect(await held.scratch.database.query(ended)).toHaveLength(2);
   } finally {
     await held.scratch.database.query("drop function refuse_third cascade");
+  }
+});
+
+test("a batch of more runs than there are slots leaves room for others, and comes to its end", async () => {
+  const { scratch } = held;
+  const narrow = await startTestServer(scratch.url, {
+    HOLDFAST_CONFIG: "test/fixtures/protocol.langgraph.json",
+    HOLDFAST_SLOTS: "4",
+  });
+  const runs = Array.from({ length: 60 }, (_, index) => ({
+    assistant_id: "slow",
+    input: { name: `many-${index}` },
+    metadata: { of: "many" },
+    on_completion: "keep",
+  }));
+  const states = async (): Promise<unknown> =>
+    scratch.database.query(
+      "select state, count(*)::int as runs from holdfast.runs where metadata ->> 'of' = 'many' group by state",
+    );
+  try {
+    const answer = await fetch(`${narrow.url}/runs/batch`, { method: "POST", body: JSON.stringify(runs) });
+    expect(((await answer.json()) as Fields[]).map((run) => run["status"])).toEqual(
+      runs.map(() => "pending"),
+    );
+    await narrow.client.runs.wait(null, "slow", { input: { name: "single" } });
+    await until(
+      async () => JSON.stringify(await states()) === '[{"state":"success","runs":60}]',
+      "all of them",
+    );
+  } finally {
+    await narrow.stop();
   }
 });
 

@@ -84,6 +84,17 @@ describe("a cron", () => {
     expect(changed["metadata"]).toEqual({ owner: "bob" });
   });
 
+  test("stays its maker's when somebody else changes what it asks for", async () => {
+    const made = await cronOf("bob", { input: { say: "fine" } });
+    const path = `/runs/crons/${made["cron_id"]}`;
+    await scratch.database.query(`update holdfast.crons set metadata = '{"owner":"bob","team":"x"}'`);
+    const changed = await fieldsOf(ask("admin", "PATCH", path, { input: { say: "other" } }));
+    expect([changed["metadata"], changed["payload"]]).toEqual([
+      { owner: "bob", team: "x" },
+      { input: { say: "other" } },
+    ]);
+  });
+
   test("is not changed to what its maker may not start", async () => {
     const { cron_id: id } = await cronOf("bob", { input: { say: "fine" } });
     expect((await ask("bob", "PATCH", `/runs/crons/${id}`, { input: { say: "forbidden" } })).status).toBe(
@@ -179,6 +190,9 @@ test("a page of another origin opens no socket with the cookies of who visits it
   };
   expect(await open({ origin: "https://evil.example" })).toBe(4401);
   expect(await open({ origin: server.url })).toBe(200);
+  // A proxy that is trusted says which host its client asked for.
+  const outside = { origin: "https://app.example", "x-forwarded-host": "app.example" };
+  expect(await open(outside)).toBe(200);
   expect(await open({})).toBe(200);
 });
 

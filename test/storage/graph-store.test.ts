@@ -53,8 +53,13 @@ test("what a search looks for is found as it was kept", async () => {
   const store = new GraphStore(scratch.database, { owner: await runs.newRun(), guard });
   const namespace = [randomUUID()];
   await store.put(namespace, "ada", { mail: "ada@example.org" });
-  const found = await store.search(namespace, { filter: { mail: "ada@example.org" } });
-  expect(found.map(({ key, value }) => [key, value])).toEqual([["ada", { mail: "[REDACTED_EMAIL]" }]]);
+  await store.put(namespace, "bob", { phone: 4_155_550_132 });
+  const found = async (filter: Record<string, unknown>): Promise<string[]> =>
+    (await store.search(namespace, { filter })).map(({ key }) => key);
+  expect((await store.get(namespace, "ada"))?.value).toEqual({ mail: "[REDACTED_EMAIL]" });
+  expect(await found({ mail: "ada@example.org" })).toEqual(["ada"]);
+  expect(await found({ mail: { $eq: "ada@example.org" } })).toEqual(["ada"]);
+  expect(await found({ phone: { $eq: 4_155_550_132 } })).toEqual(["bob"]);
 });
 
 test("of two writes to one key in a batch the later counts, and a delete is a write", async () => {
