@@ -16,7 +16,7 @@ export const integer = (min: number, max: number): z.ZodCoercedNumber =>
     .min(min, `must be at least ${min}`)
     .max(max, `must be at most ${max}`);
 export const flag = z.enum(["on", "off"], "must be on or off").transform((value) => value === "on");
-export const address = (scheme: RegExp, form: string): z.ZodString =>
+const address = (scheme: RegExp, form: string): z.ZodString =>
   z.string().regex(scheme, `must look like ${form}`);
 const whole = (schema: z.ZodString): z.ZodString =>
   schema.refine(
