@@ -8,7 +8,7 @@ import { addToEnvironment, readConfig } from "./config.ts";
 import type { Config } from "./config.ts";
 import { AppError, messageOf } from "./errors.ts";
 import { uuidv7 } from "./ids.ts";
-import { requirePeers } from "./peers.ts";
+import { ownVersion, requirePeers } from "./peers.ts";
 import { readGraphsFile } from "./runs/graphs.ts";
 import type { GraphsFile } from "./runs/graphs.ts";
 
@@ -42,6 +42,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 function program(): Command {
   const cli = new Command("holdfast")
     .description("The durable LangGraph.js server: Postgres is the only thing to operate.")
+    .version(ownVersion)
     .addHelpText("after", EXIT_CODES)
     .exitOverride()
     .hook("preAction", () => requirePeers());

@@ -2,8 +2,6 @@
 // This file is the wiring diagram; it is also the only one that ends the process.
 import type { Server } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { serve } from "@hono/node-server";
 import { sleep } from "./clock.ts";
 import { awaitCallbacks } from "./config.ts";
@@ -64,6 +62,7 @@ import { settleSealing } from "./storage/sealing.ts";
 import { codeOf } from "./storage/postgres.ts";
 import { defaultScope } from "./storage/scope.ts";
 import { wakeStoreQueues } from "./storage/store-queue.ts";
+import { ownVersion, versionOf } from "./peers.ts";
 import { openPrivacy, TOKENISES_UNSEALED } from "./privacy/guard.ts";
 import type { Privacy } from "./privacy/guard.ts";
 import { openLog } from "./telemetry/log.ts";
@@ -249,6 +248,11 @@ function vectorCacheOf(
   };
 }
 
+const versions = {
+  version: ownVersion,
+  langgraphVersion: versionOf("@langchain/langgraph", import.meta.url) ?? "",
+};
+
 interface Served {
   readonly servers: readonly Server[];
   readonly url: string;
@@ -273,7 +277,7 @@ async function serveHttp(
   const cors = corsPolicyOf(config.corsOrigins, http.cors);
   const limits = openLimits(counters, config);
   if (limits) say(`Limits: ${limits.text}`);
-  const fetch = buildApp(engine, { ...config, ...versions(), http, cors, custom, authority, limits, ui });
+  const fetch = buildApp(engine, { ...config, ...versions, http, cors, custom, authority, limits, ui });
   const outside = await listen(config, fetch, certificate);
   const takeSockets = (server: Server): (() => Promise<void>) =>
     http.disable_runs ? async () => {} : serveSockets(server, fetch, engine, { ...config, cors });
@@ -370,12 +374,3 @@ async function leave(engine: Engine, http: Served | undefined, config: Config): 
   for (const server of servers) server.closeAllConnections();
   await Promise.all(closed);
 }
-
-function versions(): { version: string; langgraphVersion: string } {
-  const require = createRequire(import.meta.url);
-  const own = import.meta.url.endsWith(".js") ? "../../package.json" : "../package.json";
-  const langgraph = require.resolve("@langchain/langgraph/package.json");
-  return { version: versionIn(require.resolve(own)), langgraphVersion: versionIn(langgraph) };
-}
-
-const versionIn = (path: string): string => String(JSON.parse(readFileSync(path, "utf8")).version);

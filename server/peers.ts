@@ -6,8 +6,12 @@ import { ConfigInvalid } from "./errors.ts";
 
 const require = createRequire(import.meta.url);
 const own = require(import.meta.url.endsWith(".js") ? "../../package.json" : "../package.json") as {
+  readonly version: string;
   readonly peerDependencies: Readonly<Record<string, string>>;
 };
+
+/** Of this server. */
+export const { version: ownVersion } = own;
 
 /** @throws ConfigInvalid when the server would load a package that is missing, or of a version that does not fit */
 export function requirePeers(): void {
@@ -41,7 +45,8 @@ function unfitFrom(from: string, needsAll: boolean): string | undefined {
   return `${has.join(" and ")}, and Holdfast needs ${needs.join(" and ")}: run npm install ${needs.join(" ")}`;
 }
 
-function versionOf(name: string, from: string): string | undefined {
+/** Of the package that a file would load; undefined when it finds none. */
+export function versionOf(name: string, from: string): string | undefined {
   try {
     const path = createRequire(from).resolve(`${name}/package.json`);
     return String(JSON.parse(readFileSync(path, "utf8")).version);

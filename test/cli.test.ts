@@ -1,5 +1,5 @@
 // The commands as a user runs them: what they print, what they exit with, what they leave behind.
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -30,6 +30,11 @@ test("help names every command and the exit codes", async () => {
   expect(code).toBe(0);
   for (const word of ["dev", "serve", "migrate", "index", "doctor", "Exit codes"])
     expect(out).toContain(word);
+});
+
+test("--version says which one it is", async () => {
+  const { version } = JSON.parse(await readFile("package.json", "utf8")) as { version: string };
+  expect(await holdfast(["--version"])).toMatchObject({ code: 0, out: `${version}\n` });
 });
 
 test.each([
