@@ -104,7 +104,7 @@ function program(): Command {
     .option("--runs <number>", "runs at once, for each fault", numeric, "20")
     .option("--instances <number>", "servers", numeric, "3")
     .option("--faults <names>", "kill9, zombie, database, divided by commas", "kill9,zombie,database")
-    .option("--seed <number>", "makes the same choices again", seedNumber)
+    .option("--seed <number>", "makes the same choices again", numberTo(Number.MAX_SAFE_INTEGER))
     .option("--json", "print one JSON object")
     .action(async (options: ChaosCommand) => {
       const { chaos } = await import("./commands/chaos.ts");
@@ -259,26 +259,19 @@ function auditCommands(audit: Command): void {
     });
 }
 
-const numeric = (text: string): string => {
-  if (/^\d{1,5}$/.test(text)) return text;
-  throw new InvalidArgumentError("It must be a number.");
-};
-
-const portNumber = (text: string): string => {
-  if (/^\d{1,5}$/.test(text) && Number(text) <= 65_535) return text;
-  throw new InvalidArgumentError("It must be a number from 0 to 65535.");
-};
-
-const seedNumber = (text: string): string => {
-  if (/^\d{1,15}$/.test(text)) return text;
-  throw new InvalidArgumentError("It must be a whole number.");
-};
+const numberTo =
+  (most: number) =>
+  (text: string): string => {
+    if (/^\d{1,16}$/.test(text) && Number(text) <= most) return text;
+    throw new InvalidArgumentError(`It must be a whole number up to ${most}.`);
+  };
+const numeric = numberTo(99_999);
 
 function serving(command: Command): Command {
   return command
     .option("--config <file>", "langgraph.json that names the graphs (HOLDFAST_CONFIG)")
     .option("--host <address>", "address to listen on (HOLDFAST_HOST)")
-    .option("--port <number>", "port to listen on (PORT)", portNumber)
+    .option("--port <number>", "port to listen on (PORT)", numberTo(65_535))
     .option("--https", "speak HTTPS (HOLDFAST_HTTPS)");
 }
 

@@ -37,6 +37,7 @@ const KWARGS = [
   "interrupt_after",
   "webhook",
 ] as const;
+const NOTHING = Object.fromEntries(KWARGS.map((key) => [key, undefined]));
 
 /**
  * Asks whether the caller may start a run.
@@ -71,9 +72,8 @@ export async function permitRun<Asked extends Request>(
   });
   const { metadata, kwargs } = value;
   // What he took out is gone, not as the client had it.
-  const none = Object.fromEntries(KWARGS.map((key) => [key, undefined]));
-  const left = check(runCreate, { ...request, ...none, ...kwargs, metadata });
-  const changed = { ...request, ...none, ...left };
+  const left = check(runCreate, { ...request, ...NOTHING, ...kwargs, metadata });
+  const changed = { ...request, ...NOTHING, ...left };
   refuseUnstorable("metadata", changed.metadata);
   return { runId, request: changed, by: { auth: authOf(caller), filter } };
 }

@@ -20,6 +20,7 @@ select concat('prepared transaction ', gid) from pg_prepared_xacts
 
 const LOCK_NOT_AVAILABLE = "55P03";
 const POLL_MS = 200;
+const PATIENCE_MS = 30_000;
 
 export interface RewriteOptions {
   /** Told of each table before it is written. */
@@ -32,7 +33,7 @@ export interface RewriteOptions {
 export async function rewriteTables(
   database: Database,
   tables: Iterable<string>,
-  { onTable = () => {}, patienceMs = 30_000 }: RewriteOptions = {},
+  { onTable = () => {}, patienceMs = PATIENCE_MS }: RewriteOptions = {},
 ): Promise<void> {
   await untilUnseen(database, patienceMs);
   const session = await database.session();
@@ -52,7 +53,11 @@ export async function rewriteTables(
   }
 }
 
-async function untilUnseen(database: Database, patienceMs: number): Promise<void> {
+/**
+ * Waits until nobody can see any more what was there before, so that a vacuum takes it away.
+ * @throws ResourceTaken naming who still can
+ */
+export async function untilUnseen(database: Database, patienceMs = PATIENCE_MS): Promise<void> {
   const [row] = await database.query<{ place: string }>(findPlace);
   for (const until = now() + patienceMs; ; await sleep(POLL_MS)) {
     const older = await database.query<{ who: string }>(listOlder, [row?.place]);

@@ -316,7 +316,7 @@ export interface RunPlace {
   readonly threadId: string;
   readonly isRunning: boolean;
   /** Its place among all runs. */
-  readonly ord: string;
+  readonly ord: number;
 }
 
 /**

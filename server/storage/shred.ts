@@ -5,6 +5,7 @@ import { insertAudit } from "./audit.ts";
 import { shredCaches } from "./cache-entries.ts";
 import type { Database, Queryable } from "./database.ts";
 import { deleteThreads, lockPrunable } from "./prune.ts";
+import { untilUnseen } from "./rewrite.ts";
 import { defaultScope } from "./scope.ts";
 import { rangeUnder } from "./store-names.ts";
 
@@ -41,6 +42,11 @@ with gone as (delete from holdfast.data_keys where tenant_id = $1 returning 1) s
 // What was deleted lies in the table's file until then.
 const vacuumKeys = `/* vacuumDataKeys */ vacuum holdfast.data_keys`;
 
+async function takeAway(database: Database): Promise<void> {
+  await untilUnseen(database);
+  await database.query(vacuumKeys);
+}
+
 const countOf = async (on: Queryable, statement: string, values: readonly unknown[]): Promise<number> => {
   const [row] = await on.query<{ count: number }>(statement, values);
   return row?.count ?? 0;
@@ -70,7 +76,7 @@ export async function shredThread(
     return { keys };
   });
   // Also when it is gone already: an earlier try may have died before this.
-  if (done !== "live") await database.query(vacuumKeys);
+  if (done !== "live") await takeAway(database);
   return done;
 }
 
@@ -89,7 +95,7 @@ export async function shredNamespace(
     await insertAudit(transaction, noted(`namespace:${labels.join(".")}`, keys));
     return { keys };
   });
-  await database.query(vacuumKeys);
+  await takeAway(database);
   return done;
 }
 
@@ -113,6 +119,6 @@ export async function shredTenant(database: Database, tenantId: string): Promise
     await insertAudit(transaction, noted(`tenant:${tenantId}`, keys));
     return { keys };
   });
-  await database.query(vacuumKeys);
+  await takeAway(database);
   return done;
 }
