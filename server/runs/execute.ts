@@ -18,6 +18,7 @@ import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts
 import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { configOfRun, graphOfRun } from "./graph-of.ts";
+import { streamOf } from "./graph-stream.ts";
 import { hasUntracked } from "./graphs.ts";
 import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
@@ -269,7 +270,7 @@ interface Given {
 async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chunk[]> {
   const { kwargs, run_id: runId } = held.run;
   const input = given.resumes ? null : kwargs.command ? commandOf(kwargs.command) : kwargs.input;
-  const { signal, end } = signalFor(held.controller.signal, held.calls);
+  const { signal, leave, end } = signalFor(held.controller.signal, held.calls);
   const options = { ...optionsOf(held, given), signal };
   const redactor = new ChunkRedactor(held.text.guard);
   const withSubgraphs = hasSubgraphs(held.run);
@@ -280,7 +281,7 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chu
         if (isOwnChunk(event, runId)) yield told(event.data.chunk);
         yield redactor.take({ namespace: [], mode: "events", payload: event });
       }
-    } else for await (const raw of await given.graph.stream(input, options)) yield told(raw);
+    } else for await (const raw of await streamOf(given.graph, input, options, leave)) yield told(raw);
     yield redactor.end();
   } catch (error) {
     if (!held.controller.signal.aborted && !given.resumes) await takeBackUpdate(held, given);

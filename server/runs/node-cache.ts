@@ -17,14 +17,14 @@ export async function giveNodeCache(graph: Graph): Promise<void> {
 }
 
 /**
- * The signal of a run for its graph, and what is to be called when the graph has ended. LangGraph (1.7.3) leaves a promise
- * behind for each step whose nodes were all cached. It rejects when the signal aborts, as it does at the end of each run,
- * and nobody hears it: such a graph is not told of the end.
+ * The signal of a run for its graph, what aborts it for the graph alone, and what is to be called when the graph has
+ * ended. LangGraph (1.7.3) leaves a promise behind for each step whose nodes were all cached. It rejects when the signal
+ * aborts, as it does at the end of each run, and nobody hears it: such a graph is not told of the end.
  */
 export function signalFor(
   run: AbortSignal,
   calls: Pick<CallContext, "nodeHits">,
-): { signal: AbortSignal; end: () => void } {
+): { signal: AbortSignal; leave: () => void; end: () => void } {
   const graph = new AbortController();
   const forward = (): void => graph.abort(run.reason);
   run.addEventListener("abort", forward, { once: true });
@@ -32,7 +32,7 @@ export function signalFor(
   const end = (): void => {
     if (calls.nodeHits > 0) run.removeEventListener("abort", forward);
   };
-  return { signal: graph.signal, end };
+  return { signal: graph.signal, leave: () => graph.abort(), end };
 }
 
 async function give(graph: Graph): Promise<void> {
