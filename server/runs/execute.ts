@@ -30,6 +30,7 @@ import { metadataOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
 import { tell } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
+import { readAhead } from "./read-ahead.ts";
 import type { Recording } from "./record.ts";
 import { ChunkRedactor } from "./redaction.ts";
 import { Reveal } from "./reveal.ts";
@@ -277,11 +278,14 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chu
   const told = (raw: unknown): readonly Chunk[] => redactor.take(decodeChunk(raw, withSubgraphs));
   try {
     if (kwargs.stream_mode.includes("events")) {
-      for await (const event of given.graph.streamEvents(input, { ...options, version: "v2" })) {
-        if (isOwnChunk(event, runId)) yield told(event.data.chunk);
-        yield redactor.take({ namespace: [], mode: "events", payload: event });
-      }
-    } else for await (const raw of await streamOf(given.graph, input, options, leave)) yield told(raw);
+      for await (const events of readAhead(given.graph.streamEvents(input, { ...options, version: "v2" })))
+        for (const event of events) {
+          if (isOwnChunk(event, runId)) yield told(event.data.chunk);
+          yield redactor.take({ namespace: [], mode: "events", payload: event });
+        }
+    } else
+      for await (const raws of readAhead(await streamOf(given.graph, input, options, leave)))
+        yield raws.flatMap(told);
     yield redactor.end();
   } catch (error) {
     if (!held.controller.signal.aborted && !given.resumes) await takeBackUpdate(held, given);

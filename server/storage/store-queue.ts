@@ -3,7 +3,7 @@
 // without a store in use. Here work wakes the queue. A graph that brings its own copy of LangGraph keeps that copy's.
 import { AsyncBatchedStore, validateNamespace } from "@langchain/langgraph-checkpoint";
 import type { BaseStore, Operation } from "@langchain/langgraph-checkpoint";
-import { turn } from "../clock.ts";
+import { promisesFirst, turn } from "../clock.ts";
 
 interface Waiting {
   readonly operation: Operation;
@@ -22,11 +22,18 @@ interface StoreQueue {
 
 /** Lets the queues of this process sleep until there is work. */
 export function wakeStoreQueues(): void {
-  Object.assign(AsyncBatchedStore.prototype, { start, put, enqueueOperation });
+  Object.assign(AsyncBatchedStore.prototype, { start, stop, put, enqueueOperation });
 }
 
 function start(this: StoreQueue): void {
   this.running = true;
+}
+
+// The last that a graph waits for before it ends its stream. If it failed, the stream loses what nobody has read yet.
+async function stop(this: StoreQueue): Promise<void> {
+  this.running = false;
+  await this.processingTask;
+  await promisesFirst();
 }
 
 // Its own drops what a node says of how the item is to be indexed.

@@ -116,3 +116,19 @@ test("a graph in the graph that fails says so with the error of the run", async 
     ["error", { error: "RangeError", message: "broken inside" }],
   ]);
 });
+
+test("what a node tells before it fails is told, in every way of asking", async () => {
+  for (const modes of [
+    ["custom"],
+    ["custom", "values"],
+    ["custom", "updates", "tasks"],
+    ["custom", "events"],
+  ]) {
+    const { frames } = await run("telling", modes);
+    const places = frames.filter(({ event }) => event === "custom").map(({ data }) => Object(data).place);
+    expect([modes, places.length, places.at(-1)]).toEqual([modes, 100, 100]);
+    expect(frames.at(-1)?.event).toBe("error");
+    const ended = frames.filter(({ event, data }) => event === "tasks" && "result" in Object(data));
+    expect(ended.length).toBe(modes.includes("tasks") ? 1 : 0);
+  }
+});
