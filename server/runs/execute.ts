@@ -35,6 +35,7 @@ import type { Recording } from "./record.ts";
 import { ChunkRedactor } from "./redaction.ts";
 import { Reveal } from "./reveal.ts";
 import { rewind } from "./rewind.ts";
+import type { TakenUp } from "./rewind.ts";
 import { takeBackAnswer, takeBackUpdate } from "./take-back.ts";
 import { toolsFor } from "./tools.ts";
 import type { Owner } from "./run.ts";
@@ -152,13 +153,16 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     const checkpointer = checkpointerOf(held, graph);
     const told = await held.told?.projection;
     told?.use(graph.streamTransformers ?? []);
-    const resumes = run.attempt > 1 && (await rewind(engine, run, { graph, checkpointer, recording, told }));
+    const { resumes, answers }: TakenUp =
+      run.attempt > 1
+        ? await rewind(engine, run, { graph, checkpointer, recording, told })
+        : { resumes: false };
     // It was there when the run was accepted, but an earlier run may have been rolled back, or the thread pruned.
     if (!resumes)
       await requireCheckpoint(checkpointer, run.thread_id, asFields(configOfRun(run)["configurable"]));
     let isInterrupted = false;
     let values: unknown;
-    for await (const chunks of chunksOf(held, { graph, checkpointer, resumes }))
+    for await (const chunks of chunksOf(held, { graph, checkpointer, resumes, answers }))
       for (const chunk of chunks) {
         const keeping = keep();
         if (keeping) await keeping;
@@ -265,12 +269,14 @@ interface Given {
   readonly checkpointer: Checkpoints;
   /** The run has made checkpoints already: it goes on from the newest, without its input. */
   readonly resumes: boolean;
+  /** Answers of its input that it still needs then. */
+  readonly answers: TakenUp["answers"];
 }
 
 /** A graph's chunks as they may be told. */
 async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chunk[]> {
-  const { kwargs, run_id: runId } = held.run;
-  const input = given.resumes ? null : kwargs.command ? commandOf(kwargs.command) : kwargs.input;
+  const { run_id: runId, kwargs } = held.run;
+  const input = inputOf(kwargs, given);
   const { signal, leave, end } = signalFor(held.controller.signal, held.calls);
   const options = { ...optionsOf(held, given), signal };
   const redactor = new ChunkRedactor(held.text.guard);
@@ -294,6 +300,11 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chu
   } finally {
     end();
   }
+}
+
+function inputOf({ command, input }: AcceptedRun["kwargs"], { resumes, answers = {} }: Given): unknown {
+  if (resumes) return Object.keys(answers).length > 0 ? commandOf({ resume: answers }) : null;
+  return command ? commandOf(command) : input;
 }
 
 const hasSubgraphs = (run: AcceptedRun): boolean =>

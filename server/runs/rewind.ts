@@ -15,6 +15,7 @@ import { dataOf, nameOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
 import { begunBy } from "./protocol/messages.ts";
 import type { ProtocolProjection } from "./protocol/project.ts";
+import { answeredBy } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
 
@@ -32,11 +33,16 @@ interface Rewound {
   readonly told: ProtocolProjection | undefined;
 }
 
-/**
- * Tells clients what no longer counts, and completes what the lost attempt had kept but not told to its end.
- * @returns whether the newest checkpoint is the run's own: if so it goes on from there, else it begins again
- */
-export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): Promise<boolean> {
+/** Where a run is taken up. */
+export interface TakenUp {
+  /** The newest checkpoint is the run's own, or holds its next question: it goes on from there, else it begins again. */
+  readonly resumes: boolean;
+  /** What is answered then, by the ids of the questions. */
+  readonly answers?: Record<string, unknown>;
+}
+
+/** Tells clients what no longer counts, and completes what the lost attempt had kept but not told to its end. */
+export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): Promise<TakenUp> {
   const { graph, checkpointer, recording, told: protocol } = held;
   const asked = run.kwargs.stream_mode;
   // A task that has finished is not run again, even if its superstep was not over: its results count as kept.
@@ -90,8 +96,33 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const hasAskedAgain = await persistently(() =>
     withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
   );
-  if (hasAskedAgain || first === undefined) return hasAskedAgain;
-  return persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
+  if (hasAskedAgain) return { resumes: true, answers: await answersLeft(run, held) };
+  if (first === undefined) return { resumes: false };
+  return { resumes: await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id)) };
+}
+
+/**
+ * Answers that name their questions are known to the attempt alone until their tasks are done. Those whose questions
+ * stand as they were are given once more; a task that has asked its next question keeps its answer itself.
+ */
+async function answersLeft(
+  run: AcceptedRun,
+  { graph, checkpointer }: Pick<Rewound, "graph" | "checkpointer">,
+): Promise<Record<string, unknown>> {
+  const named = answeredBy(run);
+  if (named.length === 0) return {};
+  const place = { thread_id: run.thread_id, checkpoint_ns: "", __pregel_checkpointer: checkpointer };
+  const open = openIn(await graph.getState({ configurable: place }, { subgraphs: true }));
+  const answers = asFields(run.kwargs.command?.["resume"]);
+  return Object.fromEntries(named.filter((id) => open.has(id)).map((id) => [id, answers[id]]));
+}
+
+/** Ids of the questions of a state; a graph in a graph knows its own better than the one around it. */
+function openIn({ tasks }: StateSnapshot): ReadonlySet<string> {
+  const ids = tasks.flatMap(({ state, interrupts }) =>
+    state && "values" in state ? [...openIn(state)] : interrupts.flatMap(({ id }) => id ?? []),
+  );
+  return new Set(ids);
 }
 
 interface Told {

@@ -46,7 +46,7 @@ export function tell({ database, log }: Pick<Engine, "database" | "log">, run: A
 const QUESTION_ID = /^[0-9a-f]{32}$/;
 
 /** Ids of the questions that the run answers by name. */
-function answeredBy({ kwargs }: AcceptedRun): string[] {
+export function answeredBy({ kwargs }: AcceptedRun): string[] {
   const ids = Object.keys(asFields(kwargs.command?.["resume"]));
   return ids.every((id) => QUESTION_ID.test(id)) ? ids : [];
 }

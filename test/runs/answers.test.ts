@@ -1,0 +1,51 @@
+// Answers to several questions at once, when the server that has taken them dies before its tasks are done with them.
+import type { Interrupt } from "@langchain/langgraph-sdk";
+import { expect, test } from "vitest";
+import { logOf, newName, newThread, reaches, usePair } from "../fixtures/pair.ts";
+import { until } from "../support/until.ts";
+
+const pair = usePair();
+
+/** The questions of tasks that have no result yet, by their texts. */
+async function questionsOf(threadId: string): Promise<Record<string, string>> {
+  const { tasks } = await pair.here.client.threads.getState(threadId);
+  const open = tasks.filter((task) => !("result" in task && task.result !== null));
+  const asked: Interrupt[] = open.flatMap(({ interrupts }) => interrupts);
+  return Object.fromEntries(asked.map(({ id = "", value }) => [String(value), id]));
+}
+
+/** As a reaper leaves the run of a server that is dead. */
+const takeAway = (runId: string): Promise<unknown> =>
+  pair.scratch.database.query(
+    "update holdfast.runs set state = 'ready', worker_id = null, run_at = now() where run_id = $1",
+    [runId],
+  );
+
+test.each(["left?", "another"])(
+  "after a takeover each answer goes to the question that it was given to, beside %s question",
+  async (beside) => {
+    const { client } = pair.here;
+    const threadId = await newThread(pair.here);
+    const name = newName();
+    await client.runs.wait(threadId, "asksOn", { input: { name, gate: pair.gate.url } });
+    const { "left?": left = "", "right?": right = "" } = await questionsOf(threadId);
+    const resume = { [right]: "no", ...(beside === "another" ? { [left]: "yes" } : {}) };
+    const run = await client.runs.create(threadId, "asksOn", { command: { resume } });
+    await pair.gate.waitFor(name);
+    const asked = `select 1 from public.checkpoint_writes where run_id = $1 and channel = '__interrupt__'`;
+    await until(
+      async () => (await pair.scratch.database.query(asked, [run.run_id])).length > 0,
+      "the question beside it",
+    );
+    await takeAway(run.run_id);
+    pair.gate.open(name);
+    await reaches(pair.here, run, "success");
+    const open = await questionsOf(threadId);
+    expect(Object.keys(open)).toEqual([beside === "another" ? "sure?" : "left?"]);
+    if (beside === "left?")
+      await client.runs.wait(threadId, "asksOn", { command: { resume: { [left]: "yes" } } });
+    const { "sure?": sure = "" } = await questionsOf(threadId);
+    await client.runs.wait(threadId, "asksOn", { command: { resume: { [sure]: "quite" } } });
+    expect(await logOf(pair.here, threadId)).toEqual(["left:yes:quite", "right:no"]);
+  },
+);
