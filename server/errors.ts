@@ -19,6 +19,13 @@ export class DatabaseUnavailable extends AppError {
   override readonly retryable = true;
 }
 
+/** What this server wrote to a thread would count as older than what is there. */
+export class ClockBehind extends AppError {
+  readonly code = "clock_behind";
+  readonly status = 503;
+  override readonly retryable = true;
+}
+
 /** The cache does not answer, and HOLDFAST_CACHE_FAIL says that nothing is done without it. */
 export class CacheUnavailable extends AppError {
   readonly code = "cache_unavailable";

@@ -249,6 +249,7 @@ function checkpointerOf(held: Drive, graph: Graph): Checkpoints {
     triggers: graph.triggerToNodes,
     redact: keepingOf(engine, text.guard, about, () => (held.masked += 1)),
     isNew: !run.has_checkpoints,
+    goesOn: controller,
   });
 }
 

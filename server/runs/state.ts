@@ -185,7 +185,7 @@ export async function updateState(
     const key = await transaction.seals.ofLocked(transaction, threadId);
     const text = guardThreadText(engine, graphId, { threadId, key, identity: update.by }, transaction);
     const redact = keeping(engine, text.guard, { graph_id: graphId, thread_id: threadId });
-    const checkpointer = new Checkpoints(transaction, { redact, keep: text.keep });
+    const checkpointer = new Checkpoints(transaction, { redact, keep: text.keep, goesOn: {} });
     await requireCheckpoint(checkpointer, threadId, update.checkpoint);
     // The edges that decide what comes next may look into the store.
     const store = new GraphStore(transaction, {

@@ -25,6 +25,7 @@ import { persistently } from "../persist.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import { dump, load } from "../privacy/serde.ts";
 import { isStorable } from "../privacy/storable.ts";
+import { comeAfter, findNewestId } from "./checkpoint-clock.ts";
 import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./checkpoint-rows.ts";
 import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
 import { putForThread } from "./checkpoint-writes.ts";
@@ -55,6 +56,8 @@ export interface CheckpointsOptions {
   readonly redact?: <Kept>(value: Kept, channel: string) => Kept;
   /** Nothing was ever written to the thread: the first read, which would find nothing, is spared. */
   readonly isNew?: boolean;
+  /** What is read is gone on from: reading waits until what is written next counts as newer. */
+  readonly goesOn?: { readonly signal?: AbortSignal };
 }
 
 /** The last checkpoint of the thread's own graph that was put, for who wants to know the state without reading. */
@@ -76,6 +79,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #redact: <Kept>(value: Kept, channel: string) => Kept;
   readonly #settled: () => Promise<void>;
   readonly #keys = new Map<string, Promise<DataKey | undefined>>();
+  readonly #goesOn: CheckpointsOptions["goesOn"];
   #isNew: boolean;
   /** Undefined before the first put. */
   lastPut: LastPut | undefined;
@@ -86,9 +90,8 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#database = database;
     this.#onLost = options.onLost ?? (() => {});
     this.#patienceMs = options.patienceMs ?? 0;
-    const { keep = () => undefined } = options;
     const putAlone = async (write: CheckpointWrite): Promise<boolean> => {
-      await keep();
+      await options.keep?.();
       return this.#persist(() => this.#putAlone(write));
     };
     this.#put = options.put ?? putAlone;
@@ -96,6 +99,7 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#redact = options.redact ?? ((value) => value);
     this.#settled = options.settled ?? (() => Promise.resolve());
     this.#isNew = options.isNew ?? false;
+    this.#goesOn = options.goesOn;
   }
 
   /**
@@ -109,12 +113,14 @@ export class Checkpoints extends BaseCheckpointSaver {
 
   override async getTuple(config: RunnableConfig): Promise<CheckpointTuple | undefined> {
     if (config.configurable?.["thread_id"] === undefined) return undefined;
-    const { threadId, namespace, checkpointId } = keyOf(config);
+    const key = keyOf(config);
     if (this.#isNew && !this.lastPut) return undefined;
     await this.#settled();
-    const key = { threadId, namespace, checkpointId };
     const rows = await this.#persist(() => findCheckpointRows(this.#database, key));
     const [tuple] = await this.#tuples(rows);
+    if (!this.#goesOn) return tuple;
+    const find = (): Promise<string | undefined> => findNewestId(this.#database, key);
+    await comeAfter(key.checkpointId ? await this.#persist(find) : tuple?.checkpoint.id, this.#goesOn.signal);
     return tuple;
   }
 

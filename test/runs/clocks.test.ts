@@ -1,0 +1,71 @@
+// Servers whose clocks differ: what a run writes is newer than what was there, whoever wrote that.
+import { afterEach, expect, test, vi } from "vitest";
+import { useServer } from "../support/server.ts";
+
+const held = useServer();
+
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+/** This process with a clock that is so far behind: as another server, after those before it. */
+function fallBehind(ms: number): void {
+  const real = Date.now.bind(Date);
+  vi.spyOn(Date, "now").mockImplementation(() => real() - ms);
+}
+
+const ask = (threadId: string, text: string, more: object = {}): Promise<unknown> =>
+  held.server.client.runs.wait(threadId, "topical", {
+    input: { messages: [{ type: "human", content: text }] },
+    raiseError: false,
+    ...more,
+  });
+
+async function textsOf(threadId: string): Promise<string[]> {
+  const { values } = await held.server.client.threads.getState<{ messages: { content: string }[] }>(threadId);
+  return values.messages.map(({ content }) => content);
+}
+
+test("what a run on a server with a slow clock adds is there for the next one", async () => {
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  await ask(threadId, "one");
+  fallBehind(1500);
+  await ask(threadId, "two");
+  vi.restoreAllMocks();
+  await ask(threadId, "three");
+  const answers = ["about none: one", "about none+: two", "about none++: three"];
+  expect((await textsOf(threadId)).filter((text) => text.startsWith("about"))).toEqual(answers);
+});
+
+test("a branch from an older checkpoint, and a change by hand, are the newest state too", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  await ask(threadId, "one");
+  const { checkpoint } = await client.threads.getState(threadId);
+  await ask(threadId, "two");
+  fallBehind(700);
+  await ask(threadId, "other", { checkpointId: checkpoint.checkpoint_id });
+  vi.restoreAllMocks();
+  expect(await textsOf(threadId)).toEqual(["one", "about none: one", "other", "about none+: other"]);
+  fallBehind(700);
+  await client.threads.updateState(threadId, { values: { topic: "hand" } });
+  vi.restoreAllMocks();
+  await ask(threadId, "last");
+  expect((await textsOf(threadId)).at(-1)).toBe("about hand: last");
+});
+
+test("a clock that is hopelessly behind loses nothing: the run fails and says why", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  await ask(threadId, "one");
+  const before = await textsOf(threadId);
+  fallBehind(60_000);
+  expect(await ask(threadId, "two")).toMatchObject({ __error__: { error: "ClockBehind" } });
+  await expect(client.threads.updateState(threadId, { values: { topic: "hand" } })).rejects.toThrow(
+    "HTTP 503",
+  );
+  vi.restoreAllMocks();
+  expect(await textsOf(threadId)).toEqual(before);
+  await ask(threadId, "three");
+  expect((await textsOf(threadId)).at(-1)).toBe("about none+: three");
+});
