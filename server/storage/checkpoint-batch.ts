@@ -26,8 +26,10 @@ interface Open {
   readonly underWay: Set<Item>;
 }
 
-// Keeps one statement short; the next one follows at once.
+// Keeps one statement short; the next one follows at once. What is large goes alone: large states of many runs together
+// would take longer than a statement may, and PostgreSQL takes no message above a gigabyte.
 const MOST = 256;
+const MOST_BYTES = 4 * 1024 * 1024;
 const SOON_MS = 5;
 // A graph that has nothing left to do ends its run within this time, or its last checkpoint is written without it.
 const END_MS = 25;
@@ -115,8 +117,15 @@ export class CheckpointBatch {
   async #write(): Promise<void> {
     this.#isWriting = true;
     await turn();
-    while (this.#items.length > 0) await this.#put(this.#items.splice(0, MOST));
+    while (this.#items.length > 0) await this.#put(this.#items.splice(0, this.#fitting()));
     this.#isWriting = false;
+  }
+
+  /** How many of the writes that wait go into the next statement: one at least, and all in their order. */
+  #fitting(): number {
+    let bytes = 0;
+    const tooMuch = this.#items.findIndex(({ write }) => (bytes += sizeOf(write)) > MOST_BYTES);
+    return tooMuch < 0 ? MOST : Math.min(MOST, Math.max(1, tooMuch));
   }
 
   async #put(items: readonly Item[]): Promise<void> {
@@ -157,3 +166,6 @@ export class CheckpointBatch {
     }
   }
 }
+
+const sizeOf = (write: CheckpointWrite): number =>
+  ("checkpoint" in write ? write.values : write.writes).reduce((sum, { bytes }) => sum + bytes.length, 0);

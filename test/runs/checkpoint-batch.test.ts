@@ -100,6 +100,22 @@ test("the input, the results of a superstep's tasks and its checkpoint are one s
   expect(await countOf(owner)).toEqual({ points: 2, writes: 2 });
 });
 
+const sized = (owner: Owner, size: number): CheckpointWrite => ({
+  ...result(point(owner)),
+  writes: [{ channel: "count", type: "json", bytes: new Uint8Array(size), idx: 0 }],
+});
+
+test("what is large shares no statement, and what is small still does", async () => {
+  const batch = newBatch();
+  const owners = await Promise.all(Array.from({ length: 6 }, newRun));
+  statements.length = 0;
+  const put = (size: number): Promise<boolean>[] =>
+    owners.map((owner) => batch.put(owner, sized(owner, size), "now"));
+  expect(await Promise.all([...put(3_000_000), ...put(1000)])).toEqual(Array(12).fill(true));
+  expect(statements).toHaveLength(6);
+  for (const owner of owners) expect(await countOf(owner)).toEqual({ points: 0, writes: 2 });
+});
+
 test("what nobody waits for is written a moment later", async () => {
   const [owner, batch] = [await newRun(), newBatch()];
   await batch.put(owner, point(owner), "soon");
