@@ -59,6 +59,7 @@ update holdfast.threads t
   from held where t.thread_id = held.thread_id
 returning t.has_waiting`;
 
+// One that was tried before has left checkpoints: what the thread says of its state was true before them.
 const cancelPendingRows = `/* cancelPending */
 with r as (
   update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now(),
@@ -66,7 +67,11 @@ with r as (
    where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
   returning *),
 thread as (
-  update holdfast.threads t set expires_at = now() + interval '10 min' from r where t.thread_id = r.thread_id and t.is_temporary)
+  update holdfast.threads t
+     set expires_at = case when t.is_temporary then now() + interval '10 min' else t.expires_at end,
+         state = case when tried.has_traces then null else t.state end, resting = case when tried.has_traces then 'idle' else t.resting end
+    from (select thread_id, bool_or(attempt > 0) as has_traces from r group by thread_id) tried
+   where t.thread_id = tried.thread_id and (t.is_temporary or tried.has_traces))
 select ${RUN_COLUMNS} from r where webhook is not null`;
 
 const insertWebhookRow = `/* insertWebhook */

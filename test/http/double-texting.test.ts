@@ -210,6 +210,27 @@ test("a failed run that waits for its second try is rolled back, but not what an
   expect(await pair.scratch.database.query(orphans, [threadId])).toEqual([]);
 });
 
+test("what a run left that was stopped between two servers is the thread's state, although nothing runs in its place", async () => {
+  const threadId = await newThread(pair.here);
+  const [before, old] = [newName(), newName()];
+  await finished(pair.here, threadId, before);
+  const left = await start(pair.here, threadId, old);
+  // As a reaper leaves it, with nobody free to take it.
+  await pair.scratch.database.query(
+    "update holdfast.runs set state = 'ready', worker_id = null, run_at = now() + interval '1 h' where run_id = $1",
+    [left.run_id],
+  );
+  const later = await pair.here.client.runs.create(threadId, "slow", {
+    input: inputOf(newName()),
+    multitaskStrategy: "interrupt",
+    afterSeconds: 60,
+  });
+  expect(await statusOf(pair.here, threadId, left.run_id)).toBe("interrupted");
+  await pair.here.client.runs.cancel(threadId, later.run_id, true);
+  expect((await pair.here.client.threads.get(threadId)).status).toBe("idle");
+  expect(await logOf(pair.here, threadId)).toEqual([...whole(before), `${old}:begin`]);
+});
+
 test("whatever comes at once on two servers, the thread comes to rest and every accepted run has ended", async () => {
   const threadId = await newThread(pair.here);
   const strategies = ["reject", "enqueue", "interrupt", "rollback"];
