@@ -11,6 +11,8 @@ import { execute } from "./execute.ts";
 // What is claimed at once begins at once; more only makes the others wait.
 const MOST = 16;
 const THREADS = 100;
+// Runs of dead servers must not wait for those whose time has come.
+const ROUNDS = 10;
 
 export class Worker {
   #isWanted = false;
@@ -104,9 +106,12 @@ export class Worker {
 
 /** Makes runs ready that nobody promoted: delayed ones that are due, and those whose promoter died. */
 export async function promoteWaiting(engine: Engine): Promise<void> {
-  const promoted = await engine.database.transaction(async (transaction) => {
-    const threadIds = await lockWaitingThreads(transaction, THREADS);
-    return threadIds.length > 0 ? promoteRuns(transaction, threadIds) : [];
-  });
-  if (promoted.length > 0) announceReady(engine);
+  for (let [round, found] = [0, THREADS]; round < ROUNDS && found === THREADS; round += 1) {
+    const { threadIds, promoted } = await engine.database.transaction(async (transaction) => {
+      const locked = await lockWaitingThreads(transaction, THREADS);
+      return { threadIds: locked, promoted: locked.length > 0 ? await promoteRuns(transaction, locked) : [] };
+    });
+    if (promoted.length > 0) announceReady(engine);
+    found = threadIds.length;
+  }
 }
