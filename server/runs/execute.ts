@@ -11,6 +11,7 @@ import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { findLastEvent } from "../storage/events.ts";
 import { GraphStore } from "../storage/graph-store.ts";
+import { STOPPED } from "./breakpoints.ts";
 import type { AcceptedRun } from "./create.ts";
 import { giveNodeCache, signalFor } from "./node-cache.ts";
 import { nameNodes } from "./node-names.ts";
@@ -153,16 +154,18 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     const checkpointer = checkpointerOf(held, graph);
     const told = await held.told?.projection;
     told?.use(graph.streamTransformers ?? []);
-    const { resumes, answers }: TakenUp =
+    const takenUp: TakenUp =
       run.attempt > 1
         ? await rewind(engine, run, { graph, checkpointer, recording, told })
         : { resumes: false };
     // It was there when the run was accepted, but an earlier run may have been rolled back, or the thread pruned.
-    if (!resumes)
+    if (!takenUp.resumes)
       await requireCheckpoint(checkpointer, run.thread_id, asFields(configOfRun(run)["configurable"]));
     let isInterrupted = false;
     let values: unknown;
-    for await (const chunks of chunksOf(held, { graph, checkpointer, resumes, answers }))
+    for await (const chunks of takenUp.isStopped
+      ? [STOPPED]
+      : chunksOf(held, { graph, checkpointer, ...takenUp }))
       for (const chunk of chunks) {
         const keeping = keep();
         if (keeping) await keeping;
@@ -265,13 +268,9 @@ function storeOf({ engine, run, owner, controller }: Drive): GraphStore {
   });
 }
 
-interface Given {
+interface Given extends TakenUp {
   readonly graph: Graph;
   readonly checkpointer: Checkpoints;
-  /** The run has made checkpoints already: it goes on from the newest, without its input. */
-  readonly resumes: boolean;
-  /** Answers of its input that it still needs then. */
-  readonly answers: TakenUp["answers"];
 }
 
 /** A graph's chunks as they may be told. */

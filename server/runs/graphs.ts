@@ -26,6 +26,9 @@ export interface Graph {
   bulkUpdateState(config: RunnableConfig, supersteps: readonly Superstep[]): Promise<RunnableConfig>;
   /** Which nodes a channel triggers. */
   readonly triggerToNodes?: Readonly<Record<string, readonly string[]>>;
+  /** Where it stops if a run does not say it. */
+  readonly interruptBefore?: "*" | readonly string[] | undefined;
+  readonly interruptAfter?: "*" | readonly string[] | undefined;
   /** What the graph was compiled with to add to its own stream. */
   readonly streamTransformers?: readonly (() => StreamTransformer)[];
   /** Keeps what its nodes with a cachePolicy write. */

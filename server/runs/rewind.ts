@@ -6,6 +6,7 @@ import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import { isNewestOfRun, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
+import { stopsAtNewest } from "./breakpoints.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { readLog } from "./follow.ts";
@@ -39,6 +40,8 @@ export interface TakenUp {
   readonly resumes: boolean;
   /** What is answered then, by the ids of the questions. */
   readonly answers?: Record<string, unknown>;
+  /** The lost attempt had come to a breakpoint. */
+  readonly isStopped?: boolean;
 }
 
 /** Tells clients what no longer counts, and completes what the lost attempt had kept but not told to its end. */
@@ -98,7 +101,8 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   );
   if (hasAskedAgain) return { resumes: true, answers: await answersLeft(run, held) };
   if (first === undefined) return { resumes: false };
-  return { resumes: await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id)) };
+  const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
+  return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)) };
 }
 
 /**

@@ -1,0 +1,65 @@
+// Breakpoints, when the server dies that has come to one: nobody has looked yet, so nothing goes on.
+import { describe, expect, test } from "vitest";
+import type { Run } from "@langchain/langgraph-sdk";
+import { logOf, newName, newThread, reaches, usePair } from "../fixtures/pair.ts";
+import { collect } from "../support/server.ts";
+
+const pair = usePair();
+const client = (): typeof pair.here.client => pair.here.client;
+const inputOf = (name: string): Record<string, unknown> => ({ name, gate: pair.gate.url });
+
+/** As a reaper leaves the run of a server that is dead, even if it had all but ended. */
+async function takeAway({ run_id: runId, thread_id: threadId }: Run): Promise<void> {
+  const { database } = pair.scratch;
+  await database.query("update holdfast.threads set status = 'busy', state = null where thread_id = $1", [
+    threadId,
+  ]);
+  await database.query(
+    "update holdfast.runs set state = 'ready', worker_id = null, run_at = now(), ended_at = null where run_id = $1",
+    [runId],
+  );
+}
+
+describe.each([
+  { interruptBefore: ["work"] },
+  { interruptAfter: ["begin"] },
+  { interruptAfter: "*" as const },
+])("a breakpoint as %o", (breakpoint) => {
+  test("holds after a takeover, and is passed by who goes on", async () => {
+    const [threadId, name] = [await newThread(pair.here), newName()];
+    const options = { input: inputOf(name), streamMode: ["updates" as const], ...breakpoint };
+    const run = await client().runs.create(threadId, "slow", options);
+    await reaches(pair.here, run, "success");
+    const undisturbed = await collect(client().runs.joinStream(threadId, run.run_id));
+    await takeAway(run);
+    await reaches(pair.here, run, "success");
+    const { next, values } = await client().threads.getState(threadId);
+    expect([next, values]).toMatchObject([["work"], { log: [`${name}:begin`] }]);
+    expect((await client().threads.get(threadId)).status).toBe("interrupted");
+    const frames = await collect(client().runs.joinStream(threadId, run.run_id));
+    expect(frames.at(-1)?.data).toEqual(undisturbed.at(-1)?.data);
+    pair.gate.open(name);
+    await client().runs.wait(threadId, "slow", { input: null });
+    expect(await logOf(pair.here, threadId)).toHaveLength(3);
+  });
+});
+
+test.each(["the newest checkpoint", "that checkpoint by name"])(
+  "who goes on from a breakpoint, at %s, has passed it also when his server dies",
+  async (from) => {
+    const [threadId, name] = [await newThread(pair.here), newName()];
+    const breakpoint = { interruptBefore: ["work"] };
+    await client().runs.wait(threadId, "slow", { input: inputOf(name), ...breakpoint });
+    const { checkpoint } = await client().threads.getState(threadId);
+    const id = checkpoint.checkpoint_id;
+    const at = from === "the newest checkpoint" || !id ? {} : { checkpointId: id };
+    const run = await client().runs.create(threadId, "slow", { input: null, ...breakpoint, ...at });
+    await pair.gate.waitFor(name);
+    await takeAway(run);
+    pair.gate.open(name);
+    await reaches(pair.here, run, "success");
+    expect(await logOf(pair.here, threadId)).toEqual(
+      ["begin", "work", "finish"].map((node) => `${name}:${node}`),
+    );
+  },
+);
