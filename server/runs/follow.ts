@@ -72,7 +72,11 @@ export async function* readLog(reader: Engine["reader"], runId: string): AsyncGe
     const read = await persistently(() => reader.read(runId, after));
     for (const { seq, last, body } of read) {
       if (seq === null) continue;
-      yield* lines.read(seq, body);
+      // Rows that were read may have become one with the next since.
+      for await (const portion of lines.read(seq, body)) {
+        const fresh = portion.filter((event) => event.seq > after);
+        if (fresh.length > 0) yield fresh;
+      }
       after = last;
     }
     if (read.length < PAGE) return;

@@ -2,9 +2,10 @@
 // it stays behind.
 import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
-import { follow } from "../../server/runs/follow.ts";
+import { follow, readLog } from "../../server/runs/follow.ts";
 import { LineWriter, dataOf } from "../../server/runs/lines.ts";
 import type { Numbered, Template } from "../../server/runs/lines.ts";
+import { PAGE } from "../../server/runs/reader.ts";
 import { Tail } from "../../server/runs/tail.ts";
 
 const template: Template = { event: "messages/partial", prefix: '[{"content":', suffix: "}]" };
@@ -100,6 +101,19 @@ test("a long answer that is told from its beginning each time comes in portions"
   }
   expect(next).toBe(4000);
   expect(most).toBeLessThan(512 * 1024 + longest);
+});
+
+test("a log whose rows become one while it is read is read once", async () => {
+  const events = growing(2 * PAGE, () => "x");
+  const [scattered, [merged]] = [logOf(events, 1), logOf(events, 2 * PAGE)];
+  const { reader } = sourceOf(scattered, { last: 2 * PAGE, isOver: true });
+  const first = (await reader.read("run", -1)).slice(0, PAGE);
+  const paged = (_run: string, after: number): ReturnType<typeof reader.read> =>
+    after < 0
+      ? Promise.resolve(first)
+      : Promise.resolve(merged ? [{ ...merged, state: "success" as const }] : []);
+  const seen = await Array.fromAsync(readLog(Object.assign(reader, { read: paged }), "run"));
+  expect(seen.flat().map(({ seq }) => seq)).toEqual(events.map(({ seq }) => seq));
 });
 
 test("who follows many runs with one signal keeps nothing of those that are over", async () => {
