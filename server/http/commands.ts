@@ -115,8 +115,8 @@ async function dispatch(engine: Engine, asked: Command, sent: Sent, more?: More)
 function originOf(engine: Engine, { id }: Command, { threadId, text, context, idemKey }: Sent): Origin {
   const permit: Origin["permit"] = async (asked) => {
     await countRuns(context, 1);
-    // Whatever a handler may look at is there, as in a request over REST.
-    const whole = check(runCreate, asked);
+    // Whatever a handler may look at is there, as in a request over REST; but legacy clients were promised nothing.
+    const whole = { ...check(runCreate, asked), stream_mode: [] };
     const { request, runId, by } = await permitRun({ engine, context }, threadId, whole);
     return { request, options: { runId, by }, idemKey: keyOf(engine, threadId, idemKey, by) };
   };

@@ -67,7 +67,8 @@ export const runCreate = z.object({
   config: config.nullish(),
   context: fields.nullish(),
   metadata: fields.nullish(),
-  stream_mode: mode.nullish().transform((value) => [value ?? "values"].flat()),
+  // No modes are the default, as when none are sent.
+  stream_mode: mode.nullish().transform((value) => (value?.length ? [value].flat() : ["values"])),
   stream_subgraphs: flag.nullish().transform((value) => value ?? false),
   interrupt_before: breakpoints.nullish(),
   interrupt_after: breakpoints.nullish(),

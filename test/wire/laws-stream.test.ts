@@ -106,8 +106,12 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/laws.langgraph.json" }, (cluster) 
       }),
     );
     expect(seen).toEqual(MODES);
-    const byDefault = cluster.client.runs.stream(await cluster.newThread(), "echo", { input: question });
-    expect(eventsOf(await collect(byDefault))).toEqual(["metadata", "values"]);
+    // `useStream` names no mode while its component reads nothing of the stream.
+    for (const none of [{}, { streamMode: [] }]) {
+      const asked = { input: question, ...none };
+      const byDefault = cluster.client.runs.stream(await cluster.newThread(), "echo", asked);
+      expect(eventsOf(await collect(byDefault))).toEqual(["metadata", "values"]);
+    }
   });
 
   test("subgraph frames carry their namespace", async () => {

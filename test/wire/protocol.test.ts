@@ -161,6 +161,11 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     const before = await watch(fleet, threadId);
     await startRun(fleet, threadId, "echo", hello);
     await ended(before);
+    // It is told by protocol v2 alone: nobody asked for a legacy mode.
+    const [run] = await new Client({ apiUrl: fleet.url, callerOptions: { fetch: fleet.fetch } }).runs.list(
+      threadId,
+    );
+    expect(Object(run).kwargs.stream_mode).toEqual([]);
     await fleet.restart();
     await startRun(fleet, threadId, "echo", hello, { metadata: { second: true } });
     const all = await watch(fleet, threadId, { since: 0 });
