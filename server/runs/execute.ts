@@ -24,7 +24,7 @@ import { hasUntracked } from "./graphs.ts";
 import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, recursionOf } from "./input.ts";
-import { graphModes, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
+import { graphModes, HIDDEN, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import { chargedTo, servicesFor } from "./model-calls.ts";
 import { metadataOf } from "./lines.ts";
@@ -287,7 +287,8 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chu
       for await (const events of readAhead(given.graph.streamEvents(input, { ...options, version: "v2" })))
         for (const event of events) {
           if (isOwnChunk(event, runId)) yield told(event.data.chunk);
-          yield redactor.take({ namespace: [], mode: "events", payload: event });
+          else if (!event.tags?.includes(HIDDEN))
+            yield redactor.take({ namespace: [], mode: "events", payload: event });
         }
     } else
       for await (const raws of readAhead(await streamOf(given.graph, input, options, leave)))
@@ -314,6 +315,7 @@ const hasSubgraphs = (run: AcceptedRun): boolean =>
 const tellsCheckpoints = ({ is_watched: isWatched, kwargs: { stream_mode: asked } }: AcceptedRun): boolean =>
   isWatched || (asked.includes("values") && !asked.includes("events"));
 
+/** Whether an event shows a piece of the graph's own stream, which is told as the mode that it is of. */
 const isOwnChunk = (event: StreamedEvent, runId: string): boolean =>
   event.event === "on_chain_stream" && event.run_id === runId && Array.isArray(event.data.chunk);
 

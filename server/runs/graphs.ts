@@ -51,6 +51,7 @@ export const hasUntracked = (graph: Graph): boolean =>
 export interface StreamedEvent {
   readonly event: string;
   readonly run_id: string;
+  readonly tags?: readonly string[];
   readonly data: { readonly chunk?: unknown };
 }
 

@@ -163,12 +163,15 @@ function isEnvelope(chunk: Chunk): chunk is Chunk & { payload: { id: string } } 
   return mode === "checkpoints" && typeof payload === "object" && payload !== null && !("values" in payload);
 }
 
+/** The tag of what clients are not to see. */
+export const HIDDEN = "langsmith:hidden";
+
 /** Whether a chunk is marked as not to be seen by clients. */
 export function isHidden({ mode, payload }: Chunk): boolean {
   if (mode !== "messages" || !Array.isArray(payload)) return false;
   const metadata: unknown = payload[1];
   if (typeof metadata !== "object" || metadata === null || !("tags" in metadata)) return false;
-  return Array.isArray(metadata.tags) && metadata.tags.includes("langsmith:hidden");
+  return Array.isArray(metadata.tags) && metadata.tags.includes(HIDDEN);
 }
 
 // Configurables that begin with two underscores are LangGraph's own working parts; who asked for the run is no news to

@@ -132,3 +132,26 @@ test("what a node tells before it fails is told, in every way of asking", async 
     expect(ended.length).toBe(modes.includes("tasks") ? 1 : 0);
   }
 });
+
+test("mode events tells what happens in the graph, not what its stream shows of it, nor what is hidden", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  const threads = `${held.server.url}/threads/${threadId}`;
+  const told: unknown[] = [];
+  for (const isFollowed of [false, true]) {
+    // What followers of protocol v2 are told is asked of the graph as well.
+    const body = JSON.stringify({ channels: ["values"] });
+    if (isFollowed) await (await fetch(`${threads}/stream/events`, { method: "POST", body })).body?.cancel();
+    const asked = { input, streamMode: ["events", "updates"] as ["events", "updates"] };
+    const frames = await collect(client.runs.stream(threadId, "talking", asked));
+    expect(frames.filter(({ event }) => event === "updates")).toHaveLength(2);
+    const events = frames.filter(({ event }) => event === "events").map(({ data }) => Object(data));
+    expect(events.filter(({ tags }) => tags.includes("langsmith:hidden"))).toEqual([]);
+    expect(events.filter(({ event, name }) => event === "on_chain_stream" && name === "LangGraph")).toEqual(
+      [],
+    );
+    told.push(events.map(({ event, name }) => [event, name]));
+  }
+  expect(told[0]).toContainEqual(["on_chat_model_stream", "FakeListChatModel"]);
+  expect(told[1]).toEqual(told[0]);
+});
