@@ -4,6 +4,7 @@
 import { fieldOf, hasShape, isMessage, shapeOf } from "../privacy/envelopes.ts";
 import type { Shape } from "../privacy/envelopes.ts";
 import { debugOf } from "./debug.ts";
+import { InnerMessages } from "./inner-messages.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle.ts";
 import type { Entry, Template, Whole } from "./lines.ts";
@@ -36,8 +37,9 @@ export interface Chunk {
 // Modes that clients of protocol v2 may subscribe to.
 const WATCHED_MODES: readonly GraphMode[] = ["values", "updates", "messages", "tools", "custom", "tasks"];
 
-/** Whether a client wants to know of graphs in the graph, whatever else it asked for. */
-export const tellsOfGraphs = (asked: readonly string[]): boolean => asked.includes("lifecycle");
+/** Whether a client wants to know of graphs in the graph, whatever else it asked for: mode messages tells of all models. */
+export const tellsOfGraphs = (asked: readonly string[]): boolean =>
+  asked.includes("lifecycle") || asked.includes("messages");
 
 /** LangGraph's modes for what clients asked. `updates` and `values` are always read: they tell how the run ends. */
 export function graphModes(asked: readonly string[], isWatched: boolean): GraphMode[] {
@@ -53,6 +55,7 @@ export class Projection {
   readonly #hasSubgraphs: boolean;
   readonly #partials: Partials | undefined;
   readonly #lifecycle: Lifecycle | undefined;
+  readonly #inner: InnerMessages | undefined;
   /** Metadata of a message comes as the same object with each of its tokens. */
   readonly #metadata = new WeakMap<object, string>();
   /** The checkpoint whose values come next. */
@@ -65,6 +68,7 @@ export class Projection {
     this.#hasSubgraphs = hasSubgraphs;
     this.#partials = this.#asked.has("messages") ? new Partials() : undefined;
     this.#lifecycle = this.#asked.has("lifecycle") ? new Lifecycle() : undefined;
+    this.#inner = this.#asked.has("messages-tuple") && !hasSubgraphs ? new InnerMessages() : undefined;
   }
 
   /** A chunk as entries of the log: none when nobody asked for it. */
@@ -75,11 +79,18 @@ export class Projection {
       if (given.namespace.length === 0) this.#checkpoint = given.payload.id;
       return graphs;
     }
-    if (!chunk) return graphs;
-    const entry = this.#entryOf(chunk);
-    const partials = this.#partials ? partialsOf(this.#partials, chunk) : [];
+    const partials = this.#partials ? partialsOf(this.#partials, given) : [];
+    const surfaced = this.#inner ? this.#surfaced(this.#inner, given) : [];
+    const entry = chunk && this.#entryOf(chunk);
     const own = entry ? [entry, ...partials] : partials;
-    return graphs.length > 0 ? [...graphs, ...own] : own;
+    return graphs.length + surfaced.length > 0 ? [...graphs, ...surfaced, ...own] : own;
+  }
+
+  #surfaced(inner: InnerMessages, chunk: Chunk): Entry[] {
+    const isInner = chunk.namespace.length > 0;
+    if (isInner && chunk.mode === "messages") inner.pass(chunk);
+    if (isInner || chunk.mode !== "updates") return [];
+    return inner.take(chunk).flatMap((one) => this.#entryOf(one) ?? []);
   }
 
   /** What is told when the graph has ended. */

@@ -155,3 +155,31 @@ test("mode events tells what happens in the graph, not what its stream shows of 
   expect(told[0]).toContainEqual(["on_chat_model_stream", "FakeListChatModel"]);
   expect(told[1]).toEqual(told[0]);
 });
+
+const tuplesOf = (frames: Frame[]): [Message, Record<string, unknown>][] =>
+  frames
+    .filter(({ event }) => event === "messages")
+    .map(({ data }) => data as [Message, Record<string, unknown>]);
+
+test("without subgraphs a message of a graph in the graph is told once and whole, whatever else is asked", async () => {
+  for (const more of [[], ["values"], ["lifecycle"], ["messages"], ["updates", "values"]]) {
+    const { frames } = await run("wrapping", ["messages-tuple", ...more]);
+    const told = tuplesOf(frames).map(([{ content }, about]) => [content, about["langgraph_node"]]);
+    expect([more, told]).toEqual([more, [["alpha beta", "inner"]]]);
+    expect(tuplesOf(frames)[0]?.[1]["langgraph_checkpoint_ns"]).toMatch(/^inner:[\da-f-]{36}$/);
+  }
+});
+
+test("mode messages tells what models of graphs in the graph say as it comes, also without subgraphs", async () => {
+  for (const more of [[], ["values"], ["updates"]]) {
+    const { frames } = await run("wrapping", ["messages", ...more]);
+    const partials = messagesOf(frames, "messages/partial").map(({ content }) => content);
+    expect([more, new Set(partials).size > 1, partials.at(-1)]).toEqual([more, true, "alpha beta"]);
+    expect(messagesOf(frames, "messages/complete").map(({ content }) => content)).toEqual([
+      "hello",
+      "alpha beta",
+    ]);
+    expect(frames.filter(({ event }) => event.includes("|"))).toEqual([]);
+    expect(JSON.stringify(frames)).not.toContain("secret");
+  }
+});
