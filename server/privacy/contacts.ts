@@ -9,6 +9,7 @@ const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref|version|isb
 const GROUPED = /^(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\D|$)/;
 const LAST_GROUP = /[ /]+[^ /]*$/;
 const AFTER = String.raw`(?=[\s,-]{1,2}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b)`;
+const ESCAPE = /^(?:[nrt]|u[\da-f]{4})(?=[\p{L}\p{N}])/iu;
 const STREET =
   "(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace|Ter|Parkway|Pkwy|Circle|Cir|Trail|Trl|Highway|Hwy|Loop|Row|Close|Crescent|Cres)";
 const WORD = String.raw`\p{Lu}[\p{L}'’.-]{0,24}`;
@@ -19,9 +20,9 @@ export const contacts: readonly Rule[] = [
     // What is glued to its end would look like a value of its own beside the placeholder.
     pattern: String.raw`[\p{L}\p{M}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
     needs: /@|%40|[[(]at[\])]/gi,
-    // In JSON a line break before it is written as \n, and that letter is none of the address.
+    // In JSON a line break before it is written as \n, and < as \u003c by some: that is none of the address.
     spansIn: (match, left) => [
-      { start: left.endsWith("\\") && /^[nrt][\p{L}\p{N}]/u.test(match) ? 1 : 0, end: match.length },
+      { start: left.endsWith("\\") ? (ESCAPE.exec(match)?.[0].length ?? 0) : 0, end: match.length },
     ],
   },
   {

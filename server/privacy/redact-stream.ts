@@ -1,6 +1,7 @@
 // Redacts a text that comes in pieces. What it tells is, in sum, the same for every way to cut the text:
 // a piece is told only when no further text can make it part of a finding.
 import { charactersIn, haveCommon } from "./characters.ts";
+import { mayEscape } from "./escapes.ts";
 import { Invisible } from "./invisible.ts";
 import { isJsonNumber, lastQuote } from "./json-number.ts";
 import { CONTEXT } from "./prefix.ts";
@@ -107,12 +108,13 @@ class Stream implements RedactionStream {
     let first = text.length;
     const present = charactersIn(text, this.#base);
     const added = charactersIn(text, Math.max(this.#base, this.#seen));
+    const { hasEscapes } = this.#matches;
     for (const [index, rule] of this.#rules.entries()) {
       const decided = this.#decided[index] ?? 0;
       const from = Math.max(this.#base, text.length - rule.extent, decided);
       if (from >= first) continue;
       const mayBegin = haveCommon(rule.first, decided < this.#seen ? present : added);
-      const place = mayBegin ? rule.undecided(text, borderAt(text, from)) : text.length;
+      const place = mayBegin ? rule.undecided(text, borderAt(text, from), hasEscapes) : text.length;
       this.#decided[index] = place;
       first = Math.min(first, place);
     }
@@ -188,6 +190,7 @@ class Matches {
   /** Where the search for each next match began. */
   readonly #from: number[] = [];
   #text = "";
+  hasEscapes = false;
 
   constructor(rules: readonly CompiledRule[]) {
     this.#rules = rules;
@@ -195,6 +198,7 @@ class Matches {
 
   begin(text: string, base: number): void {
     this.#text = text;
+    this.hasEscapes = mayEscape(text);
     const present = charactersIn(text, base);
     for (const [index, { first, least }] of this.#rules.entries()) {
       this.#next[index] = undefined;
@@ -239,7 +243,7 @@ class Matches {
 
   #search(index: number, from: number): void {
     this.#from[index] = from;
-    this.#next[index] = this.#rules[index]?.next(this.#text, from);
+    this.#next[index] = this.#rules[index]?.next(this.#text, from, this.hasEscapes);
   }
 }
 

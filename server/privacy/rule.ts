@@ -4,6 +4,7 @@ import { ConfigInvalid } from "../errors.ts";
 import { isInBase64 } from "./base64.ts";
 import { behindOthers, charactersAt } from "./characters.ts";
 import type { Characters } from "./characters.ts";
+import { behindEscapes, withoutEscapes } from "./escapes.ts";
 import { beginningsOf, CONTEXT, refuseManyWays } from "./prefix.ts";
 
 export interface Rule {
@@ -73,10 +74,13 @@ export interface CompiledRule {
   readonly least: number;
   /** The characters with which a match, or what may become one, can begin. */
   readonly first: Characters;
-  /** The first match that starts at or after `from`. */
-  next(text: string, from: number): Match | undefined;
+  /**
+   * The first match that starts at or after `from`.
+   * @param hasEscapes whether the text may hold escapes of JSON: to look for them costs too much where there are none
+   */
+  next(text: string, from: number, hasEscapes: boolean): Match | undefined;
   /** The first place at or after `from` from which the text may still become a match; its length if none. */
-  undecided(text: string, from: number): number;
+  undecided(text: string, from: number, hasEscapes: boolean): number;
 }
 
 const KIND = /^[A-Z][A-Z0-9_]{0,23}$/;
@@ -96,19 +100,23 @@ export function compileRule(rule: Rule): CompiledRule {
     );
   }
   const { prefix, bare, extent, least, hasLeftBorder, characters } = beginningsOf(kind, rule.pattern);
-  const regex = regexOf(rule, rule.pattern, rule.group === undefined ? "g" : "dg");
-  if (rule.group !== undefined && !hasGroup(regex, rule.group)) {
+  const ownFlags = rule.group === undefined ? "g" : "dg";
+  const plain = regexOf(rule, rule.pattern, ownFlags);
+  const escaped = regexOf(rule, behindEscapes(rule.pattern), ownFlags);
+  if (rule.group !== undefined && !hasGroup(plain, rule.group)) {
     throw new ConfigInvalid(`The redaction rule ${kind} has no group ${rule.group}.`);
   }
-  const beginning = regexOf(rule, `(?:${prefix})$`, "g");
+  const plainBeginning = regexOf(rule, `(?:${prefix})$`, "g");
+  const escapedBeginning = regexOf(rule, `(?:${behindEscapes(prefix)})$`, "g");
   const openings = [opens ?? []].flat().map(compileOpening);
   const compiled: CompiledRule = {
     kind,
     extent,
     least,
     first: charactersAt(regexOf(rule, `(?:${bare})$`, "y")),
-    next: (text, from) => {
+    next: (text, from, hasEscapes) => {
       if (needs && !isIn(needs, text, from)) return undefined;
+      const regex = hasEscapes ? escaped : plain;
       regex.lastIndex = from;
       for (let found = regex.exec(text); found; found = regex.exec(text)) {
         const start = found.index;
@@ -123,9 +131,10 @@ export function compileRule(rule: Rule): CompiledRule {
       }
       return undefined;
     },
-    undecided: (text, from) => {
+    undecided: (text, from, hasEscapes) => {
       const place = behindOthers(text, from, characters);
       if (place === text.length) return place;
+      const beginning = hasEscapes ? escapedBeginning : plainBeginning;
       beginning.lastIndex = place;
       return beginning.exec(text)?.index ?? text.length;
     },
@@ -198,5 +207,5 @@ function masksOf(rule: Rule, found: RegExpExecArray): readonly Span[] | undefine
 // glued to it was none.
 function leftOf(text: string, start: number): string {
   const left = text.slice(Math.max(0, start - CONTEXT - LONGEST_PLACEHOLDER), start);
-  return (left.includes("]") ? left.replace(OUT_OF_CONTEXT, "_") : left).slice(-CONTEXT);
+  return withoutEscapes(left.includes("]") ? left.replace(OUT_OF_CONTEXT, "_") : left).slice(-CONTEXT);
 }

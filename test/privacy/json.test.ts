@@ -1,7 +1,7 @@
 // JSON in which something is found stays JSON: arguments of calls are told as texts, and read again by whoever has them.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { redactText } from "../../server/privacy/redact.ts";
+import { Redactor, redactText } from "../../server/privacy/redact.ts";
 
 test.each([
   ['{"account":123456789}', '{"account":"[REDACTED_ID]"}'],
@@ -15,9 +15,47 @@ test.each([
     String.raw`{"args":"{\"account\":\"[REDACTED_ID]\",\"n\":1}"}`,
   ],
   [String.raw`{"to":"Hi,\nada@example.org"}`, String.raw`{"to":"Hi,\n[REDACTED_EMAIL]"}`],
+  [String.raw`{"to":"\u003cada@example.org\u003e"}`, String.raw`{"to":"\u003c[REDACTED_EMAIL]\u003e"}`],
   ["cards 4111111111111111, 4111111111111111", "cards [REDACTED_CREDIT_CARD], [REDACTED_CREDIT_CARD]"],
 ])("%s becomes %s", (text, redacted) => {
   expect(redactText(text)).toBe(redacted);
+});
+
+test.each([
+  "4111 1111 1111 1111",
+  "536-90-4399",
+  "DE89370400440532013000",
+  "415-555-2671",
+  "00:1B:44:11:3A:B7",
+  "10.11.12.13",
+  "2001:0db8:85a3:0000:0000:8a2e:0370:7334",
+  "AKIAIOSFODNN7EXAMPLE",
+  "sk-proj-abcdefghijklmnop1234",
+  "Bearer abcdefghijklmnop123",
+  "12 Old Mill Road",
+  "tel: 5551234",
+  "MRN: 3359254",
+  "born on 4 July 1976",
+  "EMP-37129",
+])("%s is found behind a line break or tab that JSON writes as an escape", (found) => {
+  for (const space of ["\n", "\r\n", "\t"]) {
+    const text = JSON.stringify({ note: `call${space}${found}` });
+    expect(redactText(text)).not.toContain(found.slice(-7));
+    const inner = JSON.stringify({ args: text });
+    expect(redactText(inner)).not.toContain(found.slice(-7));
+    expect(() => void JSON.parse(redactText(inner))).not.toThrow();
+  }
+});
+
+test("an own rule looks behind escapes too, and the letter n is no escape", () => {
+  const own = [{ kind: "EMPLOYEE_ID", pattern: String.raw`\bE-\d{6}\b` }];
+  const redactor = new Redactor({ own });
+  expect(redactor.redact(String.raw`{"a":"by\nE-123456"}`)).toBe(
+    String.raw`{"a":"by\n[REDACTED_EMPLOYEE_ID]"}`,
+  );
+  expect(redactor.redact(String.raw`byE-123456 n4111111111111111 \d4111111111111111`)).toBe(
+    String.raw`byE-123456 n4111111111111111 \d4111111111111111`,
+  );
 });
 
 test.each([
@@ -34,7 +72,15 @@ const key = fc.constantFrom(..."account,token,phone,ssn,card,line,number,passwor
 const leaf = fc.oneof(
   fc.constantFrom(4111111111111111, 536904399, 5551237788, 12345678901, 1234567),
   fc.integer({ min: -1000 }),
-  fc.constantFrom("ada@example.org", "hunter2222", "Hi,\n555-123-4567", "\nada@example.org", "", 'a"b\\'),
+  fc.constantFrom(
+    "ada@example.org",
+    "hunter2222",
+    "Hi,\n555-123-4567",
+    "\nada@example.org",
+    "",
+    'a"b\\',
+    "x\n536-90-4399\t4111111111111111",
+  ),
 );
 const { value } = fc.letrec((tie) => ({
   value: fc.oneof(
