@@ -12,7 +12,7 @@ const SURE = [
 /** Words that mean much else: a sign or a word such as "number" has to follow. */
 const VAGUE = String.raw`licen[cs]e|policy|insurance|(?:bank[ _-]?)?account|acct|routing|swift|bic|dea|ein|tin|nino|dl`;
 const NUMBER = String.raw`[ _-]?(?:number|num|no|id|code|#)\.?`;
-const SIGN = String.raw`\\?["']?\s{0,2}[:=#]\s{0,2}\\?["']?`;
+const SIGN = String.raw`\\{0,7}["']?\s{0,2}[:=#]\s{0,2}\\{0,7}["']?`;
 const GAP = String.raw`["']?\s{1,2}(?:is\s{1,2}|was\s{1,2}|of\s{1,2})?#?["']?`;
 const VALUE = String.raw`((?=(?:[A-Za-z-]{0,12}\d){3})[A-Za-z0-9][A-Za-z0-9-]{4,23})`;
 const BEFORE = String.raw`(?<![\p{L}\p{N}])`;

@@ -24,7 +24,7 @@ export const isJsonNumber = (found: string, left: string): boolean =>
 export function lastQuote(text: string, from: number, to: number): string | undefined {
   const at = text.slice(from, to).lastIndexOf('"');
   if (at === -1) return undefined;
-  const before = /\\{0,16}$/.exec(text.slice(Math.max(0, from + at - 16), from + at))?.[0].length ?? 0;
+  const before = /\\{0,64}$/.exec(text.slice(Math.max(0, from + at - 64), from + at))?.[0].length ?? 0;
   // Backslashes at the end of a text stand before its quote too. Each level doubles them and adds one to the quote, so
   // the quote's own are the ones at the end of the number in binary.
   const own = before & ~(before + 1);

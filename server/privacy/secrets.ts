@@ -6,29 +6,36 @@ const kind = "SECRET";
 const token = { until: String.raw`(?=[^\w+/=~.:%-])`, most: 16_000 };
 // Where a line of JSON ends in JSON inside of JSON.
 const escapedBreak = String.raw`\\{1,7}n[\s)}\]]`;
-// A parameter may follow a value in an address; another & may be part of a password. A backslash before a quote is
+// A parameter may follow a value in an address; another & may be part of a password. Backslashes before a quote are
 // the quote's, and brackets that close at the end are not the value's: without them, JSON would be broken.
 const value = {
-  until: String.raw`(?=[\s"'<>,;\x60]|\\["']|&[\w.-]{1,30}=|${escapedBreak}|[)}\]]{1,12}[.:!?]{0,2}(?:[\s"',;]|\\["'n]))`,
+  until: String.raw`(?=[\s"'<>,;\x60]|\\{1,7}["']|&[\w.-]{1,30}=|${escapedBreak}|[)}\]]{1,12}[.:!?]{0,2}(?:[\s"',;]|\\{1,7}["'n]))`,
   last: String.raw`(?=[)}\]]{1,12}[.:!?]{0,2}$)`,
   most: 16_000,
 };
 // What is quoted ends at its own quote. A quote behind a backslash is part of it, unless the backslash is one too; in
-// JSON inside of JSON there are twice as many.
+// JSON inside of JSON there are twice as many. So many backslashes has a quote there, by how deep it stands:
+const depths = [1, 3, 7];
 const quotes = ['"', "'", String.raw`\x60`];
 const quoted = [
   ...quotes.map((quote) => ({ until: String.raw`(?<!\\)(?:\\\\){0,8}(?=${quote})|(?=\n)`, most: 2000 })),
-  { until: String.raw`(?<!\\)(?:\\{4}){0,4}(?=\\["'\x60])|(?<!\\)(?=["'\n\x60])`, most: 2000 },
+  ...depths.map((own) => ({
+    until: String.raw`(?<!\\)(?:\\{${2 * own + 2}}){0,4}(?=\\{${own}}["'\x60])|(?<!\\)(?=["'\n\x60])`,
+    most: 2000,
+  })),
 ];
 // A plain character stands last: what follows is read as if nothing stood before it.
 const inQuotes = [
   ...quotes.map(
     (quote) => String.raw`${quote}(?!\[REDACTED)(?:[^${quote}\n\\]|\\[^\n]){3,11}?[^${quote}\n\\]`,
   ),
-  String.raw`\\["'\x60](?!\[REDACTED)(?:[^"'\n\x60\\]|\\{4}|\\{3}["'\x60]|\\(?![\\"'\x60])|\\\\(?![\\"'\x60])){3,11}?[^"'\n\x60\\]`,
+  ...depths.map(
+    (own) =>
+      String.raw`\\{${own}}["'\x60](?!\[REDACTED)(?:[^"'\n\x60\\]|\\{${2 * own + 2}}|\\{${2 * own + 1}}["'\x60]|\\(?![\\"'\x60])|\\{${own + 1}}(?![\\"'\x60])){3,11}?[^"'\n\x60\\]`,
+  ),
 ].join("|");
 const QUOTES = "\"'`";
-const OPEN = /[:=>]\s{0,3}(?:(?:Bearer|Basic|Token)\s{1,3})?(\\?)(["'\x60])/i;
+const OPEN = /[:=>]\s{0,3}(?:(?:Bearer|Basic|Token)\s{1,3})?(\\*)(["'\x60])/i;
 // What a key consists of, and the heads that may stand in it. Behind another character it goes on if more of one follows:
 // each line may have a mark of its own.
 const noKey = String.raw`[^A-Za-z0-9+/=\s\\:,-](?![^]{0,40}(?:[A-Za-z0-9+/]{30}|-----END))`;
@@ -75,7 +82,7 @@ const words = [
   "bearer",
   "credential",
 ].join("|");
-const label = String.raw`(?:${words})s?(?:\\?["']\]?)?`;
+const label = String.raw`(?:${words})s?(?:\\{0,7}["']\]?)?`;
 const sign = String.raw`\s{0,3}(?:[:=]{1,2}|=>|:=)\s{0,3}(?:(?:Bearer|Basic|Token)\s{1,3})?`;
 // Code that says of what type it is, or where it stands, says nothing of it.
 const code = String.raw`(?:string|number|boolean|unknown|undefined|null|true|false|none|optional|required|process\.env|os\.environ|os\.getenv|env)`;
@@ -83,7 +90,7 @@ const code = String.raw`(?:string|number|boolean|unknown|undefined|null|true|fal
 const notYet = String.raw`(?![:=]|\$\{|[[{][\s\d"'[{-]|(?:Bearer|Basic)\s|${code}(?![\w-]))`;
 // A bracket that closes is part of a value when the value goes on behind it.
 const closing = String.raw`[)}\]](?=[)}\]]{0,11}[^\s"',;)}\]\\])`;
-const character = String.raw`(?:[^\s"',;<>\x60\[\\)}\]]|${closing}|\[(?!REDACTED)|(?!${escapedBreak})\\(?!["']))`;
+const character = String.raw`(?:[^\s"',;<>\x60\[\\)}\]]|${closing}|\[(?!REDACTED)|(?!${escapedBreak})\\(?!\\{0,6}["']))`;
 // A sentence about a password goes on with a plain word; a value has something else in it.
 const notPlain = String.raw`(?=[\p{L}.!?-]{0,30}[\d@#$%^&*_+=~])`;
 
@@ -113,7 +120,7 @@ export const secrets: readonly Rule[] = [
     needs: /[:=]/g,
     spansIn: quotedIn,
     opens: quoted,
-    opensAs: (match) => (OPEN.exec(match)?.[1] === "" ? QUOTES.indexOf(OPEN.exec(match)?.[2] ?? "") : 3),
+    opensAs,
   },
   {
     kind,
@@ -144,6 +151,12 @@ export const secrets: readonly Rule[] = [
     opens: { until: String.raw`(?=["'\n\x60]|\\["'])`, most: 2000 },
   },
 ];
+
+/** The end that its first quote asks for: that quote, or one as deep. */
+function opensAs(match: string): number {
+  const [, { length } = "", quote = ""] = OPEN.exec(match) ?? [];
+  return length === 0 ? QUOTES.indexOf(quote) : QUOTES.length + depths.indexOf(length);
+}
 
 /** What stands in the quotes. */
 function quotedIn(match: string): readonly Span[] {

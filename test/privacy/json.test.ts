@@ -91,13 +91,36 @@ const { value } = fc.letrec((tie) => ({
   ),
 }));
 
+test.each<[string, string | number]>([
+  ["password", "hunter2222"],
+  ["password", 'ab"cd\\efgh99'],
+  ["password", "hunter\n22"],
+  ["api_key", "k9k9k9k9k9k9"],
+  ["token", 12345678901],
+  ["account", 123456789],
+  ["mrn", "3359254"],
+  ["phone", "5551234"],
+  ["dob", "1976-07-04"],
+])("what %s says of %j holds in JSON that stands in JSON up to three times", (name, of) => {
+  let text = JSON.stringify({ n: 1, [name]: of, to: "her" });
+  for (let depth = 1; depth < 4; depth += 1) text = JSON.stringify({ args: text });
+  for (let depth = 3; depth >= 0; depth -= 1) {
+    let redacted = redactText(text);
+    for (let at = 0; at < depth; at += 1) redacted = (JSON.parse(redacted) as { args: string }).args;
+    const { [name]: found, ...others } = JSON.parse(redacted) as Record<string, unknown>;
+    expect(found).toMatch(/^\[REDACTED_[A-Z]+\]$/);
+    expect(others).toEqual({ n: 1, to: "her" });
+    if (depth > 0) text = (JSON.parse(text) as { args: string }).args;
+  }
+});
+
 test("any JSON stays JSON, also inside of JSON", () => {
-  const law = fc.property(value, fc.constantFrom(0, 2), (one, space) => {
-    const text = JSON.stringify({ of: one }, null, space);
-    expect(() => void JSON.parse(redactText(text))).not.toThrow();
-    const outer = JSON.stringify({ args: text });
-    const { args } = JSON.parse(redactText(outer)) as { args: string };
-    expect(() => void JSON.parse(args)).not.toThrow();
+  const law = fc.property(value, fc.constantFrom(0, 2), fc.nat(3), (one, space, depth) => {
+    let text = JSON.stringify({ of: one }, null, space);
+    for (let at = 0; at < depth; at += 1) text = JSON.stringify({ args: text });
+    let redacted = redactText(text);
+    for (let at = 0; at < depth; at += 1) redacted = (JSON.parse(redacted) as { args: string }).args;
+    expect(() => void JSON.parse(redacted)).not.toThrow();
   });
   fc.assert(law, { numRuns: 3000 });
 });

@@ -35,6 +35,7 @@ const DENSE = [
   '{"a":[{"token":12345678901}],"account":123456789,"phones":[5551237788, 4111111111111111,4111111111111111]}',
   String.raw`{"args":"{\"to\":\"Hi,\nada@example.org\",\"n\":[\n  4111111111111111\n],\"password\":12345678\n}"}`,
   "f(password=hunter222)}]).",
+  String.raw`{"a":"{\"b\":\"{\\\"password\\\":\\\"ab\\\\\\\"cdefgh\\\\\\\\\\\",\\\"account\\\":123456789,\\\"token\\\":1234567}\"}"}`,
   String.raw`{"a":"x\n4111 1111 1111 1111\r\ntel: 5551234\tsk-proj-abcdefghijklmnop1234\nDE89370400440532013000\n","b":"\\n536-90-4399"}`,
   String.raw`password="abcd\"efgh1234\\" x {"args":"{\"password\":\"ab\\\"cdefgh1\\\\\",\"n\":1}"} pwd='a\'bcdef"g' `,
   "does it start with -----BEGIN PRIVATE KEY----- or not? Please tell me. I need help with invoices of last month.",
