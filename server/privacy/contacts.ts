@@ -7,6 +7,8 @@ const PHONE_WORD =
 const VAGUE_WORD = /(?:\bcall|\bcell|contact|\btext\b|number|reach|answer|\bline\b)[^\n]{0,24}$/i;
 const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref|version|isbn|doi|pmid)\b[^\n]{0,8}$/i;
 const GROUPED = /^(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\D|$)/;
+/** As in France: five pairs, which look like a date at first. */
+const PAIRS = /^0[1-9]([-. /])\d\d(?:\1\d\d){3}(?!\1?\d)/;
 const LAST_GROUP = /[ /]+[^ /]*$/;
 const AFTER = String.raw`(?=[\s,-]{1,2}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b)`;
 const ESCAPE = /^(?:[nrt]|u[\da-f]{4})(?=[\p{L}\p{N}])/iu;
@@ -45,6 +47,8 @@ export const contacts: readonly Rule[] = [
 
 /** Two numbers may look like one that is too long: its longest start that is a number counts. */
 function phoneIn(match: string, left: string): readonly Span[] | undefined {
+  const pairs = PAIRS.exec(match)?.[0];
+  if (pairs && !isCount(pairs) && !COUNT_WORD.test(left)) return [{ start: 0, end: pairs.length }];
   const isMeant = /^[+0(]/.test(match) || GROUPED.test(match) || isSpoken(match, left);
   for (let end = isMeant ? match.length : 0; end > 6; end = match.slice(0, end).search(LAST_GROUP)) {
     if (isPhone(match.slice(0, end), left)) return [{ start: 0, end }];
@@ -60,6 +64,13 @@ function isPhone(match: string, left: string): boolean {
   if (COUNT_WORD.test(left)) return false;
   const isNational = /^0\d{2,4}[ \-/.]?\d{3,4}/.test(match) && digits.length >= 9;
   return GROUPED.test(match) || isNational || /^\(0?\d{2,4}\)/.test(match) || isSpoken(match, left);
+}
+
+/** Whether pairs go on in small even steps: 05 10 15 20 25. */
+function isCount(pairs: string): boolean {
+  const [first = 0, second = 0, ...others] = pairs.split(/\D/).map(Number);
+  const step = second - first;
+  return Math.abs(step) <= 10 && others.every((each, index) => each === second + (index + 1) * step);
 }
 
 const isSpoken = (match: string, left: string): boolean =>

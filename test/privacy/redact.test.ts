@@ -27,6 +27,12 @@ test.each([
   ["123-45-6789|1990-04-12|x", "[REDACTED_SSN]|[REDACTED_DOB]|x"],
   ["call +44 20 7946 0958 now", "call [REDACTED_PHONE] now"],
   ["call (415) 555-2671 or 415-555-2671", "call [REDACTED_PHONE] or [REDACTED_PHONE]"],
+  [
+    "06-12-34-56-78, 01.23.54.67.89 ou 06 12 34 56 78",
+    "[REDACTED_PHONE], [REDACTED_PHONE] ou [REDACTED_PHONE]",
+  ],
+  ["01-23-45-67-89", "[REDACTED_PHONE]"],
+  ["appelez le 06/12/34/56/78 / 07 11 22 33 45.", "appelez le [REDACTED_PHONE] / [REDACTED_PHONE]."],
   ["my number is 785 8949", "my number is [REDACTED_PHONE]"],
   ["my number is 7858949", "my number is [REDACTED_PHONE]"],
   ["text me at 5551234", "text me at [REDACTED_PHONE]"],
@@ -138,6 +144,9 @@ test.each([
   "call stack exceeded 1048576 bytes, calls: 12345678",
   "pull request number 1234567, cell count 4500000",
   "1500000 mobile users",
+  "05 10 15 20 25 of 01-02-03-04-05",
+  "06-12-34 and 01 12 34 56 78 90 12",
+  "order 06-12-34-56-78",
   "[REDACTED]",
 ])("%j is left as it is", (text) => {
   expect(redactText(text)).toBe(text);
