@@ -49,12 +49,12 @@ function billsIn(text: string): string[] {
   return found ? [`{"usage":${found[1]}}`] : [];
 }
 
-const BILL = /"usage"\s*:\s*\{/;
-
 /** Gets what was passed on, whether it came to its end, and whether only the last of it was kept. */
 type OnEnd = (bytes: Uint8Array, isWhole: boolean, isTail: boolean) => Promise<void>;
 
 interface Listening {
+  /** So many answers at once were asked for; 1 if left out. */
+  readonly choices?: number | undefined;
   /** Resolves when what was passed on can be seen; without it a stream is passed on as fast as it is read. */
   readonly shown?: (() => Promise<void>) | undefined;
   /** Gets what is still done after the reader has left: he may not wait for it, others may have to. */
@@ -62,7 +62,11 @@ interface Listening {
 }
 
 /** The same answer, whose end is heard of: once, before its reader knows of it. */
-export function heard(response: Response, onEnd: OnEnd, { shown, onLeave }: Listening = {}): Response {
+export function heard(
+  response: Response,
+  onEnd: OnEnd,
+  { choices = 1, shown, onLeave }: Listening = {},
+): Response {
   const bare = sourceOf(response);
   if (!bare) {
     // Nobody will read it.
@@ -92,7 +96,7 @@ export function heard(response: Response, onEnd: OnEnd, { shown, onLeave }: List
   const leave = async (reason: unknown): Promise<void> => {
     const rest = pace?.takeRest();
     if (rest) keep(rest);
-    const isWhole = isFinished(Buffer.concat(parts)) && (await readOn(source, keep));
+    const isWhole = isFinished(Buffer.concat(parts), choices) && (await readOn(source, keep));
     await Promise.allSettled([isWhole || source.cancel(reason), end(isWhole)]);
   };
   return withBody(response, {
@@ -132,23 +136,35 @@ async function readOn(source: Source, keep: (value: Bytes) => void): Promise<boo
   }
 }
 
-/** The bill in an answer; undefined: there is none, because the answer broke off or the provider sends none. */
+/**
+ * The bill in an answer; undefined: there is none, because the answer broke off or the provider sends none. What stands
+ * before the last of the text is none: some tell with the first piece what the prompt was, and no more.
+ */
 export function billIn(bytes: Uint8Array): Billed | undefined {
-  const found = framesOf(bytes, BILL).findLast((one) => one.usage)?.usage;
-  return found
-    ? {
-        input: found.prompt_tokens,
-        cached: found.prompt_tokens_details?.cached_tokens ?? 0,
-        // Some count a model's thoughts only in the total.
-        output: Math.max(found.completion_tokens, (found.total_tokens ?? 0) - found.prompt_tokens),
-      }
-    : undefined;
+  for (const document of documentsIn(bytes).toReversed()) {
+    const [one] = frameIn(document);
+    if (one?.usage) return billed(one.usage);
+    if (one && textsIn(one).length > 0) return undefined;
+  }
+  return undefined;
 }
 
-/** Whether a stream has told all of its answer, so that only its bill or its last word is missing. */
-export const isFinished = (bytes: Uint8Array): boolean =>
-  framesOf(bytes, /"finish_reason"\s*:\s*"/).some((one) => one.choices?.some((each) => each.finish_reason)) ||
-  Buffer.from(bytes.subarray(-64)).includes("data: [DONE]");
+const billed = (found: z.infer<typeof usage>): Billed => ({
+  input: found.prompt_tokens,
+  cached: found.prompt_tokens_details?.cached_tokens ?? 0,
+  // Some count a model's thoughts only in the total.
+  output: Math.max(found.completion_tokens, (found.total_tokens ?? 0) - found.prompt_tokens),
+});
+
+/** Whether a stream has told all of its answers, so that only its bill or its last word is missing. */
+export function isFinished(bytes: Uint8Array, choices = 1): boolean {
+  if (Buffer.from(bytes.subarray(-64)).includes("data: [DONE]")) return true;
+  const ends = framesOf(bytes, /"finish_reason"\s*:\s*"/).flatMap((one) => one.choices ?? []);
+  return new Set(ends.flatMap((one) => (one.finish_reason ? (one.index ?? 0) : []))).size >= choices;
+}
+
+/** Whether an answer came in pieces: one that ends without its last word broke off, however politely. */
+export const isStream = (bytes: Uint8Array): boolean => !isDocument(textOf(bytes));
 
 /** Whether what a model said can be counted: of an answer in a form that is not known, not a word is found. */
 export const isReadable = (bytes: Uint8Array): boolean =>
@@ -157,13 +173,17 @@ export const isReadable = (bytes: Uint8Array): boolean =>
 /** All that a model said in an answer, for counting it: a text for each choice. */
 export function spokenIn(bytes: Uint8Array): string[] {
   const texts = new Map<number, string>();
-  for (const { choices } of framesOf(bytes))
-    for (const { index, delta, message } of choices ?? []) {
-      const said = stringsIn(delta ?? message ?? {});
-      texts.set(index ?? 0, (texts.get(index ?? 0) ?? "") + said.join(""));
-    }
+  for (const [index, said] of framesOf(bytes).flatMap(textsIn))
+    texts.set(index, (texts.get(index) ?? "") + said);
   return [...texts.values()];
 }
+
+/** What a frame says, and of which choice. */
+const textsIn = ({ choices }: Frame): [choice: number, text: string][] =>
+  (choices ?? []).flatMap(({ index, delta, message }) => {
+    const said = stringsIn(delta ?? message ?? {}).join("");
+    return said === "" ? [] : [[index ?? 0, said]];
+  });
 
 /** Thoughts, refusals and calls of tools are billed like text, whatever a provider calls them. */
 function stringsIn(value: unknown): string[] {
@@ -174,19 +194,26 @@ function stringsIn(value: unknown): string[] {
   );
 }
 
-/** @param only frames that look like it: most of a long answer is not worth reading for its bill */
-function framesOf(bytes: Uint8Array, only = /^/): Frame[] {
-  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8");
-  const documents = isDocument(text)
+/** @param only frames that look like it: most of a long answer is not worth reading for its end */
+const framesOf = (bytes: Uint8Array, only = /^/): Frame[] =>
+  documentsIn(bytes)
+    .filter((one) => only.test(one))
+    .flatMap(frameIn);
+
+function documentsIn(bytes: Uint8Array): string[] {
+  const text = textOf(bytes);
+  return isDocument(text)
     ? [text, ...billsIn(text)]
     : text.split("\n").flatMap((line) => (line.startsWith("data:") ? [line.slice(5)] : []));
-  return documents
-    .filter((one) => only.test(one))
-    .flatMap((one) => {
-      try {
-        return [frame.parse(JSON.parse(one))];
-      } catch {
-        return []; // [DONE], or half a frame of an answer that broke off
-      }
-    });
+}
+
+const textOf = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8");
+
+function frameIn(document: string): Frame[] {
+  try {
+    return [frame.parse(JSON.parse(document))];
+  } catch {
+    return []; // [DONE], or half a frame of an answer that broke off
+  }
 }

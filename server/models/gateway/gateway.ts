@@ -140,6 +140,7 @@ export class Gateway {
     const { catalogue, spending, maxOutputTokens } = this.#options;
     const facts = catalogue.of(sent.model);
     const ceiling = ceilingOf(body, facts, maxOutputTokens);
+    const choices = body.n ?? 1;
     let counted: Promise<number> | undefined;
     const charge = await sent.aside(async () => {
       // Clients leave at the last word and ask again at once: what that answer gives back may be what this one needs.
@@ -149,7 +150,8 @@ export class Gateway {
         facts,
         node: currentNode(),
         promptTokens: () => (counted ??= promptTokensOf(body, facts)),
-        outputTokens: ceiling * (body.n ?? 1),
+        outputTokens: ceiling * choices,
+        choices,
       };
       return spending.begin(plan, context.ahead);
     });
@@ -160,7 +162,7 @@ export class Gateway {
     const text = preparedBody(body, sent.model, charge.isReserved ? ceiling : undefined);
     const init = { ...request.init, headers, body: text, signal: sent.signal };
     const answered = await this.#sendOnce(request.url, init, charge);
-    const response = await this.#charged(answered, { charge, sent, context });
+    const response = await this.#charged(answered, { charge, choices, sent, context });
     // A frame that only we asked for would surprise a client.
     return charge.isReserved && body.stream && !asksForBill(body) ? withoutBill(response) : response;
   }
@@ -182,7 +184,7 @@ export class Gateway {
 
   async #charged(
     response: Response,
-    { charge, sent, context }: { charge: Charge; sent: Sent; context: CallContext },
+    { charge, choices, sent, context }: { charge: Charge; choices: number; sent: Sent; context: CallContext },
   ): Promise<Response> {
     if (response.ok && !response.body) {
       await charge.settle(new Uint8Array(), true, false);
@@ -190,6 +192,7 @@ export class Gateway {
     }
     if (response.ok)
       return heard(response, (...end) => sent.aside(() => charge.settle(...end)), {
+        choices,
         shown: context.shown,
         onLeave: charge.isReserved ? (leaving) => noteLeaving(context, leaving) : undefined,
       });

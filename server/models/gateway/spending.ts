@@ -16,7 +16,7 @@ import type { Log } from "../../telemetry/log.ts";
 import { costOf } from "../catalogue.ts";
 import type { ModelFacts } from "../catalogue.ts";
 import { countTokens } from "../tokens.ts";
-import { billIn, isFinished, isReadable, spokenIn } from "./answer-bytes.ts";
+import { billIn, isFinished, isReadable, isStream, spokenIn } from "./answer-bytes.ts";
 import type { Billed } from "./answer-bytes.ts";
 import { shortageOf } from "./shortage.ts";
 
@@ -37,6 +37,8 @@ export interface Plan {
   readonly promptTokens: () => Promise<number>;
   /** The most tokens that may come back, of all answers together. */
   readonly outputTokens: number;
+  /** So many answers; 1 if left out. */
+  readonly choices?: number | undefined;
 }
 
 /** A reservation that waits for its call. */
@@ -221,7 +223,8 @@ export class Spending {
       release: () => (worst ? quietly(() => releaseCall(database, callId)) : Promise.resolve()),
       settle: async (bytes, isWhole, isTail) => {
         const bill = billIn(bytes);
-        const isKnown = bill ? isWhole || isFinished(bytes) : isWhole && !isTail && isReadable(bytes);
+        const isOver = isFinished(bytes, plan.choices) || (isWhole && !isStream(bytes));
+        const isKnown = isOver && (bill !== undefined || (isWhole && !isTail && isReadable(bytes)));
         const used = await usageOf(plan, bytes, bill).catch(() => undefined);
         if (worst && used && isKnown && used.input + used.output > worst.tokens)
           log.warn("budget.overbilled", { call_id: callId, model: facts.name, reserved: worst.tokens });

@@ -63,6 +63,51 @@ test.each([
   ]);
 });
 
+const told = { usage: { prompt_tokens: PROMPT, completion_tokens: 1, total_tokens: PROMPT + 1 } };
+
+test.each([
+  ["ends in the middle, however politely", words.map((word) => said(word)).join("")],
+  [
+    "ends in the middle and has told what it was until then",
+    frameOf({ ...told, choices: [{ delta: { content: "a" } }] }),
+  ],
+])("an answer is charged what it may have cost when it %s", async (_, text) => {
+  expect(await chargedFor("text/event-stream", text)).toMatchObject([
+    { state: "presumed" },
+    { spent: PROMPT + 30_000, reserved: 0 },
+  ]);
+});
+
+test("what is told of the prompt before the answer is no bill of it", async () => {
+  const first = { ...told, choices: [{ index: 0, delta: { role: "assistant", content: "" } }] };
+  const text = frameOf(first) + streamOf((word) => said(word));
+  expect(await chargedFor("text/event-stream", text)).toMatchObject([
+    { state: "settled", output: WORDS },
+    { spent: PROMPT + WORDS, reserved: 0 },
+  ]);
+});
+
+test.each([
+  ["one of them", 1, { state: "presumed" }, PROMPT + 60_000],
+  ["both", 2, { state: "settled", output: 1 }, PROMPT + 1],
+])(
+  "who asks for two answers and leaves when %s ended is charged as is known",
+  async (_, ended, call, spent) => {
+    const { send, calls, budget, gateway, context } = await openRig(scratch.database, { tokens: 1_000_000 });
+    const ends = [0, 1]
+      .slice(0, ended)
+      .map((index) => frameOf({ ...told, choices: [{ index, delta: {}, finish_reason: "stop" }] }));
+    const provider = await answering((__, response) => response.writeHead(200, STREAM).end(ends.join("")));
+    const response = await send(provider.url, { ...request, n: 2, stream: true });
+    await response.body?.getReader().cancel();
+    await gateway.close(context);
+    provider.close();
+
+    expect(await calls()).toMatchObject([call]);
+    expect(await budget()).toEqual({ spent, reserved: 0 });
+  },
+);
+
 const long = Array.from({ length: 20_000 }, () =>
   frameOf({ id: "x".repeat(180), choices: [{ index: 0, delta: { content: " word" } }] }),
 ).join("");
