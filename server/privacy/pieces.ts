@@ -26,7 +26,7 @@ const TEXTS = [
   "summary",
   "transcript",
 ];
-const GROWING = new Set([...TEXTS, "args", "arguments", "code", "input", "partial_json"]);
+const GROWING = new Set([...TEXTS, "args", "arguments", "code", "content", "input", "partial_json"]);
 // Within these all that is no name grows: {reasoningText: {text}}, {reasoning: {summary: [{text}]}}.
 const WITHIN = new Set([...TEXTS, "reasoningText", "audio"]);
 /** By these a piece finds its place in the message; they are whole in each. */
@@ -87,7 +87,8 @@ export class PieceRedactor {
   take(piece: Piece): Piece[] {
     const isFirst = piece === this.#last;
     this.#last = piece;
-    this.#isLast = isEnd(piece);
+    // Some providers say with each piece that it is the last: what says something may be gone on with.
+    this.#isLast = isEnd(piece) && !isSpeaking(piece);
     const told = this.#redacted(piece);
     if (this.#isLast) this.#finish(() => true);
     const over = this.#over.splice(0);
@@ -115,7 +116,7 @@ export class PieceRedactor {
       ...rest
     } = everyField(piece);
     const { tool_calls: _3, function_call: _4, ...more } = Object(additional_kwargs) as Fields;
-    const kept: Fields = { ...this.#guard.value(rest) };
+    const kept: Fields = { ...this.#guard.value(withoutTokens(rest)) };
     kept["additional_kwargs"] = this.#grown(more, {
       place: "beside",
       order: 0,
@@ -251,19 +252,22 @@ const made = (piece: Piece, fields: Fields): Piece =>
 function isEnd(piece: Piece): boolean {
   const metadata: unknown = fieldOf(piece, "response_metadata");
   const { finish_reason: finish, stop_reason: stop } = Object(metadata) as Fields;
-  return typeof finish === "string" || typeof stop === "string";
+  return [finish, stop].some((reason) => typeof reason === "string" && reason !== "");
 }
+
+/** The same fields without the tokens that the text was made of: nobody can look at a value that they cut in parts. */
+function withoutTokens(fields: Fields): Fields {
+  const { logprobs, ...metadata } = Object(fields["response_metadata"]) as Fields;
+  return logprobs ? { ...fields, response_metadata: metadata } : fields;
+}
+
+const SPEAKING = ["content", "tool_call_chunks", "additional_kwargs"] as const;
+const TELLING = [...SPEAKING, "usage_metadata", "response_metadata"] as const;
+
+const isSpeaking = (piece: Piece): boolean => !SPEAKING.every((key) => isEmpty(fieldOf(piece, key)));
 
 /** Whether a piece tells nothing at all. */
 const isSilent = (piece: Piece): boolean => TELLING.every((key) => isEmpty(fieldOf(piece, key)));
-
-const TELLING = [
-  "content",
-  "tool_call_chunks",
-  "additional_kwargs",
-  "usage_metadata",
-  "response_metadata",
-] as const;
 
 const isEmpty = (value: unknown): boolean =>
   value === undefined ||

@@ -15,6 +15,8 @@ const NAMED = /(?:^id|_id|Id)$/;
 const MAX_DEPTH = 500;
 const TOO_DEEP = "[REDACTED]";
 const LONG_NUMBER = 100_000_000;
+/** Under this name a provider tells an answer again, each token by itself. */
+const TOKENS = "logprobs";
 
 /**
  * @returns `value` itself when nothing was found in it
@@ -27,6 +29,7 @@ function walk(value: unknown, redact: RedactText, key: string, depth: number): u
   if (typeof value === "string") return textOf(value, redact, key);
   if (typeof value === "number" || typeof value === "bigint") return numberOf(value, redact, key);
   if (typeof value !== "object" || value === null) return value;
+  if (key === TOKENS && textsOfTokens(value).some((text) => redact(text) !== text)) return null;
   // Nobody has looked any deeper.
   if (depth > MAX_DEPTH) return TOO_DEEP;
   const next = (item: unknown, name = ""): unknown => walk(item, redact, name, depth + 1);
@@ -64,6 +67,15 @@ function numberOf(value: number | bigint, redact: RedactText, key: string): unkn
     return value;
   const text = redact(String(value));
   return text === String(value) ? value : text;
+}
+
+/** What the tokens in each list say together. */
+function textsOfTokens(value: unknown): string[] {
+  if (Array.isArray(value)) {
+    const tokens = value.map((one: unknown): unknown => (typeof one === "string" ? one : Object(one).token));
+    return [tokens.filter((one) => typeof one === "string").join("")];
+  }
+  return typeof value === "object" && value !== null ? Object.values(value).flatMap(textsOfTokens) : [];
 }
 
 type Next = (item: unknown, name?: string) => unknown;

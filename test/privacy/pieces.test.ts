@@ -139,6 +139,30 @@ test("a text that a call follows is over before it, though each piece has some c
   ]);
 });
 
+test.each([
+  ["nothing", { finish_reason: "" }],
+  ["the last", { finish_reason: "stop" }],
+  ["the end", { stop_reason: "end_turn" }],
+])("a provider that says %s of each piece is not believed", (_, response_metadata) => {
+  const pieces = cut("ask ada@example.org", [4]).map((content) => piece({ content, response_metadata }));
+  const all = told([...pieces, piece({ response_metadata })]);
+  expect(joined(all).content).toBe("ask [REDACTED_EMAIL]");
+});
+
+test("tokens that a provider tells beside the text are not told, nor the text again in a raw answer", () => {
+  const pieces = cut("ask ada@example.org", [4]).map((content) => {
+    const choices = [{ index: 0, delta: { content } }];
+    return piece({
+      content,
+      additional_kwargs: { raw: { choices } },
+      response_metadata: { logprobs: { content: [{ token: content, logprob: -1 }] }, model: "m" },
+    });
+  });
+  const whole = joined(told(pieces));
+  expect(JSON.stringify(whole)).not.toMatch(/ada@|@exa/);
+  expect(whole.response_metadata).toEqual({ model: expect.stringMatching(/^m/) });
+});
+
 test("what comes beside the text is looked at in each piece", () => {
   const beside: Record<string, unknown>[] = [
     { from: "the model" },

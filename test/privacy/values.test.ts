@@ -40,6 +40,19 @@ test("a text is found in every kind of value that state can hold", () => {
   expect(value.error.message).toBe(`for ${mail}`);
 });
 
+const tokens = (...all: string[]): object => ({
+  logprobs: { content: all.map((token) => ({ token, logprob: -0.1 })), refusal: null },
+});
+
+test("tokens of an answer go where they say together what may not be kept", () => {
+  const found = new AIMessage({ content: "x", response_metadata: tokens("ada", "@exam", "ple.org") });
+  expect(guard.value(found).response_metadata).toEqual({ logprobs: null });
+  const plain = new AIMessage({ content: "x", response_metadata: tokens("no", "thing") });
+  expect(guard.value(plain)).toBe(plain);
+  expect(guard.value({ logprobs: { tokens: ["ada", "@exam", "ple.org"] } })).toEqual({ logprobs: null });
+  expect(guard.value({ logprobs: true })).toEqual({ logprobs: true });
+});
+
 test("names that become the same keep what stands under each of them", () => {
   const [one, two] = [mail, "grace@example.org"];
   expect(guard.value({ [one]: 1, [two]: 2, other: 3 })).toEqual({ other: 3, [gone]: 1, [`${gone}_2`]: 2 });
