@@ -207,6 +207,8 @@ async function scopeIdOf(database: Database, { scope, scope_id: id }: BudgetRequ
   const kept = await storedIdOf(database, scope, id ?? EACH);
   const isOfOne = scope === "assistant" && kept !== EACH;
   // A limit on nobody would be taken for one.
+  if (scope === "thread" && kept !== EACH && !isUuid(kept))
+    throw new InputInvalid("scope_id: a thread is named by a UUID.");
   if (isOfOne && !(await findAssistant(database, kept)))
     throw new AssistantNotFound(
       `No assistant found for "${id}". Name one by its id, or by a graph that a server of this database has served.`,

@@ -195,7 +195,8 @@ test("a budget that would limit nobody is refused", async () => {
   };
   expect(await refused({ scope: "assistant", scope_id: "nobody" })).toEqual([404, "assistant_not_found"]);
   expect(await refused({ scope: "tenant", scope_id: "alice" })).toEqual([400, "input_invalid"]);
-  expect(await refused({ scope: "thread", scope_id: "a\u0000b" })).toEqual([400, "input_invalid"]);
+  for (const id of ["a\u0000b", "ada@example.org"])
+    expect(await refused({ scope: "thread", scope_id: id })).toEqual([400, "input_invalid"]);
   expect((await send("GET", "/budgets?scope=thread&scope_id=%00")).status).toBe(400);
   expect((await send("GET", "/budgets/usage?thread_id=%00")).status).toBe(400);
 });
