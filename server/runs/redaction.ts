@@ -73,7 +73,11 @@ export class ChunkRedactor {
     const { mode, payload } = chunk;
     if (mode === "messages" && Array.isArray(payload) && isPiece(payload[0])) {
       const [piece, about] = payload as [Piece, unknown];
-      return this.#take(`message ${piece.id}`, piece, () => this.#ofMessage(chunk, piece, about));
+      // Some servers of models give each message the same id: those of two nodes at a time are two all the same.
+      const { langgraph_checkpoint_ns: ns } = asFields(about);
+      return this.#take(`message ${String(ns)} ${piece.id}`, piece, () =>
+        this.#ofMessage(chunk, piece, about),
+      );
     }
     if (mode === "events") return this.#event(chunk);
     const held = this.#rest((open) => isOver(open, chunk));

@@ -1,4 +1,6 @@
-// Objects in events: a value is never told in part, whether they grow or tell parts of a text one after the other.
+// Objects in events, and messages of nodes that run at the same time: a value is never told in part, whether objects grow
+// or tell parts of a text one after the other.
+import { AIMessageChunk } from "@langchain/core/messages";
 import { expect, test } from "vitest";
 import { openPrivacy } from "../../server/privacy/guard.ts";
 import { ChunkRedactor } from "../../server/runs/redaction.ts";
@@ -67,4 +69,21 @@ test("objects in which nothing is found are told as they came", () => {
   ];
   for (const all of [steps, updates, repeated, [{ only: "ada" }], [["a", "b"]], [[1, 2], [3]]])
     expect(told(all)).toEqual(all);
+});
+
+test("messages of two nodes that have the same id are two", () => {
+  const redactor = new ChunkRedactor(guard);
+  const tell = (node: string, content: string): readonly unknown[] => {
+    const about = { langgraph_node: node, langgraph_checkpoint_ns: `${node}:1` };
+    const payload = [new AIMessageChunk({ id: "", content }), about];
+    return redactor.take({ namespace: [], mode: "messages", payload });
+  };
+  const pieces = ["ask ", "ada", "@exam", "ple.", "org ", "now"].flatMap((piece) =>
+    ["one", "two"].flatMap((node) => tell(node, piece)),
+  );
+  const all = [...pieces, ...redactor.end()] as { payload: [AIMessageChunk, { langgraph_node: string }] }[];
+  for (const node of ["one", "two"]) {
+    const own = all.filter(({ payload: [, about] }) => about.langgraph_node === node);
+    expect(own.map(({ payload: [{ text }] }) => text).join("")).toBe("ask [REDACTED_EMAIL] now");
+  }
 });
