@@ -186,7 +186,7 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
   test("a slower clock on another instance hides nothing", async () => {
     const threadId = randomUUID();
     const fast = await watch(fleet, threadId);
-    vi.setSystemTime(Date.now() + 60_000);
+    vi.setSystemTime(Date.now() + 3000);
     await startRun(fleet, threadId, "echo", hello);
     await ended(fast);
     vi.useRealTimers();
