@@ -33,6 +33,7 @@ import type { CheckpointWrite, PointWrite, Urgency } from "./checkpoint-form.ts"
 import type { Database, Queryable } from "./database.ts";
 import { deleteThreads } from "./prune.ts";
 import { listDeltaHistory } from "./deltas.ts";
+import { Questions } from "./questions.ts";
 
 const START = "__start__";
 const PAGE = 100;
@@ -80,6 +81,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #settled: () => Promise<void>;
   readonly #keys = new Map<string, Promise<DataKey | undefined>>();
   readonly #goesOn: CheckpointsOptions["goesOn"];
+  readonly #questions = new Questions();
   #isNew: boolean;
   /** Undefined before the first put. */
   lastPut: LastPut | undefined;
@@ -117,6 +119,7 @@ export class Checkpoints extends BaseCheckpointSaver {
     if (this.#isNew && !this.lastPut) return undefined;
     await this.#settled();
     const rows = await this.#persist(() => findCheckpointRows(this.#database, key));
+    this.#questions.note(rows);
     const [tuple] = await this.#tuples(rows);
     if (!this.#goesOn) return tuple;
     const find = (): Promise<string | undefined> => findNewestId(this.#database, key);
@@ -191,13 +194,11 @@ export class Checkpoints extends BaseCheckpointSaver {
     const { threadId, namespace, checkpointId } = keyOf(config);
     if (checkpointId === undefined) throw new InputInvalid("putWrites needs configurable.checkpoint_id.");
     // A command leads where its text says: refused by the database, the write would take the end of its run along.
-    if (!isStorable(taskPath) || !writes.every(([channel]) => isStorable(channel))) {
-      throw new InputPoisoned(
-        "The name of a channel or node holds a NUL character or half a surrogate pair.",
-      );
-    }
-    const key = { threadId, namespace, checkpointId };
+    if (!isStorable(taskPath) || !writes.every(([channel]) => isStorable(channel)))
+      throw new InputPoisoned("The name of a channel or node holds NUL or half a surrogate pair.");
+    const at = { threadId, namespace, checkpointId };
     const task = {
+      ...at,
       taskId,
       taskPath,
       // Errors, interrupts and resumes may change; a task's results never do.
@@ -206,7 +207,7 @@ export class Checkpoints extends BaseCheckpointSaver {
         this.#valueOf(channel, value, { idx: placeOf(channel) ?? index }),
       ),
     };
-    if (!(await this.#put({ ...key, ...task }, "soon"))) this.#lose(threadId);
+    if (!this.#questions.has(task) && !(await this.#put(task, "soon"))) this.#lose(threadId);
   }
 
   /** Deletes the thread itself too, so that late writes of a run still going are refused. */
@@ -351,12 +352,10 @@ function tupleOf(
     ...(row.parent_checkpoint_id
       ? { parentConfig: configOf({ ...key, checkpointId: row.parent_checkpoint_id }) }
       : {}),
-    pendingWrites: writes.toSorted(liveOrder).map(pendingWrite),
+    pendingWrites: writes
+      .toSorted(liveOrder)
+      .map((one): CheckpointPendingWrite => [one.task_id, one.channel, load(one.type, one.blob)]),
   };
-}
-
-function pendingWrite({ task_id: taskId, channel, type, blob }: CheckpointRow): CheckpointPendingWrite {
-  return [taskId, channel, load(type, blob)];
 }
 
 function keyOf(config: RunnableConfig): {

@@ -210,6 +210,20 @@ test("a failed run that waits for its second try is rolled back, but not what an
   expect(await pair.scratch.database.query(orphans, [threadId])).toEqual([]);
 });
 
+test("an answer to one of two questions that is rolled back leaves both open", async () => {
+  const { client } = pair.here;
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  await client.runs.wait(threadId, "asksOn", { input: inputOf(name) });
+  const [rows, state] = [await checkpointRows(pair, threadId), await client.threads.getState(threadId)];
+  const right = state.tasks.find((task) => task.name === "right")?.interrupts[0]?.id ?? "";
+  const run = await client.runs.create(threadId, "asksOn", { command: { resume: { [right]: "no" } } });
+  await pair.gate.waitFor(name);
+  await client.runs.cancel(threadId, run.run_id, true, "rollback");
+  expect.soft(await client.threads.getState(threadId)).toEqual(state);
+  expect.soft(await checkpointRows(pair, threadId)).toEqual(rows);
+});
+
 test("what a run left that was stopped between two servers is the thread's state, although nothing runs in its place", async () => {
   const threadId = await newThread(pair.here);
   const [before, old] = [newName(), newName()];
