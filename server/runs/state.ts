@@ -235,6 +235,12 @@ export async function newestState(
   return stateOf(await graph.getState(config).catch((error: unknown) => unreadable(error)));
 }
 
+/** Tasks that wait for an answer. One with a result was answered, although its questions are listed until all are. */
+export const askingTasks = ({ tasks }: Pick<ThreadState, "tasks">): readonly Fields[] =>
+  tasks.filter(
+    ({ interrupts, result }) => Array.isArray(interrupts) && interrupts.length > 0 && result === null,
+  );
+
 /** Whether a state cannot be read: it is damaged, its key is gone, or its graph does not take it. */
 export const isUnreadable = (error: unknown): boolean =>
   [ValueUnreadable, StateUnreadable, SealedValueInvalid, DataKeyUnusable].some((one) => error instanceof one);

@@ -9,7 +9,7 @@ import { findWholeThread } from "../storage/threads.ts";
 import type { StatefulThread, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import { graphForState } from "./graph-of.ts";
-import { isGone, isUnreadable, newestState } from "./state.ts";
+import { askingTasks, isGone, isUnreadable, newestState } from "./state.ts";
 import type { ThreadState } from "./state.ts";
 
 // Each computed state reads a thread's checkpoints; a page of many must not take all connections.
@@ -93,9 +93,7 @@ const parsed = (state: string | null): ThreadState | undefined =>
   state === null ? undefined : (JSON.parse(state) as ThreadState);
 
 function shownOf(state: ThreadState | undefined): Shown {
-  const asking = (state?.tasks ?? []).filter(
-    ({ interrupts }) => Array.isArray(interrupts) && interrupts.length > 0,
-  );
+  const asking = state ? askingTasks(state) : [];
   return {
     values: state?.values ?? {},
     interrupts: Object.fromEntries(asking.map((task) => [task["id"], task["interrupts"]])),

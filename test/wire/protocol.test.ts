@@ -394,6 +394,37 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     expect(Object(result).values.log.toSorted()).toEqual(["left:0", "right:1"]);
   });
 
+  test("a question that was answered is open no more, while another one still is", async () => {
+    const threadId = randomUUID();
+    const events = await watch(fleet, threadId);
+    await startRun(fleet, threadId, "asksTwice", { name: "two" });
+    await ended(events);
+    const [first = "", second = ""] = events
+      .filter(({ method }) => method === "input.requested")
+      .map(({ params }) => String(params.data["interrupt_id"]));
+    const respond = (id: number, question: string): Promise<object> =>
+      command(
+        fleet,
+        threadId,
+        "input.respond",
+        { namespace: [], interrupt_id: question, response: "yes" },
+        id,
+      );
+    expect(await respond(2, first)).toMatchObject({ type: "success" });
+    await ended(events, 2);
+    const client = new Client({ apiUrl: fleet.url, callerOptions: { fetch: fleet.fetch } });
+    const [found] = await client.threads.search({ ids: [threadId] });
+    for (const { interrupts } of [await client.threads.get(threadId), Object(found)])
+      expect(Object.values(interrupts).flat()).toMatchObject([{ id: second }]);
+    expect(await respond(3, first)).toMatchObject({
+      error: "no_such_interrupt",
+      message: `Question ${first} is not open on this thread. Open are: ${second}.`,
+    });
+    expect(await respond(4, second)).toMatchObject({ type: "success" });
+    await ended(events, 3);
+    expect(roots(events).at(-1)).toBe("completed");
+  });
+
   test("a repeated run.start never makes two runs", async () => {
     const threadId = randomUUID();
     const client = new Client({ apiUrl: fleet.url, apiKey: null, callerOptions: { fetch: fleet.fetch } });

@@ -10,7 +10,8 @@ import type { CreateOptions, RunRequest } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { guardAsked, guardOfAssistant } from "../guards.ts";
 import { asFields } from "../input.ts";
-import { getThread, getStateText } from "../state.ts";
+import { askingTasks, getThread, getStateText } from "../state.ts";
+import type { ThreadState } from "../state.ts";
 import { threadSeq } from "./entries.ts";
 
 type Fields = Record<string, unknown>;
@@ -174,10 +175,10 @@ async function openQuestions(engine: Engine, threadId: string): Promise<string[]
   try {
     const thread = await getThread(engine, threadId);
     if (thread.status === "busy") return [];
-    const state = JSON.parse(await getStateText(engine, threadId)) as {
-      tasks?: { interrupts?: { id?: string }[] }[];
-    };
-    return (state.tasks ?? []).flatMap(({ interrupts = [] }) => interrupts.flatMap(({ id }) => id ?? []));
+    // Stored in this shape, or made just now.
+    const state = JSON.parse(await getStateText(engine, threadId)) as ThreadState;
+    const asked = askingTasks(state).flatMap(({ interrupts }) => interrupts as { id?: string }[]);
+    return asked.flatMap(({ id }) => id ?? []);
   } catch (error) {
     if (error instanceof ThreadNotFound) return [];
     throw error;
