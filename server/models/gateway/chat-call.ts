@@ -55,6 +55,8 @@ const images: readonly (readonly [prefix: string, low: number, high: number])[] 
 const ANY_IMAGE = 48_169;
 /** Templates of models that are not known may begin with a text of their own. */
 const TEMPLATE = 128;
+/** What sets a message apart from the next one, with a role that is usual. */
+const FRAMING = 8;
 
 /** Undefined: it is no request of the chat completions API. */
 export function readChat(text: string): ChatBody | undefined {
@@ -86,7 +88,7 @@ export async function promptTokensOf(body: ChatBody, facts: ModelFacts): Promise
   if (facts.approximate) {
     // A tokenizer that is not known may split text into as many tokens as it has bytes, and no more.
     const bytes = texts.flat().reduce((sum, text) => sum + Buffer.byteLength(text), 0);
-    return bytes + extra + body.messages.length * 8 + TEMPLATE;
+    return bytes + extra + body.messages.reduce((sum, one) => sum + framingOf(one), 0) + TEMPLATE;
   }
   const first = body.messages.map(({ role, name }, index) => ({
     role,
@@ -115,6 +117,10 @@ export const asksForBill = ({ stream_options: options }: ChatBody): boolean =>
 const capName = (model: string): string =>
   REASONS.test(model.replace(/^.*\//, "")) ? "max_completion_tokens" : "max_tokens";
 
+/** Clients may give any role and any name. */
+const framingOf = ({ role, name = "" }: Message): number =>
+  Math.max(FRAMING, Buffer.byteLength(role)) + Buffer.byteLength(name);
+
 const partsOf = ({ content }: Message): Part[] => (Array.isArray(content) ? content : []);
 
 const textsOf = (one: Message): string[] =>
@@ -122,14 +128,24 @@ const textsOf = (one: Message): string[] =>
     ? [one.content]
     : partsOf(one).flatMap((each) => each.text ?? each.refusal ?? []);
 
+// What is no part of a prompt. Anything else may be: some servers take documents, or instructions for their template.
+const NO_PROMPT = new Set(
+  (
+    "model messages stream stream_options audio logit_bias metadata modalities prompt_cache_key reasoning " +
+    "reasoning_effort safety_identifier service_tier stop tool_choice user verbosity"
+  ).split(" "),
+);
+const isText = (value: unknown): boolean =>
+  typeof value === "string" || (typeof value === "object" && value !== null);
+
 /** Of everything in a request that becomes prompt and is no text of a message. */
 function bytesOf(body: ChatBody): number {
-  const { tools, functions, messages } = body;
-  const rest = messages.flatMap(({ role: _role, content: _content, name: _name, ...more }) =>
+  const given = Object.entries(body).flatMap(([name, value]) => (NO_PROMPT.has(name) ? [] : [value]));
+  const rest = body.messages.flatMap(({ role: _role, content: _content, name: _name, ...more }) =>
     Object.values(more),
   );
-  return [tools, functions, body["response_format"], body["prediction"], ...rest]
-    .filter((one) => one !== undefined && one !== null)
+  return [...given, ...rest]
+    .filter(isText)
     .reduce((sum: number, one) => sum + Buffer.byteLength(JSON.stringify(one)), 0);
 }
 

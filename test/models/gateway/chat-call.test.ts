@@ -74,6 +74,19 @@ describe("tokens of a prompt", () => {
   test("of a model whose tokenizer is unknown are not fewer than its bytes", async () => {
     const bytes = messages.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0);
     expect(await tokensOf(chat({ model: "somebody/else" }))).toBeGreaterThan(bytes);
+    const [short, long] = ["a", "a".repeat(5001)].map((name) =>
+      tokensOf(chat({ model: "somebody/else", messages: [{ role: "user", content: "Hi", name }] })),
+    );
+    expect(((await long) ?? 0) - ((await short) ?? 0)).toBe(5000);
+  });
+
+  test("hold what only some servers make a prompt of, and nothing that none does", async () => {
+    const plain = await tokensOf(chat());
+    const documents = [{ title: "ü", text: "x".repeat(5000) }];
+    const size = Buffer.byteLength(JSON.stringify(documents));
+    expect((await tokensOf(chat({ documents, top_k: 5 }))) - plain).toBe(size);
+    const more = { stop: ["x"], user: "ada", metadata: { a: "b" }, tool_choice: "auto", temperature: 0 };
+    expect(await tokensOf(chat(more))).toBe(plain);
   });
 });
 
