@@ -23,7 +23,7 @@ import { streamOf } from "./graph-stream.ts";
 import { hasUntracked } from "./graphs.ts";
 import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
-import { asFields, breakpointsOf, commandOf, recursionOf } from "./input.ts";
+import { asFields, breakpointsOf, commandOf, contextOf, recursionOf } from "./input.ts";
 import { graphModes, HIDDEN, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import { chargedTo, servicesFor } from "./model-calls.ts";
@@ -251,6 +251,7 @@ function checkpointerOf(held: Drive, graph: Graph): Checkpoints {
     settled: () => engine.checkpoints.settled(owner),
     triggers: graph.triggerToNodes,
     redact: keepingOf(engine, text.guard, about, () => (held.masked += 1)),
+    metadata: run.metadata,
     isNew: !run.has_checkpoints,
     goesOn: controller,
   });
@@ -347,7 +348,7 @@ function optionsOf(held: Drive, given: Given): object {
   return {
     ...rest,
     ...recursionOf(merged),
-    ...(Object.keys(kwargs.context).length > 0 ? { context: kwargs.context } : {}),
+    ...contextOf(given.graph, kwargs.context),
     ...breakpointsOf(kwargs),
     configurable: {
       ...place,

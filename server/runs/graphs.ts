@@ -29,6 +29,8 @@ export interface Graph {
   /** Where it stops if a run does not say it. */
   readonly interruptBefore?: "*" | readonly string[] | undefined;
   readonly interruptAfter?: "*" | readonly string[] | undefined;
+  /** What it was compiled from. */
+  readonly builder?: unknown;
   /** What the graph was compiled with to add to its own stream. */
   readonly streamTransformers?: readonly (() => StreamTransformer)[];
   /** Keeps what its nodes with a cachePolicy write. */

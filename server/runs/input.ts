@@ -2,6 +2,7 @@
 import { Command, Send } from "@langchain/langgraph";
 import type { RunAuth } from "../storage/runs.ts";
 import type { RunKwargs } from "./create.ts";
+import type { Graph } from "./graphs.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -30,6 +31,20 @@ export function recursionOf(config: Fields): object {
     ...(limit === undefined ? {} : { recursionLimit: limit }),
     ...(concurrency === undefined ? {} : { maxConcurrency: concurrency }),
   };
+}
+
+// Where LangGraph (1.7.3) keeps what a graph declares of its context.
+const DECLARED = "_configRuntimeSchema";
+
+/**
+ * The context of a run, which a graph reads without asking whether there is one. Where none is given and the graph declares
+ * that one has to be, LangGraph looks for it in `configurable`, as graphs did before there were contexts.
+ */
+export function contextOf({ builder }: Graph, context: Fields): { context?: Fields } {
+  const declared: unknown = Object(builder)[DECLARED];
+  const isAsked = declared instanceof Object && "safeParse" in declared && Object.keys(context).length === 0;
+  const fits = !isAsked || Object(Object(declared).safeParse(context)).success === true;
+  return fits ? { context } : {};
 }
 
 /** Later ones win; `configurable` is merged key by key. */

@@ -26,6 +26,7 @@ import type { DataKey } from "../privacy/seal.ts";
 import { dump, load } from "../privacy/serde.ts";
 import { isStorable } from "../privacy/storable.ts";
 import { comeAfter, findNewestId } from "./checkpoint-clock.ts";
+import { metadataText } from "./checkpoint-metadata.ts";
 import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./checkpoint-rows.ts";
 import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
 import { putForThread } from "./checkpoint-writes.ts";
@@ -37,8 +38,6 @@ import { Questions } from "./questions.ts";
 
 const START = "__start__";
 const PAGE = 100;
-// What of a run's metadata its checkpoints keep; with run_id LangGraph knows a resumed run from a new one.
-const KEPT_METADATA = ["run_id", "graph_id", "assistant_id"];
 
 export interface CheckpointsOptions {
   /** Called before a refused write throws: whoever drives the graph must stop it. */
@@ -55,6 +54,8 @@ export interface CheckpointsOptions {
   readonly triggers?: Readonly<Record<string, readonly string[]>> | undefined;
   /** Says what of a value may be kept, and is told of what nobody had taken out before; without it all is kept. */
   readonly redact?: <Kept>(value: Kept, channel: string) => Kept;
+  /** What is kept with each checkpoint, of the run that makes it. */
+  readonly metadata?: Readonly<Record<string, unknown>>;
   /** Nothing was ever written to the thread: the first read, which would find nothing, is spared. */
   readonly isNew?: boolean;
   /** What is read is gone on from: reading waits until what is written next counts as newer. */
@@ -81,6 +82,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #settled: () => Promise<void>;
   readonly #keys = new Map<string, Promise<DataKey | undefined>>();
   readonly #goesOn: CheckpointsOptions["goesOn"];
+  readonly #ofRun: Readonly<Record<string, unknown>>;
   readonly #questions = new Questions();
   #isNew: boolean;
   /** Undefined before the first put. */
@@ -102,6 +104,7 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#settled = options.settled ?? (() => Promise.resolve());
     this.#isNew = options.isNew ?? false;
     this.#goesOn = options.goesOn;
+    this.#ofRun = options.metadata ?? {};
   }
 
   /**
@@ -167,7 +170,7 @@ export class Checkpoints extends BaseCheckpointSaver {
       .filter(([channel]) => channel in current)
       .map(([channel, version]) => this.#valueOf(channel, current[channel], { version: String(version) }));
     const key = { threadId, namespace, checkpointId: checkpoint.id };
-    const about = storable(config, this.#redact(metadata, "metadata"));
+    const about = metadataText(config, this.#redact(metadata, "metadata"), this.#ofRun);
     const isInput = metadata.source === "input";
     const previous = this.lastPut;
     if (namespace === "") {
@@ -372,15 +375,6 @@ function keyOf(config: RunnableConfig): {
 const configOf = (key: CheckpointKey): RunnableConfig => ({
   configurable: { thread_id: key.threadId, checkpoint_ns: key.namespace, checkpoint_id: key.checkpointId },
 });
-
-// jsonb takes neither NUL nor lone surrogates.
-function storable(config: RunnableConfig, metadata: CheckpointMetadata): string {
-  const kept = KEPT_METADATA.filter((key) => config.metadata?.[key] !== undefined);
-  const all = { ...metadata, ...Object.fromEntries(kept.map((key) => [key, config.metadata?.[key]])) };
-  return JSON.stringify(all, (_, value: unknown) =>
-    typeof value === "string" ? value.toWellFormed().replaceAll("\0", "") : value,
-  );
-}
 
 /** A channel that triggers when several nodes are done, and none of them is. */
 const isWaitingForAll = (channel: string, done: unknown): boolean =>

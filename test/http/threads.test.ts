@@ -121,6 +121,23 @@ test("a thread of a graph that is not served here can still be read", async () =
   expect(await held.server.client.threads.get(threadId)).toMatchObject({ thread_id: threadId, values: {} });
 });
 
+test("history is found by what a run says of itself, and says it", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  for (const turn of [1, 2]) {
+    const input = { messages: [{ role: "user", content: `turn ${turn}` }] };
+    await client.runs.wait(threadId, "echo", { input, metadata: { turn, source: "mine" } });
+  }
+  const found = await client.threads.getHistory<{ messages: { content: string }[] }>(threadId, {
+    metadata: { turn: 1 },
+  });
+  expect(found[0]?.values.messages.map(({ content }) => content)).toEqual(["turn 1", "alpha beta"]);
+  expect(found.map(({ metadata }) => metadata)).toContainEqual(
+    expect.objectContaining({ turn: 1, source: "loop", step: 1 }),
+  );
+  expect(await client.threads.getHistory(threadId, { metadata: { source: "mine" } })).toEqual([]);
+});
+
 test("history asks for a checkpoint by its id and for metadata that could exist", async () => {
   const { thread_id: threadId } = await held.server.client.threads.create();
   expect((await fetch(`${held.server.url}/threads/${threadId}/history?before=x`)).status).toBe(400);
