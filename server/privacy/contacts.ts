@@ -9,6 +9,8 @@ const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref|version|isb
 const GROUPED = /^(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\D|$)/;
 /** As in France: five pairs, which look like a date at first. */
 const PAIRS = /^0[1-9]([-. /])\d\d(?:\1\d\d){3}(?!\1?\d)/;
+/** In an address, as withoutEscapes() leaves it. */
+const PLUS = /%2 $/;
 const LAST_GROUP = /[ /]+[^ /]*$/;
 const AFTER = String.raw`(?=[\s,-]{1,2}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b)`;
 const ESCAPE = /^(?:[nrt]|u[\da-f]{4})(?=[\p{L}\p{N}])/iu;
@@ -49,7 +51,7 @@ export const contacts: readonly Rule[] = [
 function phoneIn(match: string, left: string): readonly Span[] | undefined {
   const pairs = PAIRS.exec(match)?.[0];
   if (pairs && !isCount(pairs) && !COUNT_WORD.test(left)) return [{ start: 0, end: pairs.length }];
-  const isMeant = /^[+0(]/.test(match) || GROUPED.test(match) || isSpoken(match, left);
+  const isMeant = /^[+0(]/.test(match) || PLUS.test(left) || GROUPED.test(match) || isSpoken(match, left);
   for (let end = isMeant ? match.length : 0; end > 6; end = match.slice(0, end).search(LAST_GROUP)) {
     if (isPhone(match.slice(0, end), left)) return [{ start: 0, end }];
   }
@@ -59,7 +61,7 @@ function phoneIn(match: string, left: string): readonly Span[] | undefined {
 function isPhone(match: string, left: string): boolean {
   if (!hasPhoneDigits(match) || isDate(match)) return false;
   const digits = match.replaceAll(/\D/g, "");
-  if (match.startsWith("+")) return digits.length >= 8;
+  if (match.startsWith("+") || PLUS.test(left)) return digits.length >= 8;
   if (match.startsWith("00")) return digits.length >= 10;
   if (COUNT_WORD.test(left)) return false;
   const isNational = /^0\d{2,4}[ \-/.]?\d{3,4}/.test(match) && digits.length >= 9;

@@ -76,7 +76,7 @@ export interface CompiledRule {
   readonly first: Characters;
   /**
    * The first match that starts at or after `from`.
-   * @param hasEscapes whether the text may hold escapes of JSON: to look for them costs too much where there are none
+   * @param hasEscapes whether the text may hold escapes: to look for them costs too much where there are none
    */
   next(text: string, from: number, hasEscapes: boolean): Match | undefined;
   /** The first place at or after `from` from which the text may still become a match; its length if none. */

@@ -33,6 +33,13 @@ test.each([
   ],
   ["01-23-45-67-89", "[REDACTED_PHONE]"],
   ["appelez le 06/12/34/56/78 / 07 11 22 33 45.", "appelez le [REDACTED_PHONE] / [REDACTED_PHONE]."],
+  ["/u?to=ada%40example.org&tel=%2B33612345678&n=1", "/u?to=[REDACTED_EMAIL]&tel=%2B[REDACTED_PHONE]&n=1"],
+  ["q=card%3A4111111111111111%20ssn%3D536-90-4399", "q=card%3A[REDACTED_CREDIT_CARD]%20ssn%3D[REDACTED_SSN]"],
+  [
+    "?q=%204111111111111111&at=%0ADE89370400440532013000",
+    "?q=%20[REDACTED_CREDIT_CARD]&at=%0A[REDACTED_IBAN]",
+  ],
+  ["?key%3D%22sk-proj-abcdefghijklmnop1234%22", "?key%3D%22[REDACTED_SECRET]"],
   ["my number is 785 8949", "my number is [REDACTED_PHONE]"],
   ["my number is 7858949", "my number is [REDACTED_PHONE]"],
   ["text me at 5551234", "text me at [REDACTED_PHONE]"],
