@@ -15,8 +15,8 @@ export class InnerMessages {
   /** A message of an inner graph that is not told. */
   pass({ payload }: Chunk): void {
     const [message, about]: unknown[] = Array.isArray(payload) ? payload : [];
-    const { id } = asFields(message);
-    if (typeof id === "string") this.#passed.set(id, asFields(about));
+    const id: unknown = Reflect.get(Object(message), "id");
+    if (typeof id === "string" && !this.#passed.has(id)) this.#passed.set(id, asFields(about));
   }
 
   /** What a node of the graph itself gave, of which messages were passed over. */
