@@ -70,7 +70,7 @@ export class ProtocolProjection {
 
   entriesOf(chunk: Chunk): Entry[] {
     const { mode, namespace, payload } = chunk;
-    if (mode === "messages") return this.#seen(this.#messages.entriesOf(payload));
+    if (mode === "messages") return inOrder(this.#seen(this.#messages.entriesOf(payload)));
     if (mode === "checkpoints") {
       const [event] = eventsOf(chunk);
       if (event) this.#checkpoints.set(eventOf("", namespace), event);
@@ -80,7 +80,7 @@ export class ProtocolProjection {
     const entries = this.#seen(this.#finished(chunk));
     for (const event of mode === "values" ? this.#values(chunk) : eventsOf(chunk))
       for (const made of this.#mux.push(event)) entries.push(this.#entryOf(made));
-    return [...entries, ...questions];
+    return inOrder([...entries, ...questions]);
   }
 
   /**
@@ -97,7 +97,7 @@ export class ProtocolProjection {
     } catch (failure) {
       onFailure(failure);
     }
-    return [...entries, this.#root({ event, graph_name: this.#graphName, ...about })];
+    return inOrder([...entries, this.#root({ event, graph_name: this.#graphName, ...about })]);
   }
 
   /** Lets transformers see messages. LangGraph's own wants to know where they begin, and nothing more. */
@@ -193,4 +193,14 @@ function withoutInterrupts(values: unknown): unknown {
   if (typeof values !== "object" || values === null || !("__interrupt__" in values)) return values;
   const { __interrupt__: _asked, ...rest } = values;
   return rest;
+}
+
+/** Some are made before others that are told before them: none is told as older than what came before. */
+function inOrder(entries: readonly Entry[]): Entry[] {
+  let last = 0;
+  return entries.map((entry) => {
+    const { at = last } = entry;
+    last = Math.max(last, at);
+    return at < last ? { ...entry, at: last } : entry;
+  });
 }
