@@ -162,6 +162,12 @@ export function isInterrupt({ mode, namespace, payload }: Chunk): boolean {
   );
 }
 
+/**
+ * Whether an edge has led to a task, as its place in LangGraph's metadata says: then it is the only one of its node. Those
+ * that were sent, or called, may be many at the same time.
+ */
+export const isPulled = (place: unknown): boolean => Array.isArray(place) && place[0] === "__pregel_pull";
+
 /** What is seen of a chunk without subgraphs: what their nodes write themselves comes as if from the graph. */
 function rooted(chunk: Chunk): Chunk | undefined {
   if (chunk.namespace.length === 0) return chunk;

@@ -7,6 +7,7 @@ import type { Piece } from "../privacy/pieces.ts";
 import type { Guard } from "../privacy/guard.ts";
 import type { RedactionStream } from "../privacy/redact.ts";
 import { asFields } from "./input.ts";
+import { isPulled } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 
 // What happens to a runnable, at the end of an event's name.
@@ -25,6 +26,8 @@ interface Open {
   /** Where the message comes from: the path of its task, and the node; empty for one of the events. */
   readonly path: readonly string[];
   readonly node: string;
+  /** Whether no other task of the node can be at work: what it wrote names the node alone. */
+  readonly isOnly: boolean;
 }
 
 /** A piece in the data of an event. */
@@ -105,7 +108,7 @@ export class ChunkRedactor {
         ...chunk,
         payload: { ...kept, data: { ...kept.data, chunk: part.wrap(one) } },
       });
-      return { pieces: part.begin(), told, path: [], node: "" };
+      return { pieces: part.begin(), told, path: [], node: "", isOnly: false };
     });
   }
 
@@ -153,13 +156,14 @@ export class ChunkRedactor {
   }
 
   #ofMessage(chunk: Chunk, piece: Piece, about: unknown): Open {
-    const { langgraph_node: node, langgraph_checkpoint_ns: ns } = asFields(about);
+    const { langgraph_node: node, langgraph_checkpoint_ns: ns, langgraph_path: place } = asFields(about);
     const kept = this.#guard.value(about);
     return {
       pieces: new PieceRedactor(this.#guard, piece),
       told: (one) => ({ ...chunk, payload: [one, kept] }),
       path: typeof ns === "string" && ns !== "" ? ns.split("|") : [],
       node: String(node),
+      isOnly: isPulled(place),
     };
   }
 
@@ -176,14 +180,20 @@ export class ChunkRedactor {
 
 const same = (one: unknown): unknown => one;
 
-/** Whether a message is over when a chunk comes: its node has told what it wrote, or a whole message. */
-function isOver({ path, node }: Open, { namespace, mode, payload }: Chunk): boolean {
+/** Whether a message is over when a chunk comes: its task has told what it wrote, or a whole message. */
+function isOver({ path, node, isOnly }: Open, { namespace, mode, payload }: Chunk): boolean {
+  if (node === "") return false;
+  const fields = asFields(payload);
   if (mode === "messages") {
-    const { langgraph_node: other, langgraph_checkpoint_ns: ns } = asFields(asFields(payload)[1]);
+    const { langgraph_node: other, langgraph_checkpoint_ns: ns } = asFields(fields[1]);
     return other === node && ns === path.join("|");
   }
-  if (mode !== "updates") return false;
   if (!namespace.every((segment, index) => path[index] === segment)) return false;
-  const [task = ""] = (path[namespace.length] ?? node).split(":", 1);
-  return Object.hasOwn(Object(payload) as object, task);
+  // All tasks are over when the values come; a question is told while others are at work.
+  if (mode === "values") return !("__interrupt__" in fields);
+  const task = path[namespace.length] ?? node;
+  if (mode === "tasks")
+    return "result" in fields && task === `${String(fields["name"])}:${String(fields["id"])}`;
+  const isOwn = mode === "updates" && path.length <= namespace.length + 1;
+  return isOwn && isOnly && Object.hasOwn(fields, node);
 }

@@ -1,4 +1,4 @@
-// Objects in events, and messages of nodes that run at the same time: a value is never told in part, whether objects grow
+// Objects in events, and messages of tasks that run at the same time: a value is never told in part, whether objects grow
 // or tell parts of a text one after the other.
 import { AIMessageChunk } from "@langchain/core/messages";
 import { expect, test } from "vitest";
@@ -86,4 +86,28 @@ test("messages of two nodes that have the same id are two", () => {
     const own = all.filter(({ payload: [, about] }) => about.langgraph_node === node);
     expect(own.map(({ payload: [{ text }] }) => text).join("")).toBe("ask [REDACTED_EMAIL] now");
   }
+});
+
+const said = (chunks: unknown[], id: string): string =>
+  (chunks as { payload: [AIMessageChunk] }[])
+    .flatMap(({ payload }) => (Array.isArray(payload) && payload[0].id === id ? payload[0].text : []))
+    .join("");
+
+test("a message is looked at to its end, although another task of its node has ended before", () => {
+  const redactor = new ChunkRedactor(guard);
+  const take = (mode: string, payload: unknown): unknown[] => redactor.take({ namespace: [], mode, payload });
+  const tell = (id: string, content: string): unknown[] => {
+    const place = { langgraph_node: "write", langgraph_path: ["__pregel_push", 0] };
+    const about = { ...place, langgraph_checkpoint_ns: `write:${id}` };
+    return take("messages", [new AIMessageChunk({ id, content }), about]);
+  };
+  // The first one to end has said nothing.
+  const before = [...tell("one", "ask a"), ...take("updates", { write: {} }), ...tell("one", "da@")];
+  before.push(...tell("two", "done"), ...take("updates", { write: {} }));
+  const asked = [...take("values", { __interrupt__: [] }), ...take("updates", { __interrupt__: [] })];
+  const after = [...tell("one", "example.org"), ...take("tasks", { name: "write", id: "two", result: {} })];
+  const last = [...tell("one", " now"), ...take("values", {})];
+  expect(redactor.end()).toEqual([]);
+  expect(said(after, "two")).toBe("done");
+  expect(said([...before, ...asked, ...after, ...last], "one")).toBe("ask [REDACTED_EMAIL] now");
 });
