@@ -3,8 +3,11 @@
 import { AIMessageChunk } from "@langchain/core/messages";
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { dataOf } from "../../server/runs/lines.ts";
 import { Blocks } from "../../server/runs/protocol/blocks.ts";
+import { addressOf } from "../../server/runs/protocol/entries.ts";
 import { toProtocolJson } from "../../server/runs/protocol/plain.ts";
+import { ProtocolProjection } from "../../server/runs/protocol/project.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -109,4 +112,43 @@ test("data comes under the protocol's names, and what a provider keeps beside a 
       },
     ],
   });
+});
+
+test.each([
+  ["of one node", "write", "write", "a", "b"],
+  ["under one id", "left", "right", "same", "same"],
+])("messages %s that come at the same time are told apart, each to the end of its task", (_, ...given) => {
+  const [left, right, leftId, rightId] = given;
+  const projection = new ProtocolProjection("fan", () => 0);
+  const take = (mode: string, payload: unknown): string[][] =>
+    projection.entriesOf({ namespace: [], mode, payload }).flatMap((entry) => {
+      const { name, namespace } = addressOf(entry);
+      const { event, delta } = (JSON.parse(dataOf(entry)) as { data: Fields }).data;
+      return name === "messages" ? [[namespace.join("|"), String(Object(delta).text ?? event)]] : [];
+    });
+  const says = (node: string, task: string, id: string, content: string): string[][] => {
+    const about = { langgraph_node: node, langgraph_checkpoint_ns: `${node}:${task}` };
+    return take("messages", [new AIMessageChunk({ id, content }), about]);
+  };
+  const ends = (name: string, id: string): string[][] =>
+    [
+      { mode: "updates", payload: { [name]: {} } },
+      { mode: "tasks", payload: { id, name, result: {} } },
+    ].flatMap(({ mode, payload }) => take(mode, payload));
+  const told = [
+    ...says(left, "1", leftId, "ask "),
+    ...ends(right, "3"),
+    ...says(right, "2", rightId, "never"),
+    ...says(right, "2", rightId, " mind"),
+    ...ends(right, "2"),
+    ...says(left, "1", leftId, "me"),
+    ...ends(left, "1"),
+  ];
+  const of = (task: string): unknown[] => told.filter(([at]) => at === task).map(([, one]) => one);
+  const [begin, end] = [
+    ["message-start", "content-block-start"],
+    ["content-block-finish", "message-finish"],
+  ] as const;
+  expect(of(`${left}:1`)).toEqual([...begin, "ask ", "me", ...end]);
+  expect(of(`${right}:2`)).toEqual([...begin, "never", " mind", ...end]);
 });

@@ -3,7 +3,9 @@
 // is complete, so it is when its node is.
 import { isMessage } from "../../privacy/envelopes.ts";
 import type { Message } from "../../privacy/envelopes.ts";
+import { asFields } from "../input.ts";
 import type { Entry, Template } from "../lines.ts";
+import { isPulled } from "../modes.ts";
 import { partsOf, toWireJson } from "../wire-json.ts";
 import { Blocks } from "./blocks.ts";
 import type { BlockEvent } from "./blocks.ts";
@@ -12,8 +14,11 @@ import { entryOf, eventOf, headOf } from "./entries.ts";
 type Fields = Record<string, unknown>;
 
 interface Open {
+  readonly id: string;
   readonly namespace: readonly string[];
   readonly node: string | undefined;
+  /** Whether no other task of the node can be at work: what it wrote names the node alone. */
+  readonly isOnly: boolean;
   readonly blocks: Blocks;
   usage: unknown;
   metadata: unknown;
@@ -25,6 +30,7 @@ const ROLES: Readonly<Record<string, string>> = { human: "human", system: "syste
 
 export class MessageEvents {
   readonly #now: () => number;
+  /** Some servers of models give each message the same id: those of two tasks at a time are two all the same. */
   readonly #open = new Map<string, Open>();
 
   /** @param now the time of the next event, in milliseconds */
@@ -36,76 +42,95 @@ export class MessageEvents {
   entriesOf(payload: unknown): Entry[] {
     const [message, about]: unknown[] = Array.isArray(payload) ? payload : [];
     if (typeof message !== "object" || message === null || !isMessage(message)) return [];
-    const { langgraph_checkpoint_ns: ns, langgraph_node: node } = Object(about) as Fields;
+    const { langgraph_checkpoint_ns: ns, langgraph_node: node, langgraph_path: path } = asFields(about);
     const place = {
       namespace: typeof ns === "string" && ns !== "" ? ns.split("|") : [],
       node: typeof node === "string" ? node : undefined,
+      isOnly: isPulled(path),
     };
     const { content, rest } = partsOf(message);
     const fields = rest as Fields; // its own fields
     const id = String(fields["id"]);
-    const known = this.#open.get(id);
+    const key = keyOf({ ...place, id });
+    const known = this.#open.get(key);
     const open = known ?? {
       ...place,
+      id,
       blocks: new Blocks(),
       usage: undefined,
       metadata: undefined,
       template: undefined,
     };
-    const entries = known ? [] : [this.#entry(id, open, startOf(message, id, fields))];
-    this.#open.set(id, open);
+    const entries = known ? [] : [this.#entry(open, startOf(message, id, fields))];
+    this.#open.set(key, open);
     open.usage = added(open.usage, fields["usage_metadata"]);
     if (isFilled(fields["response_metadata"])) open.metadata = fields["response_metadata"];
     for (const event of open.blocks.take(content, fields, isPiece(message)))
-      entries.push(this.#blockEntry(id, open, event));
-    if (!isPiece(message)) entries.push(...this.#finish(id, open));
+      entries.push(this.#blockEntry(open, event));
+    if (!isPiece(message)) entries.push(...this.#finish(open));
     return entries;
   }
 
   /** Ids of messages that have begun and not finished. */
   openIds(): string[] {
-    return [...this.#open.keys()];
+    return [...new Set([...this.#open.values()].map(({ id }) => id))];
   }
 
-  /** Finishes the messages of a node that has ended; of every node when none is named. */
-  finish(namespace: readonly string[] = [], node?: string): Entry[] {
-    const entries: Entry[] = [];
-    for (const [id, open] of this.#open) {
-      const isWithin = namespace.every((segment, index) => open.namespace[index] === segment);
-      const segment = open.namespace[namespace.length] ?? "";
-      const isOfNode = node === undefined || segment === node || segment.startsWith(`${node}:`);
-      if (isWithin && isOfNode) entries.push(...this.#finish(id, open));
-    }
-    return entries;
+  /** Finishes the messages of a task that has ended; of every task when none is named. */
+  finish(namespace: readonly string[] = [], task?: string): Entry[] {
+    return this.#finishAll(
+      (open) =>
+        isWithin(open, namespace) && (task === undefined || open.namespace[namespace.length] === task),
+    );
   }
 
-  #finish(id: string, open: Open): Entry[] {
-    this.#open.delete(id);
-    const entries = open.blocks.finish().map((event) => this.#blockEntry(id, open, event));
+  /** Finishes the messages of a node that has written, if that says which task of it has ended. */
+  finishNode(namespace: readonly string[], node: string): Entry[] {
+    return this.#finishAll(
+      (open) =>
+        open.isOnly &&
+        open.node === node &&
+        open.namespace.length === namespace.length + 1 &&
+        isWithin(open, namespace),
+    );
+  }
+
+  #finishAll(isMeant: (open: Open) => boolean): Entry[] {
+    return [...this.#open.values()].filter(isMeant).flatMap((open) => this.#finish(open));
+  }
+
+  #finish(open: Open): Entry[] {
+    this.#open.delete(keyOf(open));
+    const entries = open.blocks.finish().map((event) => this.#blockEntry(open, event));
     const usage = open.usage === undefined ? {} : { usage: open.usage };
     const metadata = open.metadata === undefined ? {} : { responseMetadata: open.metadata };
-    entries.push(this.#entry(id, open, { event: "message-finish", ...usage, ...metadata }));
+    entries.push(this.#entry(open, { event: "message-finish", ...usage, ...metadata }));
     return entries;
   }
 
-  #blockEntry(id: string, open: Open, told: BlockEvent): Entry {
+  #blockEntry(open: Open, told: BlockEvent): Entry {
     const { event, text } = told;
-    if (text === undefined) return this.#entry(id, open, event);
+    if (text === undefined) return this.#entry(open, event);
     const index = Number(event["index"]);
     const known = open.template;
-    const of = known?.index === index ? known.of : templateOf(id, open, told);
+    const of = known?.index === index ? known.of : templateOf(open, told);
     open.template = { index, of };
     return { template: of, text: JSON.stringify(text), at: this.#now() };
   }
 
-  #entry(id: string, { namespace, node }: Open, data: Fields): Entry {
+  #entry({ id, namespace, node }: Open, data: Fields): Entry {
     const text = toWireJson({ ...data, run_id: id });
     return entryOf({ name: "messages", namespace, node, data: text }, this.#now());
   }
 }
 
+const keyOf = ({ id, namespace }: Pick<Open, "id" | "namespace">): string => [id, ...namespace].join("|");
+
+const isWithin = (open: Open, graph: readonly string[]): boolean =>
+  graph.every((segment, index) => open.namespace[index] === segment);
+
 /** A delta of a block without its text. Messages of one node that come at the same time are told apart by `run_id`. */
-function templateOf(id: string, { namespace, node }: Open, { event, field = "" }: BlockEvent): Template {
+function templateOf({ id, namespace, node }: Open, { event, field = "" }: BlockEvent): Template {
   const { delta, ...rest } = event;
   const before = JSON.stringify(rest).slice(0, -1);
   const type = JSON.stringify(Object(delta).type);

@@ -150,13 +150,13 @@ export class ProtocolProjection {
     return entries;
   }
 
-  /** What ends with a node: its messages. */
+  /** What ends with a task: its messages. */
   #finished({ mode, namespace, payload }: Chunk): Entry[] {
     const fields = Object(payload) as Fields;
     if (mode === "updates")
-      return Object.keys(fields).flatMap((node) => this.#messages.finish(namespace, node));
+      return Object.keys(fields).flatMap((node) => this.#messages.finishNode(namespace, node));
     if (mode === "tasks" && "result" in fields)
-      return this.#messages.finish(namespace, String(fields["name"]));
+      return this.#messages.finish(namespace, `${String(fields["name"])}:${String(fields["id"])}`);
     return [];
   }
 
