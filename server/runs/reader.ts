@@ -5,7 +5,7 @@ import type { SegmentRow } from "../storage/events.ts";
 import { listBegun } from "../storage/begun.ts";
 import type { BegunRow } from "../storage/begun.ts";
 import { listNextWatched } from "../storage/watched.ts";
-import type { WatchedRun } from "../storage/watched.ts";
+import type { NextWatched } from "../storage/watched.ts";
 import { Gather } from "./gather.ts";
 
 /** Segments that one question gets at most. */
@@ -24,7 +24,7 @@ export class EventReader {
   readonly #database: Queryable;
   /** What cannot be read fails who asked for it, and nobody else. */
   readonly #segments: Gather<{ runId: string; after: number }, PromiseSettledResult<SegmentRow[]>>;
-  readonly #watched: Gather<Ahead, WatchedRun | undefined>;
+  readonly #watched: Gather<Ahead, NextWatched | undefined>;
   readonly #begun: Gather<Ahead, BegunRow[]>;
 
   constructor(database: Queryable) {
@@ -36,7 +36,7 @@ export class EventReader {
       );
       return Promise.allSettled(opened);
     });
-    this.#watched = new Gather<Ahead, WatchedRun | undefined>(MOST_LOOKS, async (questions) => {
+    this.#watched = new Gather<Ahead, NextWatched | undefined>(MOST_LOOKS, async (questions) => {
       const rows = new Map((await listNextWatched(database, questions)).map((row) => [row.n, row]));
       return questions.map((_, index) => rows.get(index + 1));
     });
@@ -63,8 +63,8 @@ export class EventReader {
     return this.#begun.ask(`${ordinal} ${threadId}`, { threadId, ordinal });
   }
 
-  /** The thread's first watched run with this ordinal or a later one; undefined when none has begun yet. */
-  nextRun(threadId: string, ordinal: number): Promise<WatchedRun | undefined> {
+  /** The thread with its first watched run with this ordinal or a later one; undefined when there is no such thread. */
+  nextRun(threadId: string, ordinal: number): Promise<NextWatched | undefined> {
     return this.#watched.ask(`${ordinal} ${threadId}`, { threadId, ordinal });
   }
 }

@@ -9,10 +9,17 @@ export interface WatchedRun {
   readonly told_from: number;
 }
 
-/** The next run of a thread, as the answer to the question at place `n`, from 1. */
-export interface NextWatched extends WatchedRun {
+/** Where a thread is that is there: the answer to the question at place `n`, from 1. */
+interface NextRow {
   readonly n: number;
+  /** Tells the thread from another one that is made under its id later. */
+  readonly life: string;
+  /** How many of its runs have begun. */
+  readonly begun: number;
 }
+
+/** The same with its next run, if that has begun. */
+export type NextWatched = NextRow & (WatchedRun | { readonly run_id: null });
 
 const watchRow = `/* watchThread */
 insert into holdfast.watched_threads (thread_id) values ($1) on conflict do nothing`;
@@ -22,9 +29,10 @@ select run_id, ordinal, told_from from holdfast.runs
  where thread_id = $1 and is_watched and ordinal is not null order by ordinal desc limit 1`;
 
 const listNextRows = `/* listNextWatched */
-select q.n::int as n, r.run_id, r.ordinal, r.told_from
+select q.n::int as n, t.created_at::text as life, t.begun, r.run_id, r.ordinal, r.told_from
   from unnest($1::text[], $2::int[]) with ordinality as q (thread_id, ordinal, n)
-  join lateral (
+  join holdfast.threads t using (thread_id)
+  left join lateral (
     select run_id, ordinal, told_from from holdfast.runs
      where thread_id = q.thread_id and is_watched and ordinal >= q.ordinal order by ordinal limit 1) r on true`;
 
@@ -60,7 +68,7 @@ export async function findNewestWatched(on: Queryable, threadId: string): Promis
   return row;
 }
 
-/** For each question the first run with this ordinal or a later one, if it has begun. */
+/** For each question whose thread is there, its first run with this ordinal or a later one. */
 export const listNextWatched = (
   on: Queryable,
   questions: readonly { threadId: string; ordinal: number }[],

@@ -248,6 +248,23 @@ test("runs that are cancelled or rolled back end for their watchers, and leave n
   await gate.stop();
 });
 
+test("who has followed a thread that is deleted is told of the one that is made under its id", async () => {
+  const { client } = held.server;
+  const { threadId, events } = await eventsOf("echo");
+  await startRun(place, threadId, "echo", { ...input, again: true });
+  await ended(events, 2);
+  await client.threads.delete(threadId);
+  const before = events.length;
+  const back = await watch(place, threadId, gone.signal, { since: events.at(-1)?.seq });
+  await startRun(place, threadId, "echo", { ...input, again: "and again" });
+  await Promise.all([ended(events, 3), ended(back)]);
+  expect(events.slice(before)).toEqual(back);
+  expect(roots(back)).toEqual(["running", "completed"]);
+  const late = await watch(place, threadId, gone.signal, { since: events[before - 1]?.seq });
+  await ended(late);
+  expect(late).toEqual(back);
+});
+
 test("a run that is tried again goes on with new numbers, and what it told before is not told again", async () => {
   const { threadId, events } = await eventsOf("failing", { value: 1 });
   const [{ run_id: runId }] = (await held.server.client.runs.list(threadId)) as unknown as [

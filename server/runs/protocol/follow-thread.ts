@@ -4,7 +4,7 @@ import { now } from "../../clock.ts";
 import { RunNotFound } from "../../errors.ts";
 import { persistently } from "../../persist.ts";
 import { findNewestWatched, watchThread } from "../../storage/watched.ts";
-import type { WatchedRun } from "../../storage/watched.ts";
+import type { NextWatched, WatchedRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
 import { nameOf } from "../lines.ts";
@@ -40,21 +40,30 @@ export async function* followThread(
   { since, mayFollow, through, signal }: Following,
 ): AsyncGenerator<Shown[]> {
   let { ordinal, position } = await beginOf(source, threadId, { since, through, signal });
+  let life: string | undefined;
   while (!signal.aborted) {
     const hinted = source.hints.next(threadId, signal);
-    const run = await persistently(() => source.reader.nextRun(threadId, ordinal), { signal });
-    if (through !== undefined && (!run || run.ordinal > placeOf(through).ordinal)) return;
-    if (!run) {
+    const next = await persistently(() => source.reader.nextRun(threadId, ordinal), { signal });
+    const isOther = !next || (life === undefined ? ordinal > next.begun : life !== next.life);
+    life = next?.life;
+    if (through !== undefined && (isOther || !hasRun(next) || next.ordinal > placeOf(through).ordinal))
+      return;
+    // A thread that is made under the id of a deleted one counts its runs from the first again.
+    if (isOther) [ordinal, position] = [0, -1];
+    if (isOther && next) continue;
+    if (!next || !hasRun(next)) {
       await hinted;
       continue;
     }
     await persistently(mayFollow, { signal });
-    if (run.ordinal !== ordinal) position = -1;
-    yield* eventsOf(source, run, position, signal);
-    ordinal = run.ordinal + 1;
+    if (next.ordinal !== ordinal) position = -1;
+    yield* eventsOf(source, next, position, signal);
+    ordinal = next.ordinal + 1;
     position = -1;
   }
 }
+
+const hasRun = (next: NextWatched): next is NextWatched & WatchedRun => next.run_id !== null;
 
 async function beginOf(
   source: Source,
