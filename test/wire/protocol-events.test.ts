@@ -8,6 +8,7 @@ import { counting, nested } from "../fixtures/told.ts";
 import { command, ended, roots, startRun, watch } from "../support/protocol.ts";
 import type { Event, Place } from "../support/protocol.ts";
 import { useServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
 
 const held = useServer({ HOLDFAST_CONFIG: "test/fixtures/protocol.langgraph.json" });
 const place: Place = {
@@ -23,6 +24,8 @@ afterEach(() => {
 });
 
 const input = { messages: [{ role: "user", content: "hi", id: "q" }] };
+
+const logOf = ({ params }: Event): unknown => params.data["log"];
 
 async function eventsOf(
   assistant: string,
@@ -245,6 +248,26 @@ test("runs that are cancelled or rolled back end for their watchers, and leave n
   await ended(events, 3);
   expect(roots(events).slice(4)).toEqual(["running", "completed"]);
   expect(new Set(events.map(({ event_id: id }) => id)).size).toBe(events.length);
+  await gate.stop();
+});
+
+test("who has watched a run that is rolled back is shown what the thread holds without it", async () => {
+  const gate = await startGate();
+  const { client } = held.server;
+  gate.open("kept");
+  const { threadId, events } = await eventsOf("slow", { name: "kept", gate: gate.url });
+  const { result } = await startRun(place, threadId, "slow", { name: "gone", gate: gate.url });
+  await gate.waitFor("gone");
+  const logs = (): unknown[] => events.filter(({ method }) => method === "values").map(logOf);
+  await until(() => String(logs().at(-1)).endsWith("gone:begin"), "what the run has written");
+  await client.runs.cancel(threadId, String(Object(result).run_id), true, "rollback");
+  await ended(events, 2);
+  const state = await client.threads.getState(threadId);
+  expect(events.slice(-2).map(({ method, params }) => [method, params.data])).toEqual([
+    ["values", state.values],
+    ["lifecycle", { event: "interrupted" }],
+  ]);
+  expect(logs().at(-1)).toEqual(["kept:begin", "kept:work", "kept:finish"]);
   await gate.stop();
 });
 

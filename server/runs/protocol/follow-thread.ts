@@ -1,18 +1,19 @@
 // The events of a thread over all its runs, for as long as somebody watches. The log of one run after the other is
 // followed, so what is seen is committed, and is the same on every instance and at every later time.
 import { now } from "../../clock.ts";
-import { RunNotFound } from "../../errors.ts";
+import { AppError, RunNotFound } from "../../errors.ts";
 import { persistently } from "../../persist.ts";
+import { findRunFacts } from "../../storage/runs.ts";
 import { findNewestWatched, watchThread } from "../../storage/watched.ts";
 import type { NextWatched, WatchedRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
 import { nameOf } from "../lines.ts";
 import type { Numbered } from "../lines.ts";
+import { getState } from "../state.ts";
 import { entryOf, placeOf, shownOf } from "./entries.ts";
 import type { Shown } from "./entries.ts";
-
-type Source = Pick<Engine, "database" | "live" | "hints" | "reader">;
+import { toProtocolJson } from "./plain.ts";
 
 const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 
@@ -35,15 +36,15 @@ export const watch = ({ database }: Pick<Engine, "database">, threadId: string):
  * Without a cursor they begin with the run that began last, the live one if there is one.
  */
 export async function* followThread(
-  source: Source,
+  engine: Engine,
   threadId: string,
   { since, mayFollow, through, signal }: Following,
 ): AsyncGenerator<Shown[]> {
-  let { ordinal, position } = await beginOf(source, threadId, { since, through, signal });
+  let { ordinal, position } = await beginOf(engine, threadId, { since, through, signal });
   let life: string | undefined;
   while (!signal.aborted) {
-    const hinted = source.hints.next(threadId, signal);
-    const next = await persistently(() => source.reader.nextRun(threadId, ordinal), { signal });
+    const hinted = engine.hints.next(threadId, signal);
+    const next = await persistently(() => engine.reader.nextRun(threadId, ordinal), { signal });
     const isOther = !next || (life === undefined ? ordinal > next.begun : life !== next.life);
     life = next?.life;
     if (through !== undefined && (isOther || !hasRun(next) || next.ordinal > placeOf(through).ordinal))
@@ -57,7 +58,7 @@ export async function* followThread(
     }
     await persistently(mayFollow, { signal });
     if (next.ordinal !== ordinal) position = -1;
-    yield* eventsOf(source, next, position, signal);
+    yield* eventsOf(engine, { threadId, run: next, position, signal });
     ordinal = next.ordinal + 1;
     position = -1;
   }
@@ -66,29 +67,32 @@ export async function* followThread(
 const hasRun = (next: NextWatched): next is NextWatched & WatchedRun => next.run_id !== null;
 
 async function beginOf(
-  source: Source,
+  { database }: Pick<Engine, "database">,
   threadId: string,
   { since, through, signal }: Omit<Following, "mayFollow">,
 ): Promise<{ ordinal: number; position: number }> {
   if (since !== undefined) return placeOf(since);
   if (through !== undefined) return { ordinal: placeOf(through).ordinal, position: -1 };
-  const run = await persistently(() => findNewestWatched(source.database, threadId), { signal });
+  const run = await persistently(() => findNewestWatched(database, threadId), { signal });
   return { ordinal: run?.ordinal ?? 0, position: -1 };
 }
 
 /** The events of one run from after `position` to its end. One that leaves no trace ends as interrupted. */
 async function* eventsOf(
-  source: Source,
-  run: WatchedRun,
-  position: number,
-  signal: AbortSignal,
+  engine: Engine,
+  {
+    threadId,
+    run,
+    position,
+    signal,
+  }: { threadId: string; run: WatchedRun; position: number; signal: AbortSignal },
 ): AsyncGenerator<Shown[]> {
   const has = Math.max(position, run.told_from - 1);
   // What the client has last is read once more: it says whether an end is still to come.
   let after = position >= run.told_from ? position - 1 : has;
   let last: Numbered | undefined;
   try {
-    for await (const events of follow(source, run.run_id, { after, signal })) {
+    for await (const events of follow(engine, run.run_id, { after, signal })) {
       const end = events.findIndex(isTerminal);
       const told = events
         .slice(0, end < 0 ? events.length : end + 1)
@@ -103,11 +107,26 @@ async function* eventsOf(
   } catch (error) {
     if (!(error instanceof RunNotFound)) throw error;
   }
-  // Rolled back or deleted while somebody watched: its clients wait for an end.
+  // Stopped between two servers, rolled back or deleted while somebody watched: its clients wait for an end.
   if (signal.aborted || !last || isTerminal(last)) return;
   const at = Math.max(now(), last.entry.at ?? 0);
-  const entry = entryOf({ name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' }, at);
-  yield [shownOf(run, { seq: after + 1, entry })];
+  const values = await persistently(() => valuesWithout(engine, threadId, run), { signal });
+  const told = [
+    ...(values === undefined ? [] : [{ name: "values", namespace: [], data: toProtocolJson(values) }]),
+    { name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' },
+  ];
+  yield told.map((event, index) => shownOf(run, { seq: after + 1 + index, entry: entryOf(event, at) }));
+}
+
+/** What a thread holds, for who shows what a run told that is gone; undefined while it is there, or if nobody can say. */
+async function valuesWithout(engine: Engine, threadId: string, { run_id: id }: WatchedRun): Promise<unknown> {
+  if (await findRunFacts(engine.database, id)) return undefined;
+  try {
+    return (await getState(engine, threadId, { subgraphs: false })).values;
+  } catch (error) {
+    if (error instanceof AppError && !error.retryable) return undefined;
+    throw error;
+  }
 }
 
 function isTerminal({ entry }: Numbered): boolean {
