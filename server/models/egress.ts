@@ -39,6 +39,7 @@ export interface EgressRequest {
   readonly headers: Record<string, string>;
   readonly body?: string;
   readonly timeoutMs: number;
+  /** 0: the answer's status is enough, whatever becomes of its body. */
   readonly maxBytes?: number;
   readonly signal?: AbortSignal;
   /** A redirect is an answer like others, with the place it leads to. */
@@ -193,7 +194,11 @@ function rethrowCause(error: unknown): never {
 }
 
 /** The beginning of an answer; what is longer is not read, and its connection is given up. */
-async function readAtMost(maxBytes: number, body: AsyncIterable<Uint8Array> | null): Promise<string> {
+async function readAtMost(maxBytes: number, body: ReadableStream<Uint8Array> | null): Promise<string> {
+  if (maxBytes === 0) {
+    await body?.cancel().catch(() => undefined); // it may have broken off already
+    return "";
+  }
   const parts: Uint8Array[] = [];
   let size = 0;
   for await (const part of body ?? []) {

@@ -159,7 +159,9 @@ async function post(
   request: { headers: Record<string, string>; body: string; signal: AbortSignal },
 ): Promise<number> {
   if (!url.startsWith("/")) {
-    return (await egress.send(url, { ...request, method: "POST", timeoutMs: TIMEOUT_MS })).status;
+    // A receiver that answers 2xx has taken it, also when the rest of its answer never comes.
+    const options = { method: "POST", timeoutMs: TIMEOUT_MS, maxBytes: 0 } as const;
+    return (await egress.send(url, { ...request, ...options })).status;
   }
   // Joined as text: resolved as a reference, //host would leave this server.
   const response = await fetch(`${loopbackUrl}${url}`, {
@@ -168,7 +170,7 @@ async function post(
     redirect: "error",
     signal: deadline(TIMEOUT_MS, request.signal),
   });
-  await response.body?.cancel();
+  await response.body?.cancel().catch(() => undefined);
   return response.status;
 }
 

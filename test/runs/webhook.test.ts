@@ -1,7 +1,7 @@
 // Call-backs: each is delivered at least once, under one id, whoever dies and however long its receiver is away.
 import { randomUUID } from "node:crypto";
 import { createServer } from "node:http";
-import type { IncomingHttpHeaders, Server } from "node:http";
+import type { IncomingHttpHeaders, Server, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Client } from "@langchain/langgraph-sdk";
 import { Webhook } from "standardwebhooks";
@@ -107,6 +107,23 @@ async function find(id: string): Promise<WebhookRow> {
 }
 
 const isIn = (id: string, state: string) => async () => (await find(id)).state === state;
+
+test.each([
+  ["never ends", (response: ServerResponse) => response.write("accepted")],
+  ["never begins", (response: ServerResponse) => response.flushHeaders()],
+  ["breaks off", (response: ServerResponse) => response.write("half", () => response.destroy())],
+])("the receiver has taken what it answers 2xx to, although its body %s", async (_how, answer) => {
+  const slow = createServer((_request, response) => {
+    answer(response.writeHead(202, { "content-length": "100" }));
+  });
+  await new Promise<void>((resolve) => slow.listen(0, "127.0.0.1", resolve));
+  const id = await addWebhook(`http://127.0.0.1:${(slow.address() as AddressInfo).port}/`);
+  start();
+  await until(isIn(id, "delivered"), "the delivery", 5000);
+  expect((await find(id)).attempts).toBe(1);
+  slow.closeAllConnections();
+  slow.close();
+});
 
 test("a call-back is the stored object with the time it was sent, as JSON", async () => {
   const id = await addWebhook(undefined, { run_id: "r", status: "success", values: { big: "x\u0000" } });
