@@ -23,6 +23,7 @@ import { uuidv7 } from "./ids.ts";
 import { tendMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
 import { connectModel } from "./models/endpoint.ts";
+import { callContext } from "./models/gateway/context.ts";
 import { interceptCalls } from "./models/gateway/intercept.ts";
 import { openGateway } from "./models/gateway/open.ts";
 import { cachedSearch } from "./retrieval/search-cache.ts";
@@ -323,6 +324,15 @@ export async function serveUntilStopped(
   };
   // A promise that a node forgot is that node's fault, and no reason to end everybody's runs.
   process.on("unhandledRejection", (error) => log.error("promise.unhandled", { reason: messageOf(error) }));
+  // Nor is an exception that nobody can catch, such as of a timer: it ends the run whose code it comes from. Of what is
+  // nobody's the process does not know what it has left behind.
+  process.on("uncaughtException", (error: unknown) => {
+    const run = callContext();
+    const stack = error instanceof Error ? error.stack : undefined;
+    log.error("exception.uncaught", { reason: messageOf(error), stack });
+    if (run) run.fail(error);
+    else process.exit(1);
+  });
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
   const running = await server;
   started(running);

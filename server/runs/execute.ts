@@ -91,7 +91,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
     key: run.key,
     identity: run.auth?.user.identity,
   });
-  const done = chargedTo({ engine, run, owner, recording }, (calls) =>
+  const done = chargedTo({ engine, run, owner, recording, controller }, (calls) =>
     drive({ engine, run, owner, calls, controller, control, recording, told, text, masked: 0 }),
   );
   const requestDrain = (): void => control.requestDrain("The server stops.");

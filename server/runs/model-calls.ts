@@ -15,11 +15,12 @@ interface Charged {
   readonly run: AcceptedRun;
   readonly owner: Owner;
   readonly recording: Recording;
+  readonly controller: AbortController;
 }
 
 /** Does `work` for an attempt of a run; calls to models that it makes are charged to the run. */
 export async function chargedTo(
-  { engine, run, owner, recording }: Charged,
+  { engine, run, owner, recording, controller }: Charged,
   work: (context: CallContext) => Promise<void>,
 ): Promise<void> {
   const { gateway } = engine;
@@ -34,6 +35,7 @@ export async function chargedTo(
       return payer;
     },
     call: (request, of) => gateway.call(request, of),
+    fail: (error) => controller.abort(error),
     graphId: run.graph_id,
     guard: engine.privacy.of(run.graph_id),
     caches: engine.caches,

@@ -80,6 +80,7 @@ export async function openRig(
   const owner = await (await runsOf(database)).newRun();
   const context: CallContext = {
     payer: async () => ({ owner, assistantId: randomUUID(), userId: undefined }),
+    fail: () => undefined,
     call: (request, of) => gateway.call(request, of),
     graphId: "any",
     guard: openPrivacy({ mode: "off", graphs: {}, rules: [], names: false }).of("any"),

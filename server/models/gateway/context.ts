@@ -14,6 +14,8 @@ export interface CallContext {
   /** What may be kept beyond the run, and where. */
   readonly guard: Guard;
   readonly caches: Caches;
+  /** Ends the attempt with an error that its code let nobody catch. */
+  readonly fail: (error: unknown) => void;
   /** Nodes that were not executed, because what they write was cached. */
   nodeHits: number;
   /** Makes the calls that the attempt's code would make. */
