@@ -19,6 +19,7 @@
 -- 0017_budgets (breaking: no)
 -- 0018_rate_limits (breaking: no)
 -- 0019_caches (breaking: no)
+-- 0020_replaced_writes (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -444,6 +445,8 @@ create table public.checkpoint_writes (
   blob bytea not null,
   task_path text default ''::text not null,
   run_id uuid,
+  was_type text,
+  was_blob bytea,
   constraint checkpoint_writes_pkey PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 );
 

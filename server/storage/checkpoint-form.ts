@@ -62,11 +62,16 @@ result as (
   select thread_id, ns, id, task, path, idx, channel, type, blob, run_id from w where not replaces
   on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) do nothing),
 special as (
-  insert into public.checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob, run_id)
+  insert into public.checkpoint_writes as c (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob, run_id)
   select thread_id, ns, id, task, path, idx, channel, type, blob, run_id from w where replaces
   on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
   do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob, task_path = excluded.task_path,
-    run_id = excluded.run_id)`;
+    run_id = excluded.run_id,
+    was_type = case when c.run_id is distinct from excluded.run_id then c.type else c.was_type end,
+    was_blob = case when c.run_id is distinct from excluded.run_id then c.blob else c.was_blob end)`;
+
+/** In an update of writes: what another run had written in their place. That run's rights to it are over. */
+export const PUT_BACK = "type = was_type, blob = was_blob, run_id = null, was_type = null, was_blob = null";
 
 type Row = Record<string, unknown>;
 

@@ -1,7 +1,7 @@
 // Writing checkpoints to the stock PostgresSaver's tables: whatever has gathered, of many runs, in one statement.
 // Each write is fenced in that statement, on its run's row while a run makes it, else on its thread's row.
 import type { Owner } from "../runs/run.ts";
-import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
+import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
 import type { CheckpointWrite } from "./checkpoint-form.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
@@ -11,6 +11,8 @@ import { isOwn } from "./fence.ts";
 import { insertNotes, packedNotes } from "./model-calls.ts";
 import type { Note } from "./model-calls.ts";
 
+/** Under which LangGraph writes what a command says. */
+const NO_TASK = "'00000000-0000-0000-0000-000000000000'";
 const OF_RUNS = `
   select f.n, r.thread_id, r.run_id, r.attempt from json_to_recordset($4::json) as f (n int, run_id uuid, attempt int)
    cross join lateral (
@@ -57,7 +59,7 @@ asked as (
 gone as (
   delete from public.checkpoint_writes w using held, asked
    where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'
-     and w.task_id = '00000000-0000-0000-0000-000000000000')
+     and w.task_id = ${NO_TASK})
 select 1 from asked`;
 
 /**
@@ -76,17 +78,23 @@ const withdrawUpdateRows = `/* withdrawUpdate */
 with held as (${OF_RUN})
 delete from public.checkpoint_writes w using held
  where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel <> '__resume__'
-   and w.task_id = '00000000-0000-0000-0000-000000000000'`;
+   and w.task_id = ${NO_TASK}`;
 
 /** Takes away what the run's command has written to the state; nothing if the run is not this owner's any more. */
 export async function withdrawUpdate(on: Queryable, owner: Owner): Promise<void> {
   await on.query(withdrawUpdateRows, [owner.runId, owner.workerId, owner.attempt]);
 }
 
+// What a task was answered before stays answered; an answer that belonged to no task was taken by one.
 const refuseAnswerRows = `/* refuseAnswer */
-with held as (${OF_RUN})
+with held as (${OF_RUN}),
+back as (
+  update public.checkpoint_writes w set ${PUT_BACK} from held
+   where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'
+     and w.task_id <> ${NO_TASK} and w.was_blob is not null)
 delete from public.checkpoint_writes w using held
- where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'`;
+ where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'
+   and (w.task_id = ${NO_TASK} or w.was_blob is null)`;
 
 /** Takes away the answers to questions that the run has brought; nothing if the run is not this owner's any more. */
 export async function refuseAnswer(on: Queryable, owner: Owner): Promise<void> {

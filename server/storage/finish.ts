@@ -2,7 +2,7 @@
 import { AppError } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Owner, RunState } from "../runs/run.ts";
-import { WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
+import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
 import type { CheckpointWrite } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
@@ -110,9 +110,15 @@ gone as (
   delete from public.checkpoints c where thread_id = $1 and metadata ->> 'run_id' = $2::uuid::text
      and not exists (select from ground g where g.checkpoint_ns = c.checkpoint_ns and g.checkpoint_id = c.checkpoint_id)
   returning checkpoint_ns, checkpoint_id, checkpoint),
+lost as materialized (
+  select checkpoint_ns, checkpoint_id, task_id, idx from public.checkpoint_writes w where thread_id = $1 and run_id = $2::uuid
+     and not exists (select from ground g where g.checkpoint_ns = w.checkpoint_ns and w.checkpoint_id in (g.checkpoint_id, g.parent_checkpoint_id))),
+back as (
+  update public.checkpoint_writes w set ${PUT_BACK}
+   where thread_id = $1 and was_blob is not null and (checkpoint_ns, checkpoint_id, task_id, idx) in (select * from lost)),
 writes as (
-  delete from public.checkpoint_writes w where thread_id = $1 and run_id = $2::uuid
-     and not exists (select from ground g where g.checkpoint_ns = w.checkpoint_ns and w.checkpoint_id in (g.checkpoint_id, g.parent_checkpoint_id)))
+  delete from public.checkpoint_writes w
+   where thread_id = $1 and was_blob is null and (checkpoint_ns, checkpoint_id, task_id, idx) in (select * from lost))
 delete from public.checkpoint_blobs b
  using (
    select g.checkpoint_ns, v.key as channel, v.value as version

@@ -31,6 +31,10 @@ select thread_id from holdfast.threads where data_key_id is null order by thread
 const lockPlainThread = `/* lockPlainThread */
 select thread_id from holdfast.threads where thread_id = $1 and data_key_id is null for update`;
 
+// What a rollback of a run that has ended by now would have put back.
+const forgetReplaced = `/* forgetReplaced */
+update public.checkpoint_writes set was_type = null, was_blob = null where thread_id = $1 and was_blob is not null`;
+
 const noteKey = `/* noteThreadKey */ update holdfast.threads set data_key_id = $2 where thread_id = $1`;
 
 const listPlainPaths = `/* listPlainNamespaces */
@@ -102,6 +106,7 @@ async function sealThread(transaction: Queryable, threadId: string): Promise<voi
   const isPlain = (await transaction.query(lockPlainThread, [threadId])).length > 0;
   if (!made?.row || !isPlain) return;
   await insertDataKeys(transaction, [made.row]);
+  await transaction.query(forgetReplaced, [threadId]);
   await sealColumns(transaction, OF_THREAD, threadId, made.key);
   await transaction.query(noteKey, [threadId, made.key.id]);
 }

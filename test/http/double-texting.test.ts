@@ -224,6 +224,40 @@ test("an answer to one of two questions that is rolled back leaves both open", a
   expect.soft(await checkpointRows(pair, threadId)).toEqual(rows);
 });
 
+test("an answer to the second question of a node that is rolled back leaves the first one answered", async () => {
+  const { client } = pair.here;
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  await client.runs.wait(threadId, "asksAgain", { input: inputOf(name) });
+  await client.runs.wait(threadId, "asksAgain", { command: { resume: "one" } });
+  const state = await client.threads.getState(threadId);
+  const run = await client.runs.create(threadId, "asksAgain", { command: { resume: "wrong" } });
+  await pair.gate.waitFor(name);
+  await client.runs.cancel(threadId, run.run_id, true, "rollback");
+  expect.soft(await client.threads.getState(threadId)).toEqual(state);
+  pair.gate.open(name);
+  await client.runs.wait(threadId, "asksAgain", { command: { resume: "two" } });
+  expect(await logOf(pair.here, threadId)).toEqual(["one", "two"]);
+});
+
+test("answers to two questions that are rolled back leave both open, although one has led to another", async () => {
+  const { client } = pair.here;
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  await client.runs.wait(threadId, "asksOn", { input: inputOf(name) });
+  const state = await client.threads.getState(threadId);
+  const asked = state.tasks.flatMap(({ interrupts }) => interrupts);
+  const resume = Object.fromEntries(asked.map(({ id = "" }) => [id, "yes"]));
+  const run = await client.runs.create(threadId, "asksOn", { command: { resume } });
+  await pair.gate.waitFor(name);
+  await until(async () => {
+    const { tasks } = await client.threads.getState(threadId);
+    return tasks.some(({ interrupts }) => interrupts[0]?.value === "sure?");
+  }, "the next question");
+  await client.runs.cancel(threadId, run.run_id, true, "rollback");
+  expect(await client.threads.getState(threadId)).toEqual(state);
+});
+
 test("what a run left that was stopped between two servers is the thread's state, although nothing runs in its place", async () => {
   const threadId = await newThread(pair.here);
   const [before, old] = [newName(), newName()];
