@@ -216,7 +216,9 @@ export async function storeState(
   if (!graph) return updateThreadState(transaction, threadId, "idle", null);
   try {
     const newest = await newestState(graph, new Checkpoints(transaction), threadId);
-    const status = newest.next.length > 0 && !isCancelled ? "interrupted" : "idle";
+    // LangGraph names a task no more that was answered once, although it asks its next question.
+    const isOpen = newest.next.length > 0 || askingTasks(newest).length > 0;
+    const status = isOpen && !isCancelled ? "interrupted" : "idle";
     await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
   } catch (error) {
     // A state that cannot be read must not keep a run from being cancelled.

@@ -230,10 +230,12 @@ test("an answer to the second question of a node that is rolled back leaves the 
   const name = newName();
   await client.runs.wait(threadId, "asksAgain", { input: inputOf(name) });
   await client.runs.wait(threadId, "asksAgain", { command: { resume: "one" } });
-  const state = await client.threads.getState(threadId);
+  const [thread, state] = [await client.threads.get(threadId), await client.threads.getState(threadId)];
   const run = await client.runs.create(threadId, "asksAgain", { command: { resume: "wrong" } });
   await pair.gate.waitFor(name);
   await client.runs.cancel(threadId, run.run_id, true, "rollback");
+  const { status, interrupts } = await client.threads.get(threadId);
+  expect.soft([status, interrupts]).toEqual(["interrupted", thread.interrupts]);
   expect.soft(await client.threads.getState(threadId)).toEqual(state);
   pair.gate.open(name);
   await client.runs.wait(threadId, "asksAgain", { command: { resume: "two" } });
