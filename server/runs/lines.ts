@@ -34,8 +34,8 @@ export interface Grown {
   readonly added: string | undefined;
 }
 
-/** A growing text is told whole each time: so many characters of a log can be a hundred times as many to tell. */
-const MOST_AT_ONCE = 262_144;
+/** What many events share is told with each: so many characters of a log can be a thousand times as many to tell. */
+export const MOST_AT_ONCE = 262_144;
 
 // After so many additions the text is written whole again: who begins in the middle reads back no further.
 const MOST_ADDITIONS = 64;
@@ -51,6 +51,12 @@ export const nameOf = (entry: Entry): string => ("template" in entry ? entry.tem
 /** The JSON document that a client sees. */
 export const dataOf = (entry: Entry): string =>
   "template" in entry ? entry.template.prefix + entry.text + entry.template.suffix : entry.data;
+
+/** How many characters that is. */
+export const sizeOf = (entry: Entry): number =>
+  "template" in entry
+    ? entry.template.prefix.length + entry.text.length + entry.template.suffix.length
+    : entry.data.length;
 
 /** The first event of every attempt. */
 export const metadataOf = (runId: string, attempt: number): Whole => ({
@@ -119,7 +125,7 @@ export class LineReader {
       const { at, bare } = timed(line);
       const entry = await this.#entryOf(number, bare);
       events.push({ seq: number, entry: at === undefined ? entry : { ...entry, at } });
-      size += "template" in entry ? entry.text.length : entry.data.length;
+      size += sizeOf(entry);
       if (size < MOST_AT_ONCE) continue;
       yield events;
       [events, size] = [[], 0];

@@ -1,5 +1,6 @@
 // The newest events of a run that this process executes, kept in memory for those who follow it here.
 // Only what is committed is shown. Who falls behind its beginning reads the log instead.
+import { MOST_AT_ONCE, sizeOf } from "./lines.ts";
 import type { Numbered } from "./lines.ts";
 
 const MOST = 1024;
@@ -24,7 +25,7 @@ export class Tail {
 
   push(event: Numbered): void {
     this.#events.push(event);
-    this.#bytes += sizeOf(event);
+    this.#bytes += keptOf(event);
   }
 
   /** Everything up to `last` may be shown. */
@@ -42,13 +43,19 @@ export class Tail {
     this.#wake();
   }
 
-  /** Events after number `after`; undefined when some of them are in the log only. */
+  /** Events after number `after`, some at a time; undefined when some of them are in the log only. */
   after(after: number): Numbered[] | undefined {
     const first = this.#events[0]?.seq ?? this.#committed + 1;
     if (after < first - 1) return undefined;
     if (after >= this.#committed) return [];
     // Numbers are dense from the first on.
-    return this.#events.slice(after + 1 - first, this.#committed + 1 - first);
+    const [begin, end] = [after + 1 - first, this.#committed + 1 - first];
+    let next = begin;
+    for (let size = 0; next < end && size < MOST_AT_ONCE; next += 1) {
+      const event = this.#events[next];
+      size += event ? sizeOf(event.entry) : 0;
+    }
+    return this.#events.slice(begin, next);
   }
 
   /** Calls `wake` once: at the next commit, at the end, or at once if that has come. */
@@ -67,7 +74,7 @@ export class Tail {
     let gone = 0;
     while (gone < shown && (this.#events.length - gone > MOST || this.#bytes > MOST_BYTES)) {
       const event = this.#events[gone];
-      this.#bytes -= event ? sizeOf(event) : 0;
+      this.#bytes -= event ? keptOf(event) : 0;
       gone += 1;
     }
     this.#events.splice(0, gone);
@@ -80,4 +87,5 @@ export class Tail {
   }
 }
 
-const sizeOf = ({ entry }: Numbered): number => ("template" in entry ? entry.text : entry.data).length;
+/** What is kept for an event alone: templates are shared. */
+const keptOf = ({ entry }: Numbered): number => ("template" in entry ? entry.text : entry.data).length;

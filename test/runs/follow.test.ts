@@ -84,23 +84,34 @@ test("a text that grows is whole, although its reader changes between the log an
   expect(read.map(({ entry }) => dataOf(entry))).toEqual(events.map(({ entry }) => dataOf(entry)));
 });
 
-test("a long answer that is told from its beginning each time comes in portions", async () => {
-  const events = growing(4000, () => "some word ");
-  const shown = { last: Infinity, isOver: true };
-  const longest = dataOf(events.at(-1)?.entry ?? { event: "", data: "" }).length;
+/** How long a portion of all events is at most, as clients get it. */
+async function longestOf(source: Source, count: number): Promise<number> {
   let [next, most] = [0, 0];
-  for await (const portion of follow(sourceOf(logOf(events, 4000), shown), "r", {
-    after: -1,
-    signal: new AbortController().signal,
-  })) {
-    most = Math.max(
-      most,
-      portion.reduce((sum, { entry }) => sum + dataOf(entry).length, 0),
-    );
+  for await (const portion of follow(source, "r", { after: -1, signal: new AbortController().signal })) {
+    const size = portion.reduce((sum, { entry }) => sum + dataOf(entry).length, 0);
+    most = Math.max(most, size);
     for (const { seq } of portion) expect(seq).toBe(next++);
   }
-  expect(next).toBe(4000);
-  expect(most).toBeLessThan(512 * 1024 + longest);
+  expect(next).toBe(count);
+  return most;
+}
+
+test("a long answer that is told from its beginning each time comes in portions", async () => {
+  const events = growing(4000, () => "some word ");
+  const longest = dataOf(events.at(-1)?.entry ?? { event: "", data: "" }).length;
+  const source = sourceOf(logOf(events, 4000), { last: Infinity, isOver: true });
+  expect(await longestOf(source, 4000)).toBeLessThan(512 * 1024 + longest);
+});
+
+test("tokens that are told with much else each come in portions, from the log and from memory", async () => {
+  const told: Template = { event: "messages", prefix: "[", suffix: `,"${"x".repeat(100_000)}"]` };
+  const events = Array.from({ length: 1000 }, (_, seq) => ({ seq, entry: { template: told, text: '"a"' } }));
+  const tail = tailOf(events);
+  tail.close("over");
+  for (const shown of [{}, { tail }])
+    expect(
+      await longestOf(sourceOf(logOf(events, 1000), { last: Infinity, isOver: true, ...shown }), 1000),
+    ).toBeLessThan(512 * 1024);
 });
 
 test("a log whose rows become one while it is read is read once", async () => {
