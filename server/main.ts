@@ -227,6 +227,8 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     stopping.abort();
     return leave(engine, http, config);
   });
+  // Only now: what is claimed by a server that then fails to start counts as an attempt of the run.
+  worker.start(engine);
   const [crons, sweep, audit] = [startCrons(engine), startSweep(engine), startAuditChain(engine)];
   parts.defer(() => Promise.all([crons.stop(), sweep.stop(), audit.stop()]).then(() => undefined));
   parts.defer(tendMemory());

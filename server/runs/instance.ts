@@ -48,7 +48,6 @@ export async function startInstance(
   const over = new AbortController();
   const held: Held = { engine, worker, hasSessions, session: undefined, isLocked: false, ...fresh() };
   await register(held);
-  worker.start(engine);
   const live = async (): Promise<void> => {
     for (let count = 1; !over.signal.aborted; count += 1) {
       let pause = BEAT_MS;
