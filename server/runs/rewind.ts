@@ -6,7 +6,7 @@ import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import { isNewestOfRun, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
-import { stopsAtNewest } from "./breakpoints.ts";
+import { stopsAtNewest, stopsInside } from "./breakpoints.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { readLog } from "./follow.ts";
@@ -99,6 +99,7 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const hasAskedAgain = await persistently(() =>
     withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
   );
+  if (await stopsInside(run, held)) return { resumes: true, isStopped: true };
   if (hasAskedAgain) return { resumes: true, answers: await answersLeft(run, held) };
   if (first === undefined) return { resumes: false };
   const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));

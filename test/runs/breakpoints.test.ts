@@ -63,3 +63,26 @@ test.each(["the newest checkpoint", "that checkpoint by name"])(
     );
   },
 );
+
+test("breakpoints of a graph in a graph hold after a takeover, also beside a question", async () => {
+  const [threadId, name] = [await newThread(pair.here), newName()];
+  const stopped = async (): Promise<unknown> => {
+    const { next, tasks } = await client().threads.getState(threadId, undefined, { subgraphs: true });
+    return { next, tasks };
+  };
+  const holds = async (options: object): Promise<void> => {
+    const run = await client().runs.create(threadId, "stopsInside", options);
+    await reaches(pair.here, run, "success");
+    const before = await stopped();
+    await takeAway(run);
+    await reaches(pair.here, run, "success");
+    expect(await stopped()).toEqual(before);
+    expect((await client().threads.get(threadId)).status).toBe("interrupted");
+  };
+  await holds({ input: inputOf(name) });
+  pair.gate.open(name);
+  await holds({ command: { resume: "yes" } });
+  await client().runs.wait(threadId, "stopsInside", { input: null });
+  const nodes = ["begin", "work", "finish"].map((node) => `${name}:${node}`);
+  expect(await logOf(pair.here, threadId)).toEqual(["answer:yes", ...nodes]);
+});
