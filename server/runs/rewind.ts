@@ -100,7 +100,9 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
   );
   if (await stopsInside(run, held)) return { resumes: true, isStopped: true };
-  if (hasAskedAgain) return { resumes: true, answers: await answersLeft(run, held) };
+  // With durability exit a graph in the graph is written before the one around it, which may have begun with an input.
+  const hasBegun = first !== undefined || (run.kwargs.command?.["resume"] ?? null) !== null;
+  if (hasAskedAgain && hasBegun) return { resumes: true, answers: await answersLeft(run, held) };
   if (first === undefined) return { resumes: false };
   const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
   return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)) };

@@ -1,7 +1,9 @@
-// Answers to several questions at once, when the server that has taken them dies before its tasks are done with them.
+// Questions, and answers to several at once, when the server dies that has asked them or taken them.
+import { Client } from "@langchain/langgraph-sdk";
 import type { Interrupt } from "@langchain/langgraph-sdk";
 import { expect, test } from "vitest";
 import { logOf, newName, newThread, reaches, usePair } from "../fixtures/pair.ts";
+import { startHoldfast } from "../support/holdfast.ts";
 import { until } from "../support/until.ts";
 
 const pair = usePair();
@@ -48,3 +50,19 @@ test.each(["left?", "another"])(
     expect(await logOf(pair.here, threadId)).toEqual(["left:yes:quite", "right:no"]);
   },
 );
+
+test("a run that keeps nothing until its end begins again when only the graph in its graph has kept its question", async () => {
+  const args = ["serve", "--port", "0", "--config", "test/fixtures/slow.langgraph.json"];
+  const { url } = pair.scratch;
+  const dying = startHoldfast(args, { DATABASE_URL: url, HOLDFAST_FAULT: "checkpoints.written:1" });
+  await dying.says("Ready on");
+  const apiUrl = /Ready on (\S+)/.exec(dying.out())?.[1] ?? "";
+  const client = new Client({ apiUrl, callerOptions: { maxRetries: 0 } });
+  const threadId = await newThread(pair.here);
+  const run = await client.runs.create(threadId, "asksInside", { input: {}, durability: "exit" });
+  await dying.ended;
+  await reaches(pair.here, run, "success");
+  expect(Object.keys(await questionsOf(threadId))).toHaveLength(1);
+  await pair.here.client.runs.wait(threadId, "asksInside", { command: { resume: "yes" } });
+  expect(await logOf(pair.here, threadId)).toEqual(["answer:yes"]);
+}, 60_000);
