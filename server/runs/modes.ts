@@ -4,6 +4,7 @@
 import { fieldOf, hasShape, isMessage, shapeOf } from "../privacy/envelopes.ts";
 import type { Shape } from "../privacy/envelopes.ts";
 import { debugOf } from "./debug.ts";
+import { asFields } from "./input.ts";
 import { InnerMessages } from "./inner-messages.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle.ts";
@@ -11,7 +12,10 @@ import type { Entry, Template, Whole } from "./lines.ts";
 import { Partials } from "./partials.ts";
 import { partsOf, toWireJson } from "./wire-json.ts";
 
-/** Modes a client may ask for, and what each is for LangGraph. */
+/**
+ * Modes a client may ask for, and what each is for LangGraph. Of its own mode checkpoints nothing is read: asked for that,
+ * it does not say any more which checkpoint values belong to. Mode debug tells the same.
+ */
 const GRAPH_MODES = {
   values: "values",
   updates: "updates",
@@ -20,7 +24,7 @@ const GRAPH_MODES = {
   tools: "tools",
   custom: "custom",
   tasks: "tasks",
-  checkpoints: "checkpoints",
+  checkpoints: "debug",
   debug: "debug",
   lifecycle: "tasks",
 } as const;
@@ -83,7 +87,14 @@ export class Projection {
     const surfaced = this.#inner ? this.#surfaced(this.#inner, given) : [];
     const entry = chunk && this.#entryOf(chunk);
     const own = entry ? [entry, ...partials] : partials;
+    const point = chunk?.mode === "debug" ? this.#pointOf(chunk) : undefined;
+    if (point) return [...graphs, point, ...own];
     return graphs.length + surfaced.length > 0 ? [...graphs, ...surfaced, ...own] : own;
+  }
+
+  #pointOf(debug: Chunk): Entry | undefined {
+    const { type, payload } = asFields(debug.payload);
+    return type === "checkpoint" ? this.#entryOf({ ...debug, mode: "checkpoints", payload }) : undefined;
   }
 
   #surfaced(inner: InnerMessages, chunk: Chunk): Entry[] {
@@ -174,11 +185,9 @@ function rooted(chunk: Chunk): Chunk | undefined {
   return chunk.mode === "custom" ? { ...chunk, namespace: [] } : undefined;
 }
 
-// LangGraph tells a checkpoint's id before its values, if asked to; the mode has all of it.
-function isEnvelope(chunk: Chunk): chunk is Chunk & { payload: { id: string } } {
-  const { mode, payload } = chunk;
-  return mode === "checkpoints" && typeof payload === "object" && payload !== null && !("values" in payload);
-}
+// LangGraph tells a checkpoint's id before its values.
+const isEnvelope = (chunk: Chunk): chunk is Chunk & { payload: { id: string } } =>
+  chunk.mode === "checkpoints";
 
 /** The tag of what clients are not to see. */
 export const HIDDEN = "langsmith:hidden";

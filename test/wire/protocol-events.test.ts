@@ -1,6 +1,7 @@
 // What a run tells followers of its thread by protocol v2, kind by kind. LangGraph's own stream of events is the oracle.
 import { randomUUID } from "node:crypto";
 import { MemorySaver } from "@langchain/langgraph";
+import type { StreamMode } from "@langchain/langgraph-sdk";
 import { afterEach, expect, test } from "vitest";
 import { echo } from "../fixtures/graphs.ts";
 import { startGate } from "../fixtures/gate.ts";
@@ -106,6 +107,28 @@ test.each([
     ...expected.map(values),
     ["lifecycle", [], undefined, { event: end, graph_name: name }],
   ]);
+});
+
+test("followers are told the same of a run over REST, whatever its own stream shows", async () => {
+  const { client } = held.server;
+  const { events } = await eventsOf("calling");
+  const modes = [
+    "values",
+    "updates",
+    "messages-tuple",
+    "messages",
+    "custom",
+    "tasks",
+    "checkpoints",
+    "debug",
+  ];
+  for (const streamMode of [["checkpoints"], modes, [...modes, "events"]] as StreamMode[][]) {
+    const threadId = randomUUID();
+    const told = await watch(place, threadId, gone.signal);
+    await client.runs.create(threadId, "calling", { input, streamMode, ifNotExists: "create" });
+    await ended(told);
+    expect(told.map(briefly)).toEqual(events.map(briefly));
+  }
 });
 
 const withoutRun = (key: string, value: unknown): unknown => (key === "run_id" ? undefined : value);
