@@ -4,7 +4,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import { addToEnvironment, readConfig } from "./config.ts";
+import { addToEnvironment, readConfig, settings } from "./config.ts";
 import type { Config } from "./config.ts";
 import { AppError, messageOf } from "./errors.ts";
 import { uuidv7 } from "./ids.ts";
@@ -72,7 +72,7 @@ function program(): Command {
     .command("index")
     .description("index documents (.md .txt .html .pdf .jsonl) so that graphs can search them")
     .argument("<path...>", "files or folders")
-    .option("--collection <name>", "collection to index into (HOLDFAST_COLLECTION)")
+    .option("--collection <name>", "collection to index into (HOLDFAST_COLLECTION)", collectionName)
     .option("--json", "print one JSON object")
     .action(async (paths: string[], options: { collection?: string; json?: true }) => {
       const { indexDocuments } = await import("./commands/index-documents.ts");
@@ -257,6 +257,12 @@ function auditCommands(audit: Command): void {
       const { verifyAudit } = await import("./commands/audit.ts");
       process.exitCode = await verifyAudit(await settle(), { ...options, say });
     });
+}
+
+/** What HOLDFAST_COLLECTION takes; an empty one is a variable of the shell that nobody set. */
+function collectionName(text: string): string {
+  if (settings.collection.schema.safeParse(text).success) return text;
+  throw new InvalidArgumentError("It must have 1 to 200 characters.");
 }
 
 const numberTo =

@@ -41,6 +41,7 @@ test.each([
   [["no-such-command"]],
   [["serve", "--no-such-option"]],
   [["index"]],
+  [["index", "docs", "--collection", ""]],
   [["serve", "--port", "many"]],
   [["serve", "--port", "99999"]],
   [["chaos", "--graph", "echo", "--runs", "abc"]],
