@@ -71,5 +71,5 @@ function entries(): Entry[] {
 function valuesOf(form: Form): string {
   if (form.enum) return `One of: ${form.enum.join(", ")}.`;
   if (form.type === "integer") return `Whole number from ${form.minimum} to ${form.maximum}.`;
-  return form.pattern ? "URL." : "Text.";
+  return form.pattern?.includes(String.raw`:\/\/`) ? "URL." : "Text.";
 }
