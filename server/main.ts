@@ -3,7 +3,7 @@
 import type { Server } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
 import { serve } from "@hono/node-server";
-import { sleep } from "./clock.ts";
+import { later, sleep, unlessAborted } from "./clock.ts";
 import { awaitCallbacks } from "./config.ts";
 import type { Config } from "./config.ts";
 import { ConfigInvalid, ResourceTaken, messageOf } from "./errors.ts";
@@ -69,6 +69,8 @@ import type { Privacy } from "./privacy/guard.ts";
 import { openLog } from "./telemetry/log.ts";
 
 const DAY_MS = 86_400_000;
+// Who is to stop while it starts waits no longer for code of the project, or for a migration of somebody else.
+const CUT_MS = 3000;
 
 export interface ServerOptions {
   readonly config: Config;
@@ -81,6 +83,8 @@ export interface ServerOptions {
   readonly role?: "all" | "http" | "worker";
   /** Told of each step, in words for a person. */
   readonly say: (text: string) => void;
+  /** Aborts when it is to start no more. */
+  readonly signal?: AbortSignal;
   /** Runs after the migrations and before the graphs are loaded. */
   readonly prepare?: (database: Database) => Promise<void>;
 }
@@ -93,11 +97,12 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-/** @throws AppError in one sentence when a part cannot start; what had started is stopped again */
+/** @throws AppError in one sentence when a part cannot start, the signal's reason; what had started is stopped again */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const parts = new AsyncDisposableStack();
   try {
-    return await build(options, parts);
+    const { signal = new AbortController().signal } = options;
+    return await unlessAborted(build(options, parts), signal);
   } catch (error) {
     await parts.disposeAsync();
     throw error;
@@ -315,14 +320,19 @@ export async function serveUntilStopped(
   options: ServerOptions,
   started: (server: RunningServer) => void,
 ): Promise<never> {
-  const stopping = Promise.withResolvers<NodeJS.Signals>();
+  const stopping = Promise.withResolvers<void>();
+  const cut = new AbortController();
   const log = openLog(options.config.logLevel, privacyOf(options).strict);
-  const server = startServer(options);
+  const server = startServer({ ...options, signal: cut.signal });
   let signals = 0;
   const onSignal = (signal: NodeJS.Signals): void => {
     signals += 1;
     if (signals > 1) process.exit(130);
-    stopping.resolve(signal);
+    options.say(
+      `${signal}: letting runs end or handing them over, then stopping. Press Ctrl-C again to end at once.`,
+    );
+    stopping.resolve();
+    later(CUT_MS, () => cut.abort());
   };
   // A promise that a node forgot is that node's fault, and no reason to end everybody's runs.
   process.on("unhandledRejection", (error) => log.error("promise.unhandled", { reason: messageOf(error) }));
@@ -336,13 +346,14 @@ export async function serveUntilStopped(
     else process.exit(1);
   });
   process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
-  const running = await server;
-  started(running);
-  const signal = await stopping.promise;
-  options.say(
-    `${signal}: letting runs end or handing them over, then stopping. Press Ctrl-C again to end at once.`,
-  );
-  await running.stop();
+  const running = await server.catch((error: unknown) => {
+    if (!cut.signal.aborted) throw error;
+  });
+  if (running) {
+    started(running);
+    await stopping.promise;
+    await running.stop();
+  }
   process.exit(0); // a graph may have left timers of its own
 }
 

@@ -1,15 +1,34 @@
 // A server that has not started yet: what it leaves alone, what it says, and how it is stopped.
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { turn } from "../server/clock.ts";
+import { loadGraphs, readGraphsFile } from "../server/runs/graphs.ts";
 import { testDatabase } from "./support/database.ts";
 import type { TestDatabase } from "./support/database.ts";
 import { holdfast, startHoldfast } from "./support/holdfast.ts";
 
 let scratch: TestDatabase;
+let folder: string;
 beforeAll(async () => {
   scratch = await testDatabase();
+  folder = await mkdtemp(join(tmpdir(), "holdfast-starting-"));
 });
-afterAll(() => scratch.close());
+afterEach(() => void vi.useRealTimers());
+afterAll(async () => {
+  await scratch.close();
+  await rm(folder, { recursive: true });
+});
+
+/** A langgraph.json with one graph, whose module is `text`. */
+async function project(text: string): Promise<string> {
+  const path = join(await mkdtemp(join(folder, "project-")), "langgraph.json");
+  await writeFile(path, JSON.stringify({ graphs: { mine: "./mine.mjs:graph" } }));
+  await writeFile(join(path, "../mine.mjs"), text);
+  return path;
+}
 
 test("a server that cannot start takes no run", async () => {
   const graphs = ["--config", "test/fixtures/langgraph.json"];
@@ -27,4 +46,36 @@ test("a server that cannot start takes no run", async () => {
   expect(await scratch.database.query(sql, [runId])).toEqual([{ state: "ready", attempt: 0 }]);
   front.process.kill("SIGTERM");
   await front.ended;
+});
+
+test("SIGTERM stops a server whose graph never comes to be loaded", async () => {
+  const path = await project("await new Promise((resolve) => setTimeout(resolve, 1e9));");
+  const server = startHoldfast(["serve", "--port", "0", "--config", path], { DATABASE_URL: scratch.url });
+  await server.says("Model:");
+  server.process.kill("SIGTERM");
+  expect(await server.ended).toMatchObject({ code: 0, err: "" });
+});
+
+/** Two seconds that no fake timer knows of. */
+async function aWhile(): Promise<void> {
+  const until = performance.now() + 2000;
+  while (performance.now() < until) await turn();
+}
+
+test.each([
+  ["await new Promise(() => {});", 10_000, "mine (./mine.mjs:graph) is still being loaded"],
+  [
+    "export const graph = () => new Promise(() => {});",
+    30_000,
+    "mine (./mine.mjs:graph) cannot be made without the configuration of a run",
+  ],
+])("what never comes to its end is named: %s", async (text, ms, sentence) => {
+  const said: string[] = [];
+  const file = await readGraphsFile(await project(text));
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  void loadGraphs(file, (line) => said.push(line));
+  await aWhile();
+  vi.advanceTimersByTime(ms);
+  await aWhile();
+  expect(said).toEqual([expect.stringContaining(sentence)]);
 });

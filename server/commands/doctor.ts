@@ -39,7 +39,7 @@ export async function doctor(
     await find("settings", () => checkSettings(config)),
     await find("graphs", async () => {
       const file = await readGraphsFile(config.graphs);
-      const graphs = await loadGraphs(file);
+      const graphs = await loadGraphs(file, options.json ? undefined : options.say);
       if (file.authPath !== undefined) await loadAuthority(file.path, file.authPath);
       await openEmbedder(file, { timeoutMs: MODEL_MS, hasEndpoint: true });
       if (file.http.app !== undefined) await loadCustomApp(file.path, file.http.app);

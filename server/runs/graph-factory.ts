@@ -14,7 +14,7 @@ export interface Runtime {
 type Make = (config: RunnableConfig, runtime?: Runtime) => Promise<Graph>;
 
 /** Who reads a thread may hold its lock meanwhile. */
-const MAKE_MS = 30_000;
+export const MAKE_MS = 30_000;
 
 export const READING: Runtime = { accessContext: "threads.read", executionRuntime: null };
 

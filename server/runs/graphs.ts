@@ -7,13 +7,14 @@ import type { StateSnapshot } from "@langchain/langgraph";
 import type { BaseCache } from "@langchain/langgraph-checkpoint";
 import type { StreamTransformer } from "@langchain/langgraph/web";
 import { z } from "zod";
+import { later, within } from "../clock.ts";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../errors.ts";
 import { requirePeersOf } from "../peers.ts";
 import type { PrivacyPolicy } from "../privacy/guard.ts";
 import type { Own } from "../privacy/redact.ts";
 import type { ThreadTtl } from "../storage/expiry.ts";
 import type { StoreTtl } from "../storage/store.ts";
-import { GraphFactory, READING } from "./graph-factory.ts";
+import { GraphFactory, MAKE_MS, READING } from "./graph-factory.ts";
 import { importExport } from "./modules.ts";
 
 /** What the engine needs of a compiled graph: structural, because a project may bring its own LangGraph. */
@@ -220,7 +221,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
 
 /**
  * Loads every graph of the file.
- * @param warn told of a function that makes no graph without the configuration of a run
+ * @param warn told of what takes long, and of a function that makes no graph without the configuration of a run
  * @throws GraphUnloadable naming the graph, its file and the reason
  */
 export async function loadGraphs(
@@ -234,6 +235,8 @@ export async function loadGraphs(
   );
   return new Map(entries);
 }
+
+const SLOW_MS = 10_000;
 
 /** The file and the export that a graph is. */
 export function placeOf(base: string, named: string): { file: string; name: string } {
@@ -250,11 +253,15 @@ async function loadGraph(
   const { file, name } = placeOf(base, named);
   try {
     requirePeersOf(file);
-    const value = await importExport(base, file, name);
+    // A module may wait for ever, and nobody would know what the server waits for.
+    const loaded = later(SLOW_MS, () =>
+      warn(`Graph ${id} (${named}) is still being loaded; nothing is served before it is.`),
+    );
+    const value = await importExport(base, file, name).finally(loaded);
     if (typeof value !== "function") return compile(value);
     const make = async (config: object, runtime?: object): Promise<unknown> => value(config, runtime);
     const refused = Symbol(id);
-    const made = await make({ configurable: {} }, READING).catch((error: unknown) => {
+    const made = await within(make({ configurable: {} }, READING), MAKE_MS).catch((error: unknown) => {
       warn(`Graph ${id} (${named}) cannot be made without the configuration of a run: ${messageOf(error)}`);
       return refused;
     });
