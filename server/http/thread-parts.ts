@@ -18,7 +18,8 @@ export function toThread(thread: ThreadRow & Shown): Fields {
     state_updated_at: thread.state_updated_at,
     values: thread.values,
     interrupts: thread.interrupts,
-    ...(thread.error ? { error: thread.error } : {}),
+    // It stays until another run has ended: one that is cancelled before it begins changes nothing.
+    ...(thread.status === "error" && thread.error ? { error: thread.error } : {}),
     ...(thread.is_temporary ? { is_temporary: true } : {}),
   };
 }

@@ -130,7 +130,7 @@ key as (
   select data_key_id, $27, thread_id, $25, $26 from made where data_key_id is not null),
 taken as (
   update holdfast.threads
-     set status = 'busy', error = null, expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
+     set status = 'busy', expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
    where thread_id = $2 and (status <> 'busy' or $15::boolean) and data_key_id is not distinct from $24 and ($18::uuid is null or exists (select from assistant))
      and ($19::jsonb is null or metadata @> $19)

@@ -233,6 +233,19 @@ test("a delayed run starts when it is due and not before, and cancel takes it ba
   expect(await logOf(pair.here, threadId)).toEqual(whole(name));
 });
 
+test("a run that is cancelled before it begins leaves a failed thread as it was, with its error", async () => {
+  const { client } = pair.here;
+  const threadId = await newThread(pair.here);
+  await client.runs.wait(threadId, "failing", { input: {}, raiseError: false });
+  const failed = await client.threads.get(threadId);
+  expect(failed).toMatchObject({ status: "error", error: { error: "RangeError" } });
+  const run = await client.runs.create(threadId, "failing", { input: {}, afterSeconds: 3600 });
+  const busy = await client.threads.get(threadId);
+  expect([busy.status, "error" in busy]).toEqual(["busy", false]);
+  await client.runs.cancel(threadId, run.run_id);
+  expect(await client.threads.get(threadId)).toEqual({ ...failed, updated_at: expect.any(String) });
+});
+
 test("runs are listed oldest first, by state, by metadata and page by page", async () => {
   const threadId = await newThread(pair.here);
   const names = Array.from({ length: 5 }, newName);
