@@ -188,6 +188,22 @@ test("a graph with a timer of its own keeps no command from ending", async () =>
   holder.close();
 });
 
+test("doctor finds a database that takes no writes, and a user who may not write", async () => {
+  const reader = `reader_${process.pid}`;
+  const standby = `${scratch.url}?options=-c%20default_transaction_read_only=on`;
+  await scratch.database.query(`create role ${reader} login password 'r'`);
+  await scratch.database.query(`grant usage on schema holdfast to ${reader}`);
+  await scratch.database.query(`grant select on all tables in schema holdfast to ${reader}`);
+  const url = Object.assign(new URL(scratch.url), { username: reader, password: "r" });
+  const [still, foreign] = await Promise.all(
+    [standby, url.href].map((address) => holdfast(["doctor", ...GRAPHS], { DATABASE_URL: address })),
+  );
+  expect(still).toMatchObject({ code: 3, out: expect.stringContaining("PROBLEM database: it takes no") });
+  expect(foreign).toMatchObject({ code: 3, out: expect.stringContaining("PROBLEM schema: the user of") });
+  await scratch.database.query(`drop owned by ${reader}`);
+  await scratch.database.query(`drop role ${reader}`);
+});
+
 test("what env of langgraph.json gives is not hidden by an empty variable", async () => {
   const config = join(folder, "given.langgraph.json");
   const graphs = { echo: `${GRAPHS_FILE}:echo` };

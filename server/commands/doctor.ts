@@ -15,7 +15,7 @@ import { loadAuthority } from "../runs/auth.ts";
 import { loadGraphs, readGraphsFile } from "../runs/graphs.ts";
 import { openEmbedder } from "../runs/store-index.ts";
 import type { Database } from "../storage/database.ts";
-import { checkSchema } from "../storage/migrate.ts";
+import { checkSchema, findServer, mayWrite } from "../storage/migrate.ts";
 import { checkCounters } from "../storage/open-counters.ts";
 import { openDatabase } from "../storage/open.ts";
 import { defaultScope } from "../storage/scope.ts";
@@ -62,11 +62,7 @@ async function findInDatabase(config: Config): Promise<Finding[]> {
     try {
       return [
         await find("database", () => describe(database)),
-        await find("schema", async () => {
-          const { pending, current } = await checkSchema(database);
-          if (pending.length > 0) throw new Error(`pending: ${pending.join(", ")}; run holdfast migrate`);
-          return current;
-        }),
+        await find("schema", () => describeSchema(database)),
         await find("sealing", () => describeSealing(database)),
         await find("budgets", () => describeBudgets(database)),
         await find("documents", async () => {
@@ -108,8 +104,18 @@ async function find(check: string, look: () => string | Promise<string>): Promis
 }
 
 async function describe(database: Database): Promise<string> {
-  const [row] = await database.query<{ server_version: string }>("show server_version");
-  return `PostgreSQL ${row?.server_version}`;
+  const { version, isReadOnly } = await findServer(database);
+  if (isReadOnly)
+    throw new Error("it takes no writes: DATABASE_URL leads to a standby, or to a user who may only read");
+  return `PostgreSQL ${version}`;
+}
+
+async function describeSchema(database: Database): Promise<string> {
+  const { pending, current } = await checkSchema(database);
+  if (pending.length > 0) throw new Error(`pending: ${pending.join(", ")}; run holdfast migrate`);
+  if (!(await mayWrite(database)))
+    throw new Error("the user of DATABASE_URL may not read and write the tables of Holdfast");
+  return current;
 }
 
 /** Also says what a server would refuse to start for. */

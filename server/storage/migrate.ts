@@ -70,6 +70,12 @@ insert into holdfast.migrations (version, name, checksum, breaking)
 values ($1, $2, $3, $4)
 on conflict (version) do nothing returning version`;
 
+const showServer = `/* showServer */
+select current_setting('server_version') as version, current_setting('transaction_read_only') = 'on' as "isReadOnly"`;
+
+const showRights = `/* showRights */
+select has_table_privilege('holdfast.runs', 'select') and has_table_privilege('holdfast.runs', 'insert') as may`;
+
 const keepLockWhileIdle = `/* keepLockWhileIdle */ set local idle_in_transaction_session_timeout = 0`;
 
 /**
@@ -107,6 +113,18 @@ export async function checkSchema(
   const files = readMigrations(options.directory ?? migrationsDirectory());
   const rows = await readRows(database);
   return { pending: pendingOf(files, rows).map(({ name }) => name), current: newestOf(rows) };
+}
+
+/** What answers, and whether it would take writes at all. */
+export async function findServer(on: Queryable): Promise<{ version: string; isReadOnly: boolean }> {
+  const [row] = await on.query<{ version: string; isReadOnly: boolean }>(showServer);
+  return row ?? { version: "unknown", isReadOnly: false };
+}
+
+/** Whether the user may read and write the tables of a schema that is there. */
+export async function mayWrite(on: Queryable): Promise<boolean> {
+  const [row] = await on.query<{ may: boolean }>(showRights);
+  return row?.may ?? false;
 }
 
 async function apply(database: Database, file: Migration): Promise<boolean> {
