@@ -45,9 +45,9 @@ export async function stopsInside(run: AcceptedRun, { graph, checkpointer }: Sto
   const answersAny = answered.length === 0 && (run.kwargs.command?.["resume"] ?? null) !== null;
   const isOpen = ({ id }: Interrupt): boolean => !answersAny && !answered.includes(id ?? "");
   const look = async (outer: Graph, { tasks }: StateSnapshot): Promise<boolean> => {
-    const left = tasks.filter(({ result, interrupts }) => result === undefined || interrupts.some(isOpen));
     let hasStopped = false;
-    for (const { name, state, interrupts } of left) {
+    for (const { name, state, interrupts, result } of tasks) {
+      if (result !== undefined) continue;
       const stops = state && "values" in state ? await hasInside(outer, name, state) : false;
       if (!stops && !(interrupts.length > 0 && interrupts.every(isOpen))) return false;
       hasStopped ||= stops;
