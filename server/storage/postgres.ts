@@ -30,6 +30,8 @@ const IDLE_MS = 120_000;
 const TAG = /^\/\* (\w+) \*\//;
 /** Connection trouble, shutdown, no connection free, too slow; and a deadlock or conflict: the next try may do. */
 const GONE = /^(08|57P0|53300|57014|40P01|40001)/;
+/** No primary any more: another server is, which a new connection finds. */
+const READ_ONLY = "25006";
 /** Wrong user or password, no such database. */
 const REFUSED = /^(28|3D)/;
 const names = new Map<string, string | undefined>();
@@ -113,9 +115,11 @@ async function transact<T>(
     await run(client, undefined, "commit", []);
     return result;
   } catch (error) {
-    await client.query("rollback").catch((failure: unknown) => {
+    const lose = (failure: unknown): void => {
       broken = failure instanceof Error ? failure : new Error(String(failure));
-    });
+    };
+    await client.query("rollback").catch(lose);
+    if (codeOf(error) === READ_ONLY) lose(error);
     throw error;
   } finally {
     client.release(broken);
@@ -179,6 +183,10 @@ function translate(error: unknown): unknown {
   if (error instanceof DatabaseError && REFUSED.test(error.code ?? "")) {
     const text = `PostgreSQL refused the connection: ${error.message}. Check DATABASE_URL.`;
     return new ConfigInvalid(text, { cause: error });
+  }
+  if (error instanceof DatabaseError && error.code === READ_ONLY) {
+    const text = `PostgreSQL takes no writes: ${error.message}. DATABASE_URL must lead to the primary, as a user who may write.`;
+    return new DatabaseUnavailable(text, { cause: error });
   }
   if (error instanceof DatabaseError && !GONE.test(error.code ?? "")) return error;
   const reason = messageOf(error) || codeOf(error);

@@ -9,6 +9,8 @@ import type { PostgresOptions } from "../../server/storage/postgres.ts";
 import { UNIQUE_VIOLATION } from "../../server/storage/postgres.ts";
 import { until } from "./until.ts";
 
+const insert = (on: Queryable): Promise<unknown> => on.query("insert into notes values (7)");
+
 /** Opens a pool on a scratch database of the Postgres under test; `options` win over the suite's own. */
 export type OpenDatabase = (options?: Partial<PostgresOptions>) => Database;
 
@@ -77,6 +79,17 @@ export function testDatabaseContract(open: OpenDatabase): void {
       const failed = await database.query("select $1::json", [circle]).catch((error: unknown) => error);
       expect(failed).toBeInstanceOf(TypeError);
       expect(await database.query("select 1 as one")).toEqual([{ one: 1 }]);
+    });
+
+    test("a server that takes no writes any more gives DatabaseUnavailable, and the next try another connection", async () => {
+      const single = open({ poolSize: 1 });
+      for (const write of [() => insert(single), () => single.transaction(insert)]) {
+        await single.query("set default_transaction_read_only = on");
+        await expect(write()).rejects.toThrow(DatabaseUnavailable);
+        await write();
+        await single.query("delete from notes where id = 7");
+      }
+      await single.close();
     });
 
     test("a backend killed under a statement gives DatabaseUnavailable, and the next query works", async () => {
