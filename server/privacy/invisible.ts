@@ -1,16 +1,9 @@
-// Characters that hide a value from a rule. Nobody sees some of them: zero-width ones, soft hyphens, marks of direction.
-// Others look like one that rules know: spaces that do not break, dashes, letters and digits in full width. Rules read
-// the text without the former and with the latter made plain; what stood there is put back around findings.
-// Both are within the first 65,536 characters, so that a text is as long with plain ones.
-const HIDDEN = String.raw`[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]+`;
-const SPACE = String.raw`\u00a0\u2000-\u200a\u202f\u205f\u3000`;
-const DASH = String.raw`\u2010-\u2015\u2212\ufe58\ufe63`;
-const FULL_WIDTH = String.raw`\uff01-\uff5e`;
-const UNUSUAL = new RegExp(`${HIDDEN}|[${SPACE}${DASH}${FULL_WIDTH}]`, "g");
-const IS_SPACE = new RegExp(`[${SPACE}]`);
-const IS_FULL_WIDTH = new RegExp(`[${FULL_WIDTH}]`);
-const IS_DASH = new RegExp(`[${DASH}]`);
-const FULL_WIDTH_TO_PLAIN = 0xfee0;
+// What rules do not read of a text. They read it without characters that nobody sees, and with a plain one for each that
+// only looks like it or is written by its number; what stood there is put back around findings.
+import { DISGUISED, plainOf, unfinishedIn } from "./disguises.ts";
+
+/** More backslashes than an escape has. */
+const ESCAPED = "\\".repeat(8);
 
 /** What rules do not read, and the place of the visible text at which it stood. */
 interface Run {
@@ -25,17 +18,36 @@ export class Invisible {
   #runs: Run[] = [];
   /** Those before it are told. */
   #first = 0;
-  length = 0;
+  #length = 0;
+  /** The beginning of a character that the next piece may finish. */
+  #open = "";
+  /** Whether what was taken before it ends with a backslash. */
+  #isEscaped = false;
+
+  /** How many characters of the text are here only. */
+  get length(): number {
+    return this.#length + this.#open.length;
+  }
 
   /** Takes `piece` apart. @param at where its visible part will begin */
-  take(piece: string, at: number): string {
+  take(piece: string, at: number, isFinal: boolean): string {
+    const before = this.#isEscaped ? ESCAPED : "";
+    const all = before + this.#open + piece;
+    const end = isFinal ? all.length : unfinishedIn(all);
+    this.#open = all.slice(end);
+    const taken = all.slice(0, end);
+    this.#isEscaped = !isFinal && taken.endsWith("\\");
+    return this.#apart(taken, at - before.length).slice(before.length);
+  }
+
+  #apart(given: string, at: number): string {
     let removed = 0;
-    return piece.replace(UNUSUAL, (text: string, index: number) => {
+    return given.replace(DISGUISED, (text: string, index: number) => {
       const seen = plainOf(text);
       const plain = seen === "" ? 0 : 1;
       this.#runs.push({ at: at + index - removed, text, plain });
       removed += text.length - plain;
-      this.length += text.length - plain;
+      this.#length += text.length - plain;
       return seen;
     });
   }
@@ -69,13 +81,7 @@ export class Invisible {
     const run = this.#runs[this.#first];
     if (!run || run.at > to || (run.at === to && (!isLast || run.plain === 1))) return undefined;
     this.#first += 1;
-    this.length -= run.text.length - run.plain;
+    this.#length -= run.text.length - run.plain;
     return run;
   }
-}
-
-function plainOf(text: string): string {
-  if (IS_SPACE.test(text)) return " ";
-  if (IS_DASH.test(text)) return "-";
-  return IS_FULL_WIDTH.test(text) ? String.fromCharCode(text.charCodeAt(0) - FULL_WIDTH_TO_PLAIN) : "";
 }

@@ -49,7 +49,7 @@ class Stream implements RedactionStream {
   readonly #replace: Replace;
   readonly #invisible = new Invisible();
   readonly #matches: Matches;
-  /** Without invisible characters. What is before #base is told, and kept for what stands to its right. */
+  /** As rules read it. What is before #base is told, and kept for what stands to its right. */
   #text = "";
   #base = 0;
   #dropping: Dropping | undefined;
@@ -73,9 +73,8 @@ class Stream implements RedactionStream {
   }
 
   push(piece: string, isFinal = false): string {
-    this.#text += this.#invisible.take(piece, this.#text.length);
-    // Half a surrogate pair is no character yet.
-    const text = !isFinal && isHigh(this.#text.at(-1)) ? this.#text.slice(0, -1) : this.#text;
+    this.#text += this.#invisible.take(piece, this.#text.length, isFinal);
+    const text = this.#text;
     this.#matches.begin(text, this.#base);
     let told = "";
     let undecided = -1;
@@ -283,10 +282,9 @@ function endAt(until: RegExp, text: string, from: number): number | undefined {
   return found ? found.index + found[0].length : undefined;
 }
 
-const isHigh = (unit: string | undefined): boolean => unit !== undefined && /[\ud800-\udbff]/.test(unit);
-
 /** `place`, or the one before it when it would cut a surrogate pair in two. */
 function borderAt(text: string, place: number): number {
-  const isInPair = place > 0 && isHigh(text[place - 1]) && /[\udc00-\udfff]/.test(text[place] ?? "");
+  const isInPair =
+    (text.charCodeAt(place - 1) & 0xfc00) === 0xd800 && (text.charCodeAt(place) & 0xfc00) === 0xdc00;
   return isInPair ? place - 1 : place;
 }

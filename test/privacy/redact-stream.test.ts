@@ -42,6 +42,9 @@ const DENSE = [
   "does it start with -----BEGIN PRIVATE KEY----- or not? Please tell me. I need help with invoices of last month.",
   `> -----BEGIN RSA PRIVATE KEY-----\n> ${"MIIEpAIB".repeat(8)}\n> ${"AAKCAQEA".repeat(8)}\n> short==\n> -----END RSA PRIVATE KEY-----\n> done`,
   "[REDACTED_EMAIL] a@b.co4111111111111111 tel a@b.co 555 1234",
+  String.raw`{"a":"\u00e94111\\u00a01111 1111 1111 \u003cada\u0040b.co"} &#97;da&#64;b&period;co 4111&nbsp;1111\n1111&#160;1111 `,
+  "٤١١١ 𝟏𝟏𝟏𝟏 1111\u{e0100} 1111 4111.1111.1111.1111 card 4111  1111  1111  1111 IBAN DE89.3704.0044.0532\n0130.00 ",
+  "1 85 05 78 006 084 91 or AB 12 34 56 C, ada@b。co。Next 06·12·34·56·78 4111%201111%201111%201111",
 ];
 
 test.each(DENSE)("%j is the same for every cut in two, and in single characters", (text) => {
@@ -86,6 +89,13 @@ const piece = fc.oneof(
       "\u034f",
       "\u00a0\u200b",
       "\\n",
+      String.raw`\u00e9`,
+      String.raw`\u0022`,
+      "&#64;",
+      "&nbsp;",
+      "\u0661",
+      "\u{1d7cf}",
+      "\u{e0101}",
       "%2B",
       "%20",
       "%",

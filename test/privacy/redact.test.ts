@@ -257,6 +257,13 @@ test("redacting twice changes nothing", () => {
     "\u200b",
     "[REDACTED_PHONE]",
     "http://a:b@",
+    String.raw`\u00e9`,
+    "&#64;",
+    "&nbsp;",
+    "%20",
+    "\n",
+    "4111.1111.1111.1111",
+    "AB 12 34 56 C",
     "-----BEGIN PRIVATE KEY-----",
     "-----END PRIVATE KEY-----",
   ];
