@@ -8,12 +8,14 @@ const VAGUE_WORD = /(?:\bcall|\bcell|contact|\btext\b|number|reach|answer|\bline
 const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref|version|isbn|doi|pmid)\b[^\n]{0,8}$/i;
 const GROUPED = /^(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?:\D|$)/;
 /** As in France: five pairs, which look like a date at first. */
-const PAIRS = /^0[1-9]([-. /])\d\d(?:\1\d\d){3}(?!\1?\d)/;
+const PAIRS = /^0[1-9]([-. /·]| {2})\d\d(?:\1\d\d){3}(?!\1?\d)/;
 /** In an address, as withoutEscapes() leaves it. */
 const PLUS = /%2 $/;
 const LAST_GROUP = /[ /]+[^ /]*$/;
 const AFTER = String.raw`(?=[\s,-]{1,2}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b)`;
 const ESCAPE = /^(?:[nrt]|u[\da-f]{4})(?=[\p{L}\p{N}])/iu;
+/** An address with what a sentence in Chinese or Japanese goes on with. */
+const SENTENCE = /^.*\.\p{L}{2,24}(?=[。｡])/su;
 const STREET =
   "(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace|Ter|Parkway|Pkwy|Circle|Cir|Trail|Trl|Highway|Hwy|Loop|Row|Close|Crescent|Cres)";
 const WORD = String.raw`\p{Lu}[\p{L}'’.-]{0,24}`;
@@ -22,16 +24,19 @@ export const contacts: readonly Rule[] = [
   {
     kind: "EMAIL",
     // What is glued to its end would look like a value of its own beside the placeholder.
-    pattern: String.raw`[\p{L}\p{M}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
+    pattern: String.raw`[\p{L}\p{M}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|%2[Ee]|[。｡](?=[A-Za-z])|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
     needs: /@|%40|[[(]at[\])]/gi,
     // In JSON a line break before it is written as \n, and < as \u003c by some: that is none of the address.
     spansIn: (match, left) => [
-      { start: left.endsWith("\\") ? (ESCAPE.exec(match)?.[0].length ?? 0) : 0, end: match.length },
+      {
+        start: left.endsWith("\\") ? (ESCAPE.exec(match)?.[0].length ?? 0) : 0,
+        end: SENTENCE.exec(match)?.[0].length ?? match.length,
+      },
     ],
   },
   {
     kind: "PHONE",
-    pattern: String.raw`(?<![\w.\/$€£-])(?:\+|00)?\(?\d[\d().\-\/ ]{5,20}\d(?:\s{0,2}(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w\/]|[.-]?(?:\d|\[REDACTED_))`,
+    pattern: String.raw`(?<![\w.\/$€£-])(?:\+|00)?\(?\d[\d().\-\/ ·]{5,20}\d(?:\s{0,2}(?:x|ext\.?|extension)\s?\d{1,6})?(?![\w\/]|[.-]?(?:\d|\[REDACTED_))`,
     flags: "i",
     spansIn: phoneIn,
   },
@@ -70,7 +75,7 @@ function isPhone(match: string, left: string): boolean {
 
 /** Whether pairs go on in small even steps: 05 10 15 20 25. */
 function isCount(pairs: string): boolean {
-  const [first = 0, second = 0, ...others] = pairs.split(/\D/).map(Number);
+  const [first = 0, second = 0, ...others] = pairs.split(/\D+/).map(Number);
   const step = second - first;
   return Math.abs(step) <= 10 && others.every((each, index) => each === second + (index + 1) * step);
 }

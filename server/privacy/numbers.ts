@@ -1,5 +1,6 @@
 // Numbers that name a person, an account or a machine. A check digit adds confidence, and a word to the left
 // can stand in for it: numbers in logs are often masked, mistyped or made up, and still not ours to keep.
+import { APART, CARD_APART, ibanApart, isCardApart } from "./apart.ts";
 import type { Rule, Span } from "./rule.ts";
 
 /** What must not follow a number. A placeholder is like a word, because it stands for one. */
@@ -10,8 +11,11 @@ const COUNTRY =
   /^(?:A[DELTZ]|B[AEGHRY]|C[HRYZ]|D[EKO]|E[EGS]|F[IOR]|G[BEILRT]|H[RU]|I[ELQST]|JO|K[WZ]|L[BCITUVY]|M[CDEKRTU]|N[LO]|P[KLST]|QA|R[OS]|S[ACEIKMTV]|T[LNR]|UA|V[AG]|XK)/i;
 const IN_FOURS = /^[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,4})?)$/i;
 const GROUPED = /^(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3\d{3}([ -])\d{6}\2\d{5})$/;
+const USUAL_CARD = new RegExp(String.raw`^\d(?:[ -]?\d){11,18}${END}`);
+const USUAL_IBAN = new RegExp(String.raw`^[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}${END}`, "i");
 const COUNT_WORD = /\b(?:order|invoice|ticket|tracking|reference|ref)\b[^\n]{0,8}$/i;
 const SSN_WORD = /(?:ssn|social|\bss\s?#|\bss\s?n(?:o|um))[^\n]{0,24}$/i;
+const GAP = String.raw`[\s./_·-]{0,2}`;
 const BIRTH_WORD = /(?:dob\b|d\.o\.b|birth|\bborn\b|\bbday\b)[^\n\d]{0,20}$/i;
 // A row of a table has no words: a date next to a number of the social security is a birthday.
 const SSN_CELL = /\d{3}-\d{2}-\d{4}["']?[|,;\t] ?["']?$/;
@@ -23,13 +27,13 @@ const GROUP = "[0-9a-f]{1,4}";
 export const numbers: readonly Rule[] = [
   {
     kind: "IBAN",
-    pattern: String.raw`\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}${END}`,
+    pattern: String.raw`\b[A-Z]{2}\d{2}(?:[A-Z0-9]|${APART}[A-Z0-9]){11,30}${END}`,
     flags: "i",
     spansIn: ibanIn,
   },
   {
     kind: "CREDIT_CARD",
-    pattern: String.raw`(?<![\w.-])\d(?:[ -]?\d){11,18}${END}`,
+    pattern: String.raw`(?<![\w.-])(?:${CARD_APART}|\d(?:[ -]?\d){11,18}${END})`,
     spansIn: cardIn,
   },
   {
@@ -38,7 +42,7 @@ export const numbers: readonly Rule[] = [
   },
   {
     kind: "SSN",
-    pattern: String.raw`(?<![\w-])[\dOolISB]{3}[ .-]?[\dOolISB]{2}[ .-]?[\dOolISB]{4}${END}`,
+    pattern: String.raw`(?<![\w-])[\dOolISB]{3}${GAP}[\dOolISB]{2}${GAP}[\dOolISB]{4}${END}`,
     accepts: (match, left) => /\d/.test(match) && SSN_WORD.test(left),
   },
   {
@@ -93,17 +97,30 @@ function ibanIn(match: string, left: string): readonly Span[] | undefined {
     IN_FOURS.test(text) &&
     (isSpoken || /[ -]/.test(text) || text === text.toUpperCase()) &&
     isIban(compact(text));
-  const valid = startThat(match, isSure);
-  if (valid || !isSpoken) return valid;
+  const usual = USUAL_IBAN.exec(match)?.[0] ?? "";
+  const valid = startThat(usual, isSure);
+  if (valid) return valid;
+  const hasOther = usual.length < match.length;
+  const apart = hasOther && ibanApart(match, (text) => COUNTRY.test(text) && isIban(text));
+  if (apart) return [{ start: 0, end: apart.length }];
+  if (!isSpoken) return undefined;
   // Words may follow it that look like more of its groups.
-  const text = match.replace(/(?:[ -][a-z]{1,30})+$/i, "");
+  const text = usual.replace(/(?:[ -][a-z]{1,30})+$/i, "");
   return text.length > 14 && /\d{4}/.test(text) ? [{ start: 0, end: text.length }] : undefined;
 }
 
 function cardIn(match: string, left: string): readonly Span[] | undefined {
-  if (/^(\d)(?:[ -]?\1)*$/.test(match)) return undefined;
-  const mayBeCard = /^(?:[2-6]|1800|2131)/.test(compact(match));
   const isSpoken = CARD_WORD.test(left);
+  const usual = USUAL_CARD.exec(match)?.[0] ?? "";
+  const found = usualCardIn(usual, left, isSpoken);
+  if (found) return found;
+  const isApart = isCardApart(match, left, isSpoken) && isLuhn(match.replaceAll(/%20|\D/g, ""));
+  return isApart ? [{ start: 0, end: match.length }] : undefined;
+}
+
+function usualCardIn(match: string, left: string, isSpoken: boolean): readonly Span[] | undefined {
+  if (match === "" || /^(\d)(?:[ -]?\1)*$/.test(match)) return undefined;
+  const mayBeCard = /^(?:[2-6]|1800|2131)/.test(compact(match));
   const mayBeGrouped = isSpoken || !COUNT_WORD.test(left);
   const isSure = (text: string): boolean => (mayBeGrouped && GROUPED.test(text)) || isLuhn(compact(text));
   const sure = mayBeCard ? startThat(match, isSure) : undefined;
