@@ -2,6 +2,7 @@
 // can stand in for it: numbers in logs are often masked, mistyped or made up, and still not ours to keep.
 import { APART, CARD_APART, ibanApart, isCardApart } from "./apart.ts";
 import type { Rule, Span } from "./rule.ts";
+import { NINO, NIR, isNino, isNir } from "./social.ts";
 
 /** What must not follow a number. A placeholder is like a word, because it stands for one. */
 export const END = String.raw`(?![\w-]|\[REDACTED_)`;
@@ -38,12 +39,18 @@ export const numbers: readonly Rule[] = [
   },
   {
     kind: "SSN",
-    pattern: String.raw`(?<![\w-])\d{3}-\d{2}-\d{4}${END}`,
+    pattern: String.raw`(?<![\w-])(?:\d{3}-\d{2}-\d{4}|${NIR})${END}`,
+    accepts: (match, left) => match.length === 11 || isNir(match, left),
   },
   {
     kind: "SSN",
     pattern: String.raw`(?<![\w-])[\dOolISB]{3}${GAP}[\dOolISB]{2}${GAP}[\dOolISB]{4}${END}`,
     accepts: (match, left) => /\d/.test(match) && SSN_WORD.test(left),
+  },
+  {
+    kind: "SSN",
+    pattern: `(?<![\\w-])${NINO}${END}`,
+    accepts: isNino,
   },
   {
     kind: "MAC",
