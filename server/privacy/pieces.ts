@@ -18,6 +18,7 @@ export const isPiece = (value: unknown): value is Piece =>
 // Fields that providers stream in pieces, in a block of content or in an object beside it.
 const TEXTS = [
   "text",
+  "delta",
   "reasoning",
   "reasoning_content",
   "thinking",
@@ -116,7 +117,16 @@ export class PieceRedactor {
       ...rest
     } = everyField(piece);
     const { tool_calls: _3, function_call: _4, ...more } = Object(additional_kwargs) as Fields;
-    const kept: Fields = { ...this.#guard.value(withoutTokens(rest)) };
+    const { response_metadata, ...others } = withoutTokens(rest, "response_metadata");
+    const kept: Fields = { ...this.#guard.value(others) };
+    if (response_metadata)
+      kept["response_metadata"] = this.#grown(response_metadata, {
+        place: "metadata",
+        order: 0,
+        isWithin: false,
+        alone: (part) => ({ response_metadata: part }),
+        depth: 0,
+      });
     kept["additional_kwargs"] = this.#grown(more, {
       place: "beside",
       order: 0,
@@ -255,10 +265,13 @@ function isEnd(piece: Piece): boolean {
   return [finish, stop].some((reason) => typeof reason === "string" && reason !== "");
 }
 
-/** The same fields without the tokens that the text was made of: nobody can look at a value that they cut in parts. */
-function withoutTokens(fields: Fields): Fields {
-  const { logprobs, ...metadata } = Object(fields["response_metadata"]) as Fields;
-  return logprobs ? { ...fields, response_metadata: metadata } : fields;
+/**
+ * The same fields without the tokens that the text was made of: nobody can look at a value that they cut in parts.
+ * @param place of what the provider says beside the text
+ */
+export function withoutTokens(fields: Fields, place: string): Fields {
+  const { logprobs, ...others } = Object(fields[place]) as Fields;
+  return logprobs ? { ...fields, [place]: others } : fields;
 }
 
 const SPEAKING = ["content", "tool_call_chunks", "additional_kwargs"] as const;

@@ -2,7 +2,7 @@
 // tell in events; everything else is whole, and looked at as it is. What was held back of a message is told at the latest
 // when its node has ended.
 import { mayGrow, ObjectRedactor } from "../privacy/growing.ts";
-import { PieceRedactor, isPiece } from "../privacy/pieces.ts";
+import { PieceRedactor, isPiece, withoutTokens } from "../privacy/pieces.ts";
 import type { Piece } from "../privacy/pieces.ts";
 import type { Guard } from "../privacy/guard.ts";
 import type { RedactionStream } from "../privacy/redact.ts";
@@ -146,7 +146,8 @@ export class ChunkRedactor {
     const fields = asFields(given);
     if (typeof fields["text"] !== "string" || !("concat" in Object(given)))
       return mayGrow(given) ? object : undefined;
-    return text(fields["text"], (one) => ({ ...guard.value({ ...fields, text: "" }), text: one }));
+    const others = { ...withoutTokens(fields, "generationInfo"), text: "" };
+    return text(fields["text"], (one) => ({ ...guard.value(others), text: one }));
   }
 
   #take(key: string, piece: unknown, begin: () => Open): Chunk[] {

@@ -1,6 +1,7 @@
 // Objects in events, and messages of tasks that run at the same time: a value is never told in part, whether objects grow
 // or tell parts of a text one after the other.
 import { AIMessageChunk } from "@langchain/core/messages";
+import { GenerationChunk } from "@langchain/core/outputs";
 import { expect, test } from "vitest";
 import { openPrivacy } from "../../server/privacy/guard.ts";
 import { ChunkRedactor } from "../../server/runs/redaction.ts";
@@ -58,6 +59,17 @@ test("parts of a text under one name are one text", () => {
   ]) as Record<string, string>[];
   const joined = (name: string): string => all.map((one) => one[name] ?? "").join("");
   expect([joined("answer"), joined("other")]).toEqual(["Write to [REDACTED_EMAIL] now", "it is so"]);
+});
+
+test("the tokens that a text is made of are not told beside it", () => {
+  const all = told(
+    ["ask ", "ada", "@exam", "ple.", "org"].map(
+      (text) =>
+        new GenerationChunk({ text, generationInfo: { logprobs: { tokens: [text] }, finish_reason: null } }),
+    ),
+  ) as { text: string; generationInfo: object }[];
+  expect(all.map(({ text }) => text).join("")).toBe("ask [REDACTED_EMAIL]");
+  expect(all.map(({ generationInfo }) => generationInfo)).toEqual(all.map(() => ({ finish_reason: null })));
 });
 
 test("objects in which nothing is found are told as they came", () => {

@@ -229,6 +229,22 @@ test("a text is one however deep it stands, beside the content and in it at the 
   );
 });
 
+test("a text under delta, or in what a provider says beside the answer, is one text", () => {
+  const pieces = cut("ask ada@example.org or hello", [4]).map((part) =>
+    piece({
+      content: [{ type: "text_delta", index: 0, delta: part }],
+      response_metadata: { raw: [{ index: 0, delta: { role: "assistant", content: part } }], model: "m" },
+    }),
+  );
+  const all = told(pieces);
+  expect(JSON.stringify(all)).not.toMatch(/ada@|@exa/);
+  const whole = joined(all);
+  const kept = "ask [REDACTED_EMAIL] or hello";
+  expect(whole.content).toEqual([{ type: "text_delta", index: 0, delta: kept }]);
+  const [raw] = whole.response_metadata["raw"] as { delta: { content: string } }[];
+  expect(raw?.delta.content).toBe(kept);
+});
+
 test("arguments that came whole, bytes and marks of providers are told as they are", () => {
   const block = {
     type: "tool_use",
