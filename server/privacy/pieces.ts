@@ -119,21 +119,8 @@ export class PieceRedactor {
     const { tool_calls: _3, function_call: _4, ...more } = Object(additional_kwargs) as Fields;
     const { response_metadata, ...others } = withoutTokens(rest, "response_metadata");
     const kept: Fields = { ...this.#guard.value(others) };
-    if (response_metadata)
-      kept["response_metadata"] = this.#grown(response_metadata, {
-        place: "metadata",
-        order: 0,
-        isWithin: false,
-        alone: (part) => ({ response_metadata: part }),
-        depth: 0,
-      });
-    kept["additional_kwargs"] = this.#grown(more, {
-      place: "beside",
-      order: 0,
-      isWithin: false,
-      alone: (part) => ({ additional_kwargs: part }),
-      depth: 0,
-    });
+    if (response_metadata) kept["response_metadata"] = this.#beside("response_metadata", response_metadata);
+    kept["additional_kwargs"] = this.#beside("additional_kwargs", more);
     kept["content"] =
       typeof content === "string"
         ? this.#content(content)
@@ -145,6 +132,12 @@ export class PieceRedactor {
     const told = made(piece, kept);
     this.#plain = typeof content === "string" && isPlain(piece) ? { given: shapeOf(piece), told } : undefined;
     return told;
+  }
+
+  /** What a piece says beside its content, in one of its fields. */
+  #beside(field: string, value: unknown): unknown {
+    const alone = (part: unknown): Fields => ({ [field]: part });
+    return this.#grown(value, { place: field, order: 0, isWithin: false, alone, depth: 0 });
   }
 
   #content(text: string): string {

@@ -7,7 +7,7 @@ import type { Checkpoints } from "../storage/checkpoints.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Graph } from "./graphs.ts";
 import type { Chunk } from "./modes.ts";
-import { answeredBy } from "./protocol/tell.ts";
+import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
 import { configOf } from "./state.ts";
 
 type Nodes = "*" | readonly string[];
@@ -38,11 +38,15 @@ export async function stopsAtNewest(
 /**
  * Whether this run has come to breakpoints of graphs that stand in its own, and can do no more until somebody goes on:
  * each task that is not done has stopped so, or asks a question that the run does not answer.
+ * @param newest the newest state, with those of the graphs in the graph
  */
-export async function stopsInside(run: AcceptedRun, { graph, checkpointer }: Stopping): Promise<boolean> {
-  const config = configOf(checkpointer, run.thread_id, undefined);
+export async function stopsInside(
+  run: AcceptedRun,
+  { graph, checkpointer }: Stopping,
+  newest: StateSnapshot,
+): Promise<boolean> {
   const answered = answeredBy(run);
-  const answersAny = answered.length === 0 && (run.kwargs.command?.["resume"] ?? null) !== null;
+  const answersAny = answered.length === 0 && bringsAnswer(run);
   const isOpen = ({ id }: Interrupt): boolean => !answersAny && !answered.includes(id ?? "");
   const look = async (outer: Graph, { tasks }: StateSnapshot): Promise<boolean> => {
     let hasStopped = false;
@@ -64,7 +68,7 @@ export async function stopsInside(run: AcceptedRun, { graph, checkpointer }: Sto
     }
     return false;
   };
-  return look(graph, await graph.getState(config, { subgraphs: true }));
+  return look(graph, newest);
 }
 
 async function stopsAt(

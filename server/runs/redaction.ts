@@ -77,7 +77,7 @@ export class ChunkRedactor {
     if (mode === "messages" && Array.isArray(payload) && isPiece(payload[0])) {
       const [piece, about] = payload as [Piece, unknown];
       // Some servers of models give each message the same id: those of two nodes at a time are two all the same.
-      const { langgraph_checkpoint_ns: ns } = asFields(about);
+      const { langgraph_checkpoint_ns: ns } = Object(about) as { langgraph_checkpoint_ns?: unknown };
       return this.#take(`message ${String(ns)} ${piece.id}`, piece, () =>
         this.#ofMessage(chunk, piece, about),
       );

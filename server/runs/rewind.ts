@@ -16,8 +16,9 @@ import { dataOf, nameOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
 import { begunBy } from "./protocol/messages.ts";
 import type { ProtocolProjection } from "./protocol/project.ts";
-import { answeredBy } from "./protocol/tell.ts";
+import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
+import { configOf } from "./state.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
 
 interface State {
@@ -99,10 +100,11 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const hasAskedAgain = await persistently(() =>
     withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
   );
-  if (await stopsInside(run, held)) return { resumes: true, isStopped: true };
+  const now = await graph.getState(configOf(checkpointer, run.thread_id, undefined), { subgraphs: true });
+  if (await stopsInside(run, held, now)) return { resumes: true, isStopped: true };
   // With durability exit a graph in the graph is written before the one around it, which may have begun with an input.
-  const hasBegun = first !== undefined || (run.kwargs.command?.["resume"] ?? null) !== null;
-  if (hasAskedAgain && hasBegun) return { resumes: true, answers: await answersLeft(run, held) };
+  const hasBegun = first !== undefined || bringsAnswer(run);
+  if (hasAskedAgain && hasBegun) return { resumes: true, answers: answersLeft(run, now) };
   if (first === undefined) return { resumes: false };
   const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
   return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)) };
@@ -112,16 +114,14 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
  * Answers that name their questions are known to the attempt alone until their tasks are done. Those whose questions
  * stand as they were are given once more; a task that has asked its next question keeps its answer itself.
  */
-async function answersLeft(
-  run: AcceptedRun,
-  { graph, checkpointer }: Pick<Rewound, "graph" | "checkpointer">,
-): Promise<Record<string, unknown>> {
-  const named = answeredBy(run);
-  if (named.length === 0) return {};
-  const place = { thread_id: run.thread_id, checkpoint_ns: "", __pregel_checkpointer: checkpointer };
-  const open = openIn(await graph.getState({ configurable: place }, { subgraphs: true }));
+function answersLeft(run: AcceptedRun, now: StateSnapshot): Record<string, unknown> {
+  const open = openIn(now);
   const answers = asFields(run.kwargs.command?.["resume"]);
-  return Object.fromEntries(named.filter((id) => open.has(id)).map((id) => [id, answers[id]]));
+  return Object.fromEntries(
+    answeredBy(run)
+      .filter((id) => open.has(id))
+      .map((id) => [id, answers[id]]),
+  );
 }
 
 /** Ids of the questions of a state; a graph in a graph knows its own better than the one around it. */

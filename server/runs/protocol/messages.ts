@@ -3,7 +3,6 @@
 // is complete, so it is when its node is.
 import { isMessage } from "../../privacy/envelopes.ts";
 import type { Message } from "../../privacy/envelopes.ts";
-import { asFields } from "../input.ts";
 import type { Entry, Template } from "../lines.ts";
 import { isPulled } from "../modes.ts";
 import { partsOf, toWireJson } from "../wire-json.ts";
@@ -42,7 +41,11 @@ export class MessageEvents {
   entriesOf(payload: unknown): Entry[] {
     const [message, about]: unknown[] = Array.isArray(payload) ? payload : [];
     if (typeof message !== "object" || message === null || !isMessage(message)) return [];
-    const { langgraph_checkpoint_ns: ns, langgraph_node: node, langgraph_path: path } = asFields(about);
+    const {
+      langgraph_checkpoint_ns: ns,
+      langgraph_node: node,
+      langgraph_path: path,
+    } = Object(about) as Fields;
     const place = {
       namespace: typeof ns === "string" && ns !== "" ? ns.split("|") : [],
       node: typeof node === "string" ? node : undefined,

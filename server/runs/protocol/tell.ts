@@ -45,6 +45,10 @@ export function tell({ database, log }: Pick<Engine, "database" | "log">, run: A
 // LangGraph names a question by a hash.
 const QUESTION_ID = /^[0-9a-f]{32}$/;
 
+/** Whether the run answers a question, by its name or not. */
+export const bringsAnswer = ({ kwargs }: AcceptedRun): boolean =>
+  (kwargs.command?.["resume"] ?? null) !== null;
+
 /** Ids of the questions that the run answers by name. */
 export function answeredBy({ kwargs }: AcceptedRun): string[] {
   const ids = Object.keys(asFields(kwargs.command?.["resume"]));
