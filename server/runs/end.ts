@@ -88,17 +88,20 @@ interface Held {
 export async function endRun(engine: Engine, held: Held, outcome: Outcome): Promise<void> {
   const { run, recording } = held;
   faultPoint("run.ending");
+  let hasWaiting = false;
   if (outcome.state === "handed over") await handOver(engine, held);
   else if (outcome.state === "rolled back") await rollBack(engine, held);
-  else await finish(engine, held, { ...outcome, state: outcome.state });
+  else hasWaiting = await finish(engine, held, { ...outcome, state: outcome.state });
   faultPoint("run.ended");
   recording.close(outcome.state === "handed over" ? "lost" : "over");
   engine.hints.events([run.run_id]);
+  if (hasWaiting) await promote(engine, held.owner.threadId);
 }
 
 type Final = Outcome & { state: RunEnd["state"] };
 
-async function finish(engine: Engine, held: Held, reached: Final): Promise<void> {
+/** True: other runs of the thread wait. */
+async function finish(engine: Engine, held: Held, reached: Final): Promise<boolean> {
   const { run, owner, recording, told } = held;
   const { points, outcome } = await lastPoints(engine, held, reached);
   for (const entry of (await told?.end(outcome)) ?? []) await recording.append(entry);
@@ -118,7 +121,7 @@ async function finish(engine: Engine, held: Held, reached: Final): Promise<void>
     const isOurs = row?.attempt === owner.attempt;
     if (isOurs && row.state === "running" && row.cancel === "rollback") {
       await rollBack(engine, held); // asked for when the graph was at its end already
-      return;
+      return false;
     }
     if (isOurs && row.state === "running") {
       await recording.repair();
@@ -129,7 +132,7 @@ async function finish(engine: Engine, held: Held, reached: Final): Promise<void>
   }
   if (!ended) throw new LeaseLost(`Run ${owner.runId} was ended, deleted or taken over by somebody else.`);
   if (webhook) engine.hints.due("webhooks");
-  if (ended.hasWaiting) await promote(engine, owner.threadId);
+  return ended.hasWaiting;
 }
 
 /**
@@ -180,14 +183,18 @@ async function lastPoints(
   }
 }
 
-/** Makes the thread's next run ready. If this process dies before, a heartbeat elsewhere finds it waiting. */
+/** Makes the thread's next run ready. If this process dies before, or cannot, a heartbeat finds it waiting. */
 async function promote(engine: Engine, threadId: string): Promise<void> {
   faultPoint("run.promoting");
-  const promoted = await engine.database.transaction(async (transaction) => {
-    await lockThreads(transaction, [threadId]);
-    return promoteRuns(transaction, [threadId]);
-  });
-  if (promoted.length > 0) announceReady(engine);
+  try {
+    const promoted = await engine.database.transaction(async (transaction) => {
+      await lockThreads(transaction, [threadId]);
+      return promoteRuns(transaction, [threadId]);
+    });
+    if (promoted.length > 0) announceReady(engine);
+  } catch (error) {
+    engine.log.warn("thread.unpromoted", { thread_id: threadId, reason: messageOf(error) });
+  }
 }
 
 /** Some run is ready: this process looks, and others are told. */

@@ -136,7 +136,7 @@ async function drive(held: Drive): Promise<void> {
 async function runToEnd(held: Drive): Promise<Outcome> {
   const { engine, run, controller, recording } = held;
   const { signal } = controller;
-  if (run.deadline) void stopAt(run.deadline, controller);
+  if (run.left_ms !== null) void stopIn(run.left_ms, controller);
   const { guard, keep } = held.text;
   const projection = new Projection(run.kwargs.stream_mode, run.kwargs.stream_subgraphs);
   try {
@@ -233,8 +233,8 @@ class MaxAttemptsExceeded extends Error {
 
 const isDrained = (error: unknown): boolean => error instanceof Error && error.name === "GraphDrained";
 
-async function stopAt(deadline: Date, controller: AbortController): Promise<void> {
-  await sleep(Math.max(0, deadline.getTime() - now()), controller.signal);
+async function stopIn(ms: number, controller: AbortController): Promise<void> {
+  await sleep(Math.max(0, ms), controller.signal);
   controller.abort(new RunTimedOut());
 }
 

@@ -23,7 +23,8 @@ export interface RunRow {
   readonly cancel: "interrupt" | "rollback" | null;
   readonly cancel_reason: string | null;
   readonly webhook: string | null;
-  readonly deadline: Date | null;
+  /** What was left of its time when the row was read, by the clock of the database; null before it has begun. */
+  readonly left_ms: number | null;
   readonly metadata: Record<string, unknown>;
   readonly kwargs: Record<string, unknown>;
   readonly error: RunError | null;
@@ -110,7 +111,7 @@ export interface NewRun {
 }
 
 export const RUN_COLUMNS = `r.run_id, r.thread_id, r.assistant_id, r.state, r.attempt, r.handovers, r.multitask, r.cancel,
-  r.cancel_reason, r.webhook, r.deadline, r.metadata, r.kwargs, r.error, r.created_at, r.updated_at, r.started_at, r.ended_at,
+  r.cancel_reason, r.webhook, extract(epoch from r.deadline - now())::float8 * 1000 as left_ms, r.metadata, r.kwargs, r.error, r.created_at, r.updated_at, r.started_at, r.ended_at,
   r.ordinal, r.is_watched, r.told_from`;
 
 // A life of the database server: a restart gives a new start time, recovery after a crash resets the statistics.

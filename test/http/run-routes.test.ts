@@ -1,6 +1,6 @@
 // What becomes of a run through its routes: cancelled, delayed, repeated, listed, deleted, tried again, answered.
 import type { Run } from "@langchain/langgraph-sdk";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import {
   GRAPHS,
   checkpointRows,
@@ -26,6 +26,9 @@ beforeAll(async () => {
   process.env["OPENAI_API_KEY"] = "none";
 });
 afterAll(() => model.stop());
+afterEach(() => {
+  vi.restoreAllMocks();
+});
 
 const inputOf = (name: string): { name: string; gate: string } => ({ name, gate: pair.gate.url });
 const whole = (name: string): string[] => ["begin", "work", "finish"].map((node) => `${name}:${node}`);
@@ -360,4 +363,14 @@ test("a run that takes too long ends with status timeout, and its thread can be 
   } finally {
     await hurried.stop();
   }
+});
+
+test("how long a run may take is told by the clock of the database: a server whose own is ahead ends none early", async () => {
+  const real = Date.now.bind(Date);
+  vi.spyOn(Date, "now").mockImplementation(() => real() + 86_400_000);
+  const name = newName();
+  const run = await start(pair.here, await newThread(pair.here), name);
+  pair.gate.open(name);
+  await reaches(pair.here, run, "success");
+  expect(await logOf(pair.here, run.thread_id)).toEqual(whole(name));
 });
