@@ -21,14 +21,14 @@ import {
 } from "../storage/runs.ts";
 import type { NewRun, OwnedRunRow, RunAuth, RunFacts, RunRow } from "../storage/runs.ts";
 import type { ThreadKey } from "../storage/seals.ts";
-import { lockThread } from "../storage/threads.ts";
+import { findThread, lockThread } from "../storage/threads.ts";
 import { withAssistant } from "./assistants.ts";
 import { stopRuns } from "./cancel.ts";
 import { announceReady, callBackOfPending } from "./end.ts";
 import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { execute } from "./execute.ts";
-import { asFields } from "./input.ts";
+import { asFields, lastingConfig } from "./input.ts";
 import { metadataOf, wholeLine } from "./lines.ts";
 import { isPending } from "./run.ts";
 import type { RunState } from "./run.ts";
@@ -133,7 +133,8 @@ async function createRunOf(
   };
   await requireCheckpoint(new Checkpoints(engine.database), threadId, asked);
   const threadKey = await keyOf(engine, threadId, options);
-  const run = newRun(engine, { threadId, assistant, request, options, asked, threadKey });
+  const before = await configBefore(engine, threadId, request, options);
+  const run = newRun(engine, { threadId, assistant, request, options, asked, threadKey, before });
   engine.live.expect(run.runId);
   try {
     return await accept(engine, run, request, options);
@@ -149,6 +150,17 @@ function keyOf(
   { isStateless = false }: CreateOptions,
 ): Promise<ThreadKey | undefined> | ThreadKey | undefined {
   return isStateless ? database.seals.newOfThread(threadId) : database.seals.ofThread(database, threadId);
+}
+
+/** What the thread's runs are configured with so far, if this one may change it. */
+async function configBefore(
+  { database }: Engine,
+  threadId: string,
+  { config }: RunRequest,
+  { isStateless = false }: CreateOptions,
+): Promise<Fields> {
+  const isNew = isStateless || lastingConfig({}, config ?? {}) === undefined;
+  return isNew ? {} : ((await findThread(database, threadId))?.config ?? {});
 }
 
 async function accept(
@@ -260,9 +272,11 @@ export function newRun(
     options: CreateOptions;
     asked: Fields;
     threadKey: ThreadKey | undefined;
+    /** What the thread's runs are configured with so far. */
+    before: Fields;
   },
 ): NewRun {
-  const { threadId, assistant, request, options, asked, threadKey } = given;
+  const { threadId, assistant, request, options, asked, threadKey, before } = given;
   const { runId = uuidv7(), by } = options;
   const kept = { graph_id: assistant.graph_id, assistant_id: assistant.assistant_id };
   const isDelayed = (request.after_seconds ?? 0) > 0;
@@ -291,6 +305,7 @@ export function newRun(
     metadata: { ...assistant.metadata, ...request.metadata, ...kept },
     kwargs,
     threadMetadata: kept,
+    threadConfig: isTemporary ? undefined : lastingConfig(before, kwargs.config),
     // A thread that is made for somebody says whose it is, as his handler has it.
     ...(by ? { auth: by.auth, filter: by.filter, madeMetadata: request.metadata ?? {} } : {}),
     idemKey: options.idemKey,

@@ -43,7 +43,8 @@ export async function graphOfThread(
   const writer = await findWriter(on, threadId);
   // What this server stored: see kwargsOf in create.ts.
   const kwargs = writer?.kwargs as RunKwargs | undefined;
-  const config = askedBy(writer?.auth, kwargs ? mergeConfigs([kwargs.defaults ?? {}, kwargs.config]) : {});
+  const configs = writer && kwargs ? [kwargs.defaults ?? {}, writer.thread_config, kwargs.config] : [];
+  const config = askedBy(writer?.auth, mergeConfigs(configs));
   const configurable = { ...asFields(config["configurable"]), thread_id: threadId };
   return graph.make({ ...config, configurable }, READING).catch(async (error: unknown) => {
     // The run that says how it is to be made may be gone.

@@ -1,4 +1,5 @@
 // What a client asked for, in the form that LangGraph takes. What is unset must be absent.
+import { isDeepStrictEqual } from "node:util";
 import { Command, Send } from "@langchain/langgraph";
 import type { RunAuth } from "../storage/runs.ts";
 import type { RunKwargs } from "./create.ts";
@@ -61,6 +62,31 @@ export function askedBy(auth: RunAuth | null | undefined, config: Fields): Field
   const configurable = Object.entries(asFields(config["configurable"]));
   const said = Object.fromEntries(configurable.filter(([key]) => !AUTH_FIELDS.has(key)));
   return { ...config, configurable: auth ? { ...said, ...authFields(auth) } : said };
+}
+
+/** What a run's configuration says of the run alone, and not of others on its thread. */
+const OF_ONE_RUN = new Set([
+  "run_id",
+  "thread_id",
+  "graph_id",
+  "assistant_id",
+  "checkpoint_id",
+  "checkpoint_ns",
+  "checkpoint_map",
+]);
+
+/**
+ * What the runs of a thread are configured with after one more: what it brings holds for those that come later too, unless
+ * they bring something else. A client that answers a question need not say again which model it wants.
+ * @returns undefined when nothing changes
+ */
+export function lastingConfig(before: Fields, { configurable }: Fields): Fields | undefined {
+  const said = asFields(before["configurable"]);
+  const kept = Object.entries(asFields(configurable)).filter(
+    ([name]) => !OF_ONE_RUN.has(name) && !AUTH_FIELDS.has(name) && !name.startsWith("__"),
+  );
+  const grown = { ...said, ...Object.fromEntries(kept) };
+  return isDeepStrictEqual(grown, said) ? undefined : { ...before, configurable: grown };
 }
 
 const authFields = ({ user, permissions }: RunAuth): Fields => ({

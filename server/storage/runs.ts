@@ -6,7 +6,7 @@ import type { ThreadTtl } from "./expiry.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import { codeOf, UNIQUE_VIOLATION } from "./postgres.ts";
 import { openRows, placeOf, sealJson, sealText } from "./sealed.ts";
-import type { Readings } from "./sealed.ts";
+import type { Reading, Readings } from "./sealed.ts";
 import type { ThreadKey } from "./seals.ts";
 import type { VaultEntry } from "../privacy/vault.ts";
 import { packedEntries } from "./vault.ts";
@@ -87,6 +87,8 @@ export interface NewRun {
   readonly kwargs: object;
   /** Merged into the thread's metadata: which graph and assistant it runs. */
   readonly threadMetadata: object;
+  /** What the thread's runs are configured with from now on; undefined: with the same as before. */
+  readonly threadConfig?: object | undefined;
   readonly idemKey?: string | undefined;
   /** Seconds until it may start. */
   readonly afterSeconds?: number | undefined;
@@ -121,21 +123,21 @@ export const BOOT = `concat(pg_postmaster_start_time(), ' ', (select stats_reset
 const insertRunRow = `/* insertRun */
 with assistant as (select from holdfast.assistants where assistant_id = $3 and revision = $18),
 made as (
-  insert into holdfast.threads (thread_id, status, metadata, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun, data_key_id)
-  select $2, 'busy', coalesce($20::jsonb, '{}') || $8::jsonb, $14 = 'temporary', $5 in ('blocked', 'delayed'),
+  insert into holdfast.threads (thread_id, status, metadata, config, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun, data_key_id)
+  select $2, 'busy', coalesce($20::jsonb, '{}') || $8::jsonb, coalesce($29::jsonb, '{}'), $14 = 'temporary', $5 in ('blocked', 'delayed'),
          $17::float8, $23, ($5 in ('running', 'ready'))::int, $24::uuid
    where $14 <> 'no' and ($24 is null or $26::bytea is not null) and ($18::uuid is null or exists (select from assistant))
-  on conflict (thread_id) do nothing returning thread_id, config, begun, data_key_id, false as was_written),
+  on conflict (thread_id) do nothing returning thread_id, metadata, config, begun, data_key_id, false as was_written),
 key as (
   insert into holdfast.data_keys (data_key_id, tenant_id, thread_id, kek_id, wrapped)
   select data_key_id, $27, thread_id, $25, $26 from made where data_key_id is not null),
 taken as (
   update holdfast.threads
-     set status = 'busy', expires_at = null, metadata = metadata || $8::jsonb, updated_at = now(),
+     set status = 'busy', expires_at = null, metadata = metadata || $8::jsonb, config = coalesce($29::jsonb, config), updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
    where thread_id = $2 and (status <> 'busy' or $15::boolean) and data_key_id is not distinct from $24 and ($18::uuid is null or exists (select from assistant))
      and ($19::jsonb is null or metadata @> $19)
-  returning thread_id, config, begun, data_key_id, state_updated_at > created_at as was_written),
+  returning thread_id, metadata, config, begun, data_key_id, state_updated_at > created_at as was_written),
 thread as (select * from made union all select * from taken),
 kept as (
   insert into holdfast.vault_entries (token, thread_id, kind, value)
@@ -145,7 +147,7 @@ kept as (
 r as (
   insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, attempt, multitask, metadata, kwargs, idem_key,
     run_at, deadline, boot, started_at, webhook, auth, ordinal, is_watched)
-  select $1, thread_id, $3, $4, $5, case when $5 = 'running' then 1 else 0 end, $6, $7, $9, $10,
+  select $1, thread_id, $3, $4, $5, case when $5 = 'running' then 1 else 0 end, $6, metadata || $7::jsonb, $9, $10,
     now() + $11 * interval '1 s', case when $5 = 'running' then now() + $12 * interval '1 ms' end,
     case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13, $21::json,
     case when $5 in ('running', 'ready') then begun end,
@@ -164,7 +166,8 @@ const findRunFactsRow = `/* findRunFacts */
 select run_id, thread_id, assistant_id, state, attempt, cancel, metadata, is_watched from holdfast.runs where run_id = $1`;
 const findRunRow = `/* findRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1`;
 const findWriterRow = `/* findWriter */
-select run_id, kwargs, auth from holdfast.runs where run_id = (
+select run_id, thread_id, kwargs, auth, (select config from holdfast.threads where thread_id = $1) as thread_config
+  from holdfast.runs where run_id = (
   select case when metadata ->> 'run_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (metadata ->> 'run_id')::uuid end
     from public.checkpoints
    where thread_id = $1 and checkpoint_ns = '' and metadata ? 'run_id' order by checkpoint_id desc limit 1)`;
@@ -201,7 +204,7 @@ select run_id as "runId", thread_id as "threadId", state = 'running' as "isRunni
  * "taken": its idempotency key was used before, or another run of the thread came first.
  */
 export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow | "taken" | undefined> {
-  const { runId, threadKey, auth, firstLine } = run;
+  const { runId, threadKey, threadConfig, auth, firstLine } = run;
   const { key, row: newKey } = threadKey ?? {};
   const kwargs = JSON.stringify(run.kwargs);
   try {
@@ -234,24 +237,41 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       newKey?.wrapped ?? null,
       newKey?.tenant_id ?? null,
       key && run.vault ? packedEntries(key, run.threadId, run.vault) : null,
+      threadConfig
+        ? sealJson(key, placeOf("threads.config", [run.threadId]), JSON.stringify(threadConfig))
+        : null,
     ]);
     if (!row || !key) return row;
     on.seals.noteThread(run.threadId, key.id);
     // What was sealed need not be opened again.
-    return { ...row, key, kwargs: JSON.parse(kwargs), auth: auth ?? null };
+    const open = { ...row, key, kwargs: JSON.parse(kwargs), auth: auth ?? null };
+    return threadConfig ? { ...open, thread_config: { ...threadConfig } } : openConfig(on, open);
   } catch (error) {
     if (codeOf(error) === UNIQUE_VIOLATION) return "taken";
     throw error;
   }
 }
 
-type RunReading = Pick<RunRow, "run_id" | "kwargs"> & Partial<Pick<OwnedRunRow, "error" | "auth">>;
+type RunReading = Pick<RunRow, "run_id" | "thread_id" | "kwargs"> &
+  Partial<Pick<OwnedRunRow, "error" | "auth" | "thread_config">>;
+
+const ofThread: Reading<Pick<RunRow, "thread_id">> = {
+  name: "threads.config",
+  as: "json",
+  row: (row) => [row.thread_id],
+};
 
 const RUN_READINGS: Readings<RunReading> = {
   kwargs: { name: "runs.kwargs", as: "json", row: (row) => [row.run_id] },
   error: { name: "runs.error", as: "json", row: (row) => [row.run_id] },
   auth: { name: "runs.auth", as: "json", row: (row) => [row.run_id] },
+  thread_config: ofThread,
 };
+
+async function openConfig(on: Queryable, row: OwnedRunRow): Promise<OwnedRunRow> {
+  const [open = row] = await openRows(on, [row], { thread_config: ofThread });
+  return open;
+}
 
 /** Runs as they were read, opened. */
 export const openRuns = <Row extends RunReading>(on: Queryable, rows: Row[]): Promise<Row[]> =>
@@ -277,8 +297,9 @@ export async function findRun(on: Queryable, runId: string): Promise<RunRow | un
 export async function findWriter(
   on: Queryable,
   threadId: string,
-): Promise<Pick<OwnedRunRow, "kwargs" | "auth"> | undefined> {
-  const rows = await on.query<Pick<OwnedRunRow, "run_id" | "kwargs" | "auth">>(findWriterRow, [threadId]);
+): Promise<Pick<OwnedRunRow, "kwargs" | "auth" | "thread_config"> | undefined> {
+  type Writer = Pick<OwnedRunRow, "run_id" | "thread_id" | "kwargs" | "auth" | "thread_config">;
+  const rows = await on.query<Writer>(findWriterRow, [threadId]);
   const [row] = await openRuns(on, rows);
   return row;
 }

@@ -49,6 +49,7 @@ const OF_THREAD: Partial<Record<SealedName, string>> = {
   "runs.error": "thread_id = $1",
   "runs.auth": "thread_id = $1",
   "run_events.body": "run_id in (select run_id from holdfast.runs where thread_id = $1)",
+  "threads.config": "thread_id = $1 and config <> '{}'",
   "threads.state": "thread_id = $1",
   "threads.error": "thread_id = $1",
   "checkpoint_blobs.blob": "thread_id = $1",

@@ -25,6 +25,7 @@ export const SEALED = {
   "runs.error": { schema: "holdfast", form: "json", row: run },
   "runs.auth": { schema: "holdfast", form: "json", row: run },
   "run_events.body": { schema: "holdfast", form: "text", row: ["run_id", "seq"] },
+  "threads.config": { schema: "holdfast", form: "json", row: thread, blank: "{}" },
   "threads.state": { schema: "holdfast", form: "json", row: thread },
   "threads.error": { schema: "holdfast", form: "json", row: thread },
   "crons.payload": { schema: "holdfast", form: "json", row: ["cron_id"] },
@@ -116,6 +117,8 @@ function sealedOf<Row extends object>(on: Queryable, row: Row, readings: Reading
     const value: unknown = Reflect.get(row, column);
     if (!reading || value === null || value === undefined) continue;
     const { as } = reading;
+    const { blank }: SealedColumn = SEALED[reading.name];
+    if (blank !== undefined && as === "json" && JSON.stringify(value) === blank) continue;
     if (!on.seals.isOn && !looksSealed(value, as)) continue;
     const place = placeOf(reading.name, reading.row(row));
     const bytes = bytesOf(place, value, as);

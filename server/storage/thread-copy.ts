@@ -3,6 +3,7 @@
 import type { Queryable } from "./database.ts";
 import { openThreads } from "./threads.ts";
 import type { ThreadRow } from "./threads.ts";
+import { placeOf, sealJson } from "./sealed.ts";
 import { copySealed } from "./thread-copy-sealed.ts";
 
 /** What was copied: what the thread it was copied from says of its state. */
@@ -46,8 +47,10 @@ result as (
   select made.thread_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.task_path, w.idx, w.channel, w.type, w.blob
     from made cross join public.checkpoint_writes w where w.thread_id = $1 and made.data_key_id is null)
 select source.status, made.metadata, exists (select from point) as has_checkpoints,
-       case when source.status <> 'busy' then source.state::text end as state
+       case when source.status <> 'busy' then source.state::text end as state, source.config
   from made cross join source`;
+
+const sealConfigRow = `/* sealCopiedConfig */ update holdfast.threads set config = $2 where thread_id = $1`;
 
 const holdSnapshot = `/* holdSnapshot */ set transaction isolation level repeatable read`;
 
@@ -64,7 +67,7 @@ export async function copyThreadRows(
   if (transaction.seals.isOn) await transaction.query(holdSnapshot);
   const { key, row: newKey } = transaction.seals.newOfThread(copyId) ?? {};
   const values = [threadId, copyId, metadata ?? null];
-  const [row] = await transaction.query<CopiedThread>(COPY_THREAD, [
+  const [row] = await transaction.query<CopiedThread & Pick<ThreadRow, "config">>(COPY_THREAD, [
     ...values,
     key?.id ?? null,
     newKey?.tenant_id ?? null,
@@ -73,6 +76,11 @@ export async function copyThreadRows(
   ]);
   if (!row || !key) return row;
   await copySealed(transaction, threadId, { copyId, key });
-  const [opened] = await openThreads(transaction, [{ thread_id: threadId, state: row.state }]);
+  const { state, config } = row;
+  const [opened] = await openThreads(transaction, [{ thread_id: threadId, state, config }]);
+  if (opened && Object.keys(opened.config).length > 0) {
+    const sealed = sealJson(key, placeOf("threads.config", [copyId]), JSON.stringify(opened.config));
+    await transaction.query(sealConfigRow, [copyId, sealed]);
+  }
   return { ...row, state: opened?.state ?? null };
 }

@@ -80,11 +80,13 @@ select thread_id, status, metadata, is_temporary, case when status <> 'busy' the
   from holdfast.threads where thread_id = $1`;
 
 type ThreadReading = Pick<ThreadRow, "thread_id"> & {
+  readonly config?: ThreadRow["config"];
   readonly error?: ThreadRow["error"];
   readonly state?: string | null;
 };
 
 const THREAD_READINGS: Readings<ThreadReading> = {
+  config: { name: "threads.config", as: "json", row: (row) => [row.thread_id] },
   error: { name: "threads.error", as: "json", row: (row) => [row.thread_id] },
   state: { name: "threads.state", as: "json text", row: (row) => [row.thread_id] },
 };
