@@ -34,7 +34,8 @@ export async function cancelRun(
     // One that waited for another try has left checkpoints, or has just lost them.
     if (run.attempt > 0) {
       const graph = await graphForState(engine, run.metadata["graph_id"], threadId, transaction);
-      await storeState(transaction, graph, threadId, action === "interrupt");
+      const gone = run.told_from > 0 ? "by state" : "as before";
+      await storeState(transaction, graph, threadId, action === "interrupt" ? "cancelled" : gone);
     }
     await promoteRuns(transaction, [threadId]);
     return false;

@@ -209,14 +209,12 @@ async function rollBack(engine: Engine, { owner, run }: Held): Promise<void> {
     () =>
       engine.database.transaction(async (transaction) => {
         await lockThreads(transaction, [threadId]);
-        if (!(await deleteOwnRun(transaction, owner))) return false;
+        const deleted = await deleteOwnRun(transaction, owner);
+        if (!deleted) return false;
         await deleteRunEvents(transaction, [runId]);
-        await deleteCheckpointsOfRun(transaction, threadId, runId);
-        await storeState(
-          transaction,
-          await graphForState(engine, run.graph_id, threadId, transaction),
-          threadId,
-        );
+        await deleteCheckpointsOfRun(transaction, { threadId, runId, ...deleted });
+        const graph = await graphForState(engine, run.graph_id, threadId, transaction);
+        await storeState(transaction, graph, threadId, deleted.hadEnded ? "by state" : "as before");
         await promoteRuns(transaction, [threadId]);
         return true;
       }),

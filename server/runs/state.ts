@@ -203,27 +203,34 @@ export async function updateState(
 }
 
 /**
- * Writes down what the thread's newest state is now, and the status that follows from it. Lock the thread first.
+ * What a thread's status follows from: its state; a cancel, after which it waits for no answer although the state asks;
+ * what it was before a run that leaves no trace.
+ */
+type Settling = "by state" | "cancelled" | "as before";
+
+/**
+ * Writes down what the thread's newest state is now, and its status. Lock the thread first.
  * @param graph undefined: nobody can tell here, and whoever reads the state works it out
- * @param isCancelled what is left to do was cancelled: the thread does not wait for an answer
  */
 export async function storeState(
   transaction: Queryable,
   graph: Graph | undefined,
   threadId: string,
-  isCancelled = false,
+  settling: Settling = "by state",
 ): Promise<void> {
-  if (!graph) return updateThreadState(transaction, threadId, "idle", null);
+  const unless = (status: "idle" | "interrupted"): typeof status | undefined =>
+    settling === "as before" ? undefined : status;
+  if (!graph) return updateThreadState(transaction, threadId, unless("idle"), null);
   try {
     const newest = await newestState(graph, new Checkpoints(transaction), threadId);
     // LangGraph names a task no more that was answered once, although it asks its next question.
     const isOpen = newest.next.length > 0 || askingTasks(newest).length > 0;
-    const status = isOpen && !isCancelled ? "interrupted" : "idle";
+    const status = unless(isOpen && settling === "by state" ? "interrupted" : "idle");
     await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
   } catch (error) {
     // A state that cannot be read must not keep a run from being cancelled.
     if (!isUnreadable(error)) throw error;
-    await updateThreadState(transaction, threadId, "idle", null);
+    await updateThreadState(transaction, threadId, unless("idle"), null);
   }
 }
 

@@ -132,7 +132,7 @@ async function settle(
   }
   // The error of a failed run stays with that run: its copy can go on from where it failed.
   const graph = await graphForState(engine, metadata["graph_id"], copyId, transaction);
-  if (graph) await storeState(transaction, graph, copyId, status === "idle");
+  if (graph) await storeState(transaction, graph, copyId, status === "idle" ? "cancelled" : "by state");
 }
 
 /** The same state on another thread. What users keep in values is theirs, also where it looks like an id. */

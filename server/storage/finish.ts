@@ -69,7 +69,8 @@ with r as (
 thread as (
   update holdfast.threads t
      set expires_at = case when t.is_temporary then now() + interval '10 min' else t.expires_at end,
-         state = case when tried.has_traces then null else t.state end, resting = case when tried.has_traces then 'idle' else t.resting end
+         state = case when tried.has_traces then null else t.state end, resting = case when tried.has_traces then 'idle' else t.resting end,
+         error = case when tried.has_traces then null else t.error end
     from (select thread_id, bool_or(attempt > 0) as has_traces from r group by thread_id) tried
    where t.thread_id = tried.thread_id and (t.is_temporary or tried.has_traces))
 select ${RUN_COLUMNS} from r where webhook is not null`;
@@ -79,16 +80,16 @@ insert into holdfast.webhooks (webhook_id, run_id, url, payload) values ($1, $2,
 
 const deletePendingRows = `/* deletePending */
 delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
-returning run_id, thread_id, attempt`;
+returning run_id, thread_id, attempt, told_from`;
 
 const requestCancelRows = `/* requestCancel */
 update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
  where run_id = any ($1::uuid[]) and state = 'running' and cancel is distinct from 'rollback'`;
 
-const lockRunRow = `/* lockRun */ select run_id, thread_id, state, attempt, metadata from holdfast.runs where run_id = $1 for update`;
+const lockRunRow = `/* lockRun */ select run_id, thread_id, state, attempt, metadata, told_from from holdfast.runs where run_id = $1 for update`;
 
 const deleteOwnRow = `/* deleteOwnRun */
-delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} returning run_id`;
+delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} returning told_from`;
 
 const deleteRunRow = `/* deleteRun */ delete from holdfast.runs where run_id = $1`;
 
@@ -132,7 +133,10 @@ delete from public.checkpoint_blobs b
  where b.thread_id = $1 and b.checkpoint_ns = lone.checkpoint_ns and b.channel = lone.channel and b.version = lone.version`;
 
 const forgetStateRow = `/* forgetState */
-update holdfast.threads set state = null, resting = 'idle', updated_at = now(), state_updated_at = now() where thread_id = $1`;
+update holdfast.threads
+   set state = null, resting = case when $2 then 'idle' else resting end, error = case when not $2 then error end,
+       updated_at = now(), state_updated_at = now()
+ where thread_id = $1`;
 
 const retryRunRow = `/* retryRun */
 update holdfast.runs set state = 'blocked', worker_id = null, handovers = attempt, cancel = null, cancel_reason = null, error = null,
@@ -212,14 +216,15 @@ export async function cancelPending(
     }
     return;
   }
-  const gone = await transaction.query<Pick<RunRow, "run_id" | "thread_id" | "attempt">>(deletePendingRows, [
-    runIds,
-  ]);
+  const gone = await transaction.query<Pick<RunRow, "run_id" | "thread_id" | "attempt" | "told_from">>(
+    deletePendingRows,
+    [runIds],
+  );
   // One that waits for another try has left traces.
-  for (const { run_id: runId, thread_id: threadId, attempt } of gone) {
+  for (const { run_id: runId, thread_id: threadId, attempt, told_from: from } of gone) {
     if (attempt === 0) continue;
     await deleteRunEvents(transaction, [runId]);
-    await deleteCheckpointsOfRun(transaction, threadId, runId);
+    await deleteCheckpointsOfRun(transaction, { threadId, runId, hadEnded: from > 0 });
   }
 }
 
@@ -234,7 +239,7 @@ export async function requestCancel(
 }
 
 /** What of a run says what may be done with it. */
-export type LockedRun = Pick<RunRow, "run_id" | "thread_id" | "state" | "attempt" | "metadata">;
+export type LockedRun = Pick<RunRow, "run_id" | "thread_id" | "state" | "attempt" | "metadata" | "told_from">;
 
 /** A run's row, locked. Lock its thread first. */
 export async function lockRun(transaction: Queryable, runId: string): Promise<LockedRun | undefined> {
@@ -242,24 +247,30 @@ export async function lockRun(transaction: Queryable, runId: string): Promise<Lo
   return row;
 }
 
-/** Removes a running run, if it is still this owner's. */
-export async function deleteOwnRun(transaction: Queryable, owner: Owner): Promise<boolean> {
+/** Removes a running run, if it is still this owner's; undefined if not. */
+export async function deleteOwnRun(
+  transaction: Queryable,
+  owner: Owner,
+): Promise<{ hadEnded: boolean } | undefined> {
   const { runId, workerId, attempt } = owner;
-  return (await transaction.query(deleteOwnRow, [runId, workerId, attempt])).length > 0;
+  const [row] = await transaction.query<Pick<RunRow, "told_from">>(deleteOwnRow, [runId, workerId, attempt]);
+  return row && { hadEnded: row.told_from > 0 };
 }
 
 export async function deleteEndedRun(transaction: Queryable, runId: string): Promise<void> {
   await transaction.query(deleteRunRow, [runId]);
 }
 
-/** Removes the checkpoints that a run made, so that the thread is what it was before. */
+/**
+ * Removes the checkpoints that a run made, so that the thread is what it was before.
+ * @param hadEnded the thread's status may be what the run's first try has left
+ */
 export async function deleteCheckpointsOfRun(
   transaction: Queryable,
-  threadId: string,
-  runId: string,
+  { threadId, runId, hadEnded }: { threadId: string; runId: string; hadEnded: boolean },
 ): Promise<void> {
   await transaction.query(deleteCheckpointsOfRunRows, [threadId, runId]);
-  await transaction.query(forgetStateRow, [threadId]);
+  await transaction.query(forgetStateRow, [threadId, hadEnded]);
 }
 
 /** Brings a failed run back to its thread's queue, its attempts forgiven. False: it did not fail. Lock the thread first. */

@@ -70,7 +70,7 @@ select metadata, status = 'busy' as is_busy, $2::jsonb is null or metadata @> $2
 
 const touchThreadState = `/* touchThreadState */
 update holdfast.threads
-   set status = $2, resting = $2, state = $3::json, error = null, updated_at = now(), state_updated_at = now(),
+   set status = coalesce($2, resting), resting = coalesce($2, resting), state = $3::json, error = case when $2 is null then error end, updated_at = now(), state_updated_at = now(),
        expires_at = case when ttl_minutes is not null then now() + ttl_minutes * interval '1 min' end
  where thread_id = $1`;
 
@@ -148,18 +148,19 @@ export async function lockThread(
 }
 
 /**
- * Notes that the state was changed by hand. Lock the thread first.
+ * Notes what the state is now. Lock the thread first.
+ * @param status undefined: what it was before the runs that are live or wait, with its error
  * @param state what GET /threads/:id/state answers, as JSON text; null when it has to be computed
  */
 export async function updateThreadState(
   on: Queryable,
   threadId: string,
-  status: "idle" | "interrupted",
+  status: "idle" | "interrupted" | undefined,
   state: string | null,
 ): Promise<void> {
   const key = state === null ? undefined : await on.seals.ofLocked(on, threadId);
   const sealed = state && sealJson(key, placeOf("threads.state", [threadId]), state);
-  await on.query(touchThreadState, [threadId, status, sealed]);
+  await on.query(touchThreadState, [threadId, status ?? null, sealed]);
 }
 
 type KnownState = Pick<ThreadRow, "thread_id" | "status" | "metadata" | "is_temporary"> & {

@@ -231,3 +231,75 @@ describe("the stored state is the computed one after", () => {
     expect((await compare(threadId)).state).toMatchObject({ values: {}, next: [], checkpoint: null });
   });
 });
+
+async function startOn(threadId: string): Promise<{ run: Run; name: string }> {
+  const name = newName();
+  const run = await held.server.client.runs.create(threadId, "slow", { input: { name, gate: gate.url } });
+  await gate.waitFor(name);
+  return { run, name };
+}
+
+async function failed(threadId: string): Promise<{ run: Run; name: string }> {
+  const name = newName();
+  gate.refuse(name);
+  await held.server.client.runs.wait(threadId, "slow", {
+    input: { name, gate: gate.url },
+    raiseError: false,
+  });
+  const [run] = await held.server.client.runs.list(threadId);
+  return { run: run as Run, name };
+}
+
+async function factsOf(threadId: string): Promise<object> {
+  const answer = await fetch(`${held.server.url}/threads/${threadId}`);
+  const { status, error, values } = (await answer.json()) as Record<string, unknown>;
+  return { status, error, values };
+}
+
+describe("a run that is rolled back leaves its thread the status that it found", () => {
+  test("error, with its text", async () => {
+    const threadId = await newThread(held.server);
+    await failed(threadId);
+    const before = await factsOf(threadId);
+    expect(before).toMatchObject({ status: "error", error: { error: "RangeError" } });
+    const { run } = await startOn(threadId);
+    await held.server.client.runs.cancel(threadId, run.run_id, true, "rollback");
+    expect(await factsOf(threadId)).toEqual(before);
+    await compare(threadId);
+  });
+
+  test("error, also when another run rolls it back, and is rolled back itself", async () => {
+    const threadId = await newThread(held.server);
+    await failed(threadId);
+    const before = await factsOf(threadId);
+    await startOn(threadId);
+    const second = newName();
+    const run = await held.server.client.runs.create(threadId, "slow", {
+      input: { name: second, gate: gate.url },
+      multitaskStrategy: "rollback",
+    });
+    await gate.waitFor(second);
+    await held.server.client.runs.cancel(threadId, run.run_id, true, "rollback");
+    expect(await factsOf(threadId)).toEqual(before);
+  });
+
+  test("idle, although a question was left by a run that was cancelled", async () => {
+    const threadId = await newThread(held.server);
+    const { run: stopped } = await startOn(threadId);
+    await held.server.client.runs.cancel(threadId, stopped.run_id, true);
+    const before = await factsOf(threadId);
+    expect(before).toMatchObject({ status: "idle" });
+    const { run } = await startOn(threadId);
+    await held.server.client.runs.cancel(threadId, run.run_id, true, "rollback");
+    expect(await factsOf(threadId)).toEqual(before);
+  });
+
+  test("but not the error of its own first try", async () => {
+    const threadId = await newThread(held.server);
+    const { run, name } = await failed(threadId);
+    await post(held.server, `/threads/${threadId}/runs/${run.run_id}/retry`);
+    await gate.waitFor(name);
+    await held.server.client.runs.cancel(threadId, run.run_id, true, "rollback");
+    expect(await factsOf(threadId)).toEqual({ status: "idle", error: undefined, values: {} });
+  });
+});
