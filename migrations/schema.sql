@@ -20,6 +20,7 @@
 -- 0018_rate_limits (breaking: no)
 -- 0019_caches (breaking: no)
 -- 0020_replaced_writes (breaking: no)
+-- 0021_undone_runs (breaking: no)
 
 create table holdfast.assistant_versions (
   assistant_id uuid not null,
@@ -386,6 +387,15 @@ create table holdfast.threads (
   constraint threads_resting CHECK ((resting = ANY (ARRAY['idle'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_status CHECK ((status = ANY (ARRAY['idle'::text, 'busy'::text, 'interrupted'::text, 'error'::text]))),
   constraint threads_ttl_strategy CHECK ((ttl_strategy = ANY (ARRAY['delete'::text, 'keep_latest'::text])))
+);
+
+create table holdfast.undone_runs (
+  thread_id text not null,
+  ordinal integer not null,
+  run_id uuid not null,
+  created_at timestamp with time zone default now() not null,
+  constraint undone_runs_key PRIMARY KEY (thread_id, ordinal),
+  constraint undone_runs_thread_id_fkey FOREIGN KEY (thread_id) REFERENCES holdfast.threads(thread_id) ON DELETE CASCADE
 );
 
 create table holdfast.vault_entries (

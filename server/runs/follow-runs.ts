@@ -9,7 +9,7 @@ import type { Engine } from "./engine.ts";
 import { follow } from "./follow.ts";
 import { nameOf } from "./lines.ts";
 import type { Numbered } from "./lines.ts";
-import { EVENTS_PER_RUN } from "./protocol/entries.ts";
+import { END_PLACE as DONE, STATE_PLACE as STATE } from "./protocol/entries.ts";
 import { getState } from "./state.ts";
 
 /** A place in what a thread tells: behind the event at `position` of the log of the run with this ordinal. */
@@ -29,9 +29,6 @@ export interface EventsOfRun {
   readonly events: readonly Numbered[];
 }
 
-// What is told of a run's end stands at places that its log never reaches.
-const STATE = EVENTS_PER_RUN - 2;
-const DONE = EVENTS_PER_RUN - 1;
 const BEGINNING: Place = { ordinal: 0, position: DONE };
 const MOST_ORDINAL = 2 ** 31 - 2;
 

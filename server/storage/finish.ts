@@ -78,9 +78,15 @@ select ${RUN_COLUMNS} from r where webhook is not null`;
 const insertWebhookRow = `/* insertWebhook */
 insert into holdfast.webhooks (webhook_id, run_id, url, payload) values ($1, $2, $3, $4)`;
 
+// Who has watched one, and is away, is told when he comes back.
+const NOTE_UNDONE = `undone as (
+  insert into holdfast.undone_runs (thread_id, ordinal, run_id)
+  select thread_id, ordinal, run_id from gone where is_watched and attempt > 0 and ordinal is not null)`;
+
 const deletePendingRows = `/* deletePending */
-delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
-returning run_id, thread_id, attempt, told_from`;
+with gone as (delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready') returning *),
+${NOTE_UNDONE}
+select run_id, thread_id, attempt, told_from from gone`;
 
 const requestCancelRows = `/* requestCancel */
 update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
@@ -89,7 +95,9 @@ update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
 const lockRunRow = `/* lockRun */ select run_id, thread_id, state, attempt, metadata, told_from from holdfast.runs where run_id = $1 for update`;
 
 const deleteOwnRow = `/* deleteOwnRun */
-delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} returning told_from`;
+with gone as (delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} returning *),
+${NOTE_UNDONE}
+select told_from from gone`;
 
 const deleteRunRow = `/* deleteRun */ delete from holdfast.runs where run_id = $1`;
 

@@ -19,7 +19,12 @@ interface NextRow {
 }
 
 /** The same with its next run, if that has begun. */
-export type NextWatched = NextRow & (WatchedRun | { readonly run_id: null });
+export type NextWatched = NextRow & (ToldRun | { readonly run_id: null });
+
+export interface ToldRun extends WatchedRun {
+  /** When it was rolled back: nothing but that is left to tell. */
+  readonly undone_at: Date | null;
+}
 
 const watchRow = `/* watchThread */
 insert into holdfast.watched_threads (thread_id) values ($1) on conflict do nothing`;
@@ -28,13 +33,21 @@ const findNewestRow = `/* findNewestWatched */
 select run_id, ordinal, told_from from holdfast.runs
  where thread_id = $1 and is_watched and ordinal is not null order by ordinal desc limit 1`;
 
+// Of those that were rolled back only the one where somebody stopped, and the newest, have something to say.
 const listNextRows = `/* listNextWatched */
-select q.n::int as n, t.created_at::text as life, t.begun, r.run_id, r.ordinal, r.told_from
+select q.n::int as n, t.created_at::text as life, t.begun, r.run_id, r.ordinal, r.told_from, r.undone_at
   from unnest($1::text[], $2::int[]) with ordinality as q (thread_id, ordinal, n)
   join holdfast.threads t using (thread_id)
   left join lateral (
-    select run_id, ordinal, told_from from holdfast.runs
-     where thread_id = q.thread_id and is_watched and ordinal >= q.ordinal order by ordinal limit 1) r on true`;
+    (select run_id, ordinal, told_from, null::timestamptz as undone_at from holdfast.runs
+      where thread_id = q.thread_id and is_watched and ordinal >= q.ordinal order by ordinal limit 1)
+    union all
+    select run_id, ordinal, 0, created_at from holdfast.undone_runs u
+     where u.thread_id = q.thread_id and u.ordinal in (q.ordinal, t.begun) and u.ordinal >= q.ordinal
+     order by ordinal limit 1) r on true`;
+
+const findUndoneRow = `/* findUndone */
+select run_id, ordinal, 0 as told_from, created_at as undone_at from holdfast.undone_runs where thread_id = $1 and ordinal = $2`;
 
 // The newest checkpoint is the one with the greatest id: ids begin with the time.
 const findClockRow = `/* findClock */
@@ -65,6 +78,16 @@ export async function watchThread(on: Queryable, threadId: string): Promise<void
 /** The run of a thread that began last. */
 export async function findNewestWatched(on: Queryable, threadId: string): Promise<WatchedRun | undefined> {
   const [row] = await on.query<WatchedRun>(findNewestRow, [threadId]);
+  return row;
+}
+
+/** The run that was this one of its thread, if it was rolled back. */
+export async function findUndone(
+  on: Queryable,
+  threadId: string,
+  ordinal: number,
+): Promise<ToldRun | undefined> {
+  const [row] = await on.query<ToldRun>(findUndoneRow, [threadId, ordinal]);
   return row;
 }
 

@@ -141,6 +141,74 @@ test("a client that has come back hears that its run was rolled back", async () 
   second.stop();
 });
 
+/** What was told, without heartbeats and half events. */
+const toldTo = (text: string): { id: string; method: string; data: unknown }[] =>
+  text
+    .split("\n\n")
+    .slice(0, -1)
+    .flatMap((frame) => /^id: (.*)$/m.exec(frame)?.[1] && /^data: (.*)$/m.exec(frame)?.[1])
+    .flatMap((data) => (data ? [JSON.parse(data)] : []))
+    .map(({ event_id: id, method, params }) => ({ id, method, data: params.data }));
+
+test.each(["cancelled", "queued again, and then cancelled"])(
+  "a client hears when it comes back that its run was rolled back while it was away: %s",
+  async (how) => {
+    const threadId = randomUUID();
+    const first = await listen(threadId);
+    const kept = { id: 1, method: "run.start", params: { assistant_id: "slow", input: { name: "kept" } } };
+    await post(`/threads/${threadId}/commands`, kept);
+    await until(() => first.text.includes("completed"), "the end of the run before");
+    const started = await post(`/threads/${threadId}/commands`, {
+      ...kept,
+      id: 2,
+      params: { assistant_id: "slow", input: waiting() },
+    });
+    const { result } = (await started.json()) as { result: { run_id: string } };
+    await until(() => first.text.includes("a:begin"), "its beginning");
+    first.stop();
+    const last = [...first.text.matchAll(/^id: (.*)$/gm)].at(-1)?.[1] ?? "";
+    if (how !== "cancelled") {
+      // As a reaper leaves it after the death of its server, at a moment when no other has taken it yet.
+      const requeue =
+        "update holdfast.runs set state = 'ready', worker_id = null, run_at = now() + interval '1 hour'";
+      await held.scratch.database.query(`${requeue} where run_id = $1`, [result.run_id]);
+    }
+    expect((await rollBack(threadId, result.run_id)).status).toBe(204);
+
+    const back = await listen(threadId, { "last-event-id": last });
+    await until(() => back.text.includes("interrupted"), "the end");
+    const { values } = await held.server.client.threads.getState(threadId);
+    expect(toldTo(back.text).map(({ method, data }) => [method, data])).toEqual([
+      ["values", values],
+      ["lifecycle", { event: "interrupted" }],
+    ]);
+    expect(back.text).toContain(`synth:${result.run_id}:`);
+    back.stop();
+
+    // Once more behind that end: nothing is told again.
+    const end = [...back.text.matchAll(/^id: (.*)$/gm)].at(-1)?.[1] ?? "";
+    const again = await listen(threadId, { "last-event-id": end });
+    await post(`/threads/${threadId}/commands`, { ...kept, id: 3 });
+    await until(() => again.text.includes("completed"), "the next run");
+    expect(toldTo(again.text)[0]).toMatchObject({ method: "lifecycle", data: { event: "running" } });
+    again.stop();
+
+    // Who has been away since before both runs, and who was never here.
+    const late = await listen(threadId, { "last-event-id": last });
+    await until(() => late.text.includes("completed"), "both runs");
+    expect(
+      toldTo(late.text)
+        .slice(0, 3)
+        .map(({ method }) => method),
+    ).toEqual(["values", "lifecycle", "lifecycle"]);
+    late.stop();
+    const fresh = await listen(threadId);
+    await until(() => fresh.text.includes("completed"), "the last run");
+    expect(fresh.text).not.toContain(result.run_id);
+    fresh.stop();
+  },
+);
+
 test("of a batch that is refused no run begins", async () => {
   const refused = await post("/runs/batch", [
     { assistant_id: "slow", input: waiting() },

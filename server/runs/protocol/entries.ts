@@ -6,7 +6,11 @@ import { dataOf, nameOf } from "../lines.ts";
 import type { Entry, Numbered } from "../lines.ts";
 
 // With 2^26 events a run and 2^27 runs a thread, numbers stay within what JSON numbers can tell apart.
-export const EVENTS_PER_RUN = 2 ** 26;
+const EVENTS_PER_RUN = 2 ** 26;
+
+// What is told at a run's end and does not stand in its log has places that the log never reaches.
+export const STATE_PLACE = EVENTS_PER_RUN - 2;
+export const END_PLACE = EVENTS_PER_RUN - 1;
 
 /** What is told: a name such as `values` or `custom:progress`, where in the graph, and the data. */
 export interface ProtocolEvent {

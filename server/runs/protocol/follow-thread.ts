@@ -4,14 +4,14 @@ import { now } from "../../clock.ts";
 import { AppError, RunNotFound } from "../../errors.ts";
 import { persistently } from "../../persist.ts";
 import { findRunFacts } from "../../storage/runs.ts";
-import { findNewestWatched, watchThread } from "../../storage/watched.ts";
-import type { NextWatched, WatchedRun } from "../../storage/watched.ts";
+import { findNewestWatched, findUndone, watchThread } from "../../storage/watched.ts";
+import type { NextWatched, ToldRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
 import { nameOf } from "../lines.ts";
 import type { Numbered } from "../lines.ts";
 import { getState } from "../state.ts";
-import { entryOf, placeOf, shownOf } from "./entries.ts";
+import { END_PLACE, STATE_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
 import type { Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
 
@@ -64,7 +64,7 @@ export async function* followThread(
   }
 }
 
-const hasRun = (next: NextWatched): next is NextWatched & WatchedRun => next.run_id !== null;
+const hasRun = (next: NextWatched): next is NextWatched & ToldRun => next.run_id !== null;
 
 async function beginOf(
   { database }: Pick<Engine, "database">,
@@ -77,19 +77,44 @@ async function beginOf(
   return { ordinal: run?.ordinal ?? 0, position: -1 };
 }
 
+interface Rest {
+  readonly threadId: string;
+  readonly run: ToldRun;
+  /** The place of the last event that the client has. */
+  readonly position: number;
+  readonly signal: AbortSignal;
+}
+
 /** The events of one run from after `position` to its end. One that leaves no trace ends as interrupted. */
-async function* eventsOf(
+async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
+  const { threadId, run, position, signal } = rest;
+  const last = run.undone_at ? undefined : yield* loggedOf(engine, rest);
+  if (signal.aborted || (last && isTerminal(last))) return;
+  // Stopped between two servers, or deleted while somebody watched; or rolled back, perhaps while he was away: what its
+  // clients have seen of it has no end.
+  const find = (): Promise<ToldRun | undefined> => findUndone(engine.database, threadId, run.ordinal);
+  const undone = run.undone_at ? run : await persistently(find, { signal });
+  if (!undone && !last) return;
+  const at = Math.max(undone?.undone_at?.getTime() ?? now(), last?.entry.at ?? 0);
+  const values = await persistently(() => valuesWithout(engine, threadId, run), { signal });
+  const end = entryOf({ name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' }, at);
+  const told = [{ seq: END_PLACE, entry: end }];
+  if (values !== undefined) {
+    const entry = entryOf({ name: "values", namespace: [], data: toProtocolJson(values) }, at);
+    told.unshift({ seq: STATE_PLACE, entry });
+  }
+  const fresh = told.filter(({ seq }) => seq > position);
+  if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
+}
+
+/** What stands in a run's log behind `position`. Returns the last event before its end, or the client's own last one. */
+async function* loggedOf(
   engine: Engine,
-  {
-    threadId,
-    run,
-    position,
-    signal,
-  }: { threadId: string; run: WatchedRun; position: number; signal: AbortSignal },
-): AsyncGenerator<Shown[]> {
+  { run, position, signal }: Rest,
+): AsyncGenerator<Shown[], Numbered | undefined> {
   const has = Math.max(position, run.told_from - 1);
   // What the client has last is read once more: it says whether an end is still to come.
-  let after = position >= run.told_from ? position - 1 : has;
+  const after = position >= run.told_from ? position - 1 : has;
   let last: Numbered | undefined;
   try {
     for await (const events of follow(engine, run.run_id, { after, signal })) {
@@ -97,29 +122,20 @@ async function* eventsOf(
       const told = events
         .slice(0, end < 0 ? events.length : end + 1)
         .filter(({ entry }) => entry.at !== undefined);
-      after = Math.max(has, events.at(-1)?.seq ?? after);
       last = told.at(-1) ?? last;
       const fresh = told.filter(({ seq }) => seq > has);
       if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
       // What comes behind it is another try of the run, which has an ordinal of its own.
-      if (end >= 0) return;
+      if (end >= 0) break;
     }
   } catch (error) {
     if (!(error instanceof RunNotFound)) throw error;
   }
-  // Stopped between two servers, rolled back or deleted while somebody watched: its clients wait for an end.
-  if (signal.aborted || !last || isTerminal(last)) return;
-  const at = Math.max(now(), last.entry.at ?? 0);
-  const values = await persistently(() => valuesWithout(engine, threadId, run), { signal });
-  const told = [
-    ...(values === undefined ? [] : [{ name: "values", namespace: [], data: toProtocolJson(values) }]),
-    { name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' },
-  ];
-  yield told.map((event, index) => shownOf(run, { seq: after + 1 + index, entry: entryOf(event, at) }));
+  return last;
 }
 
 /** What a thread holds, for who shows what a run told that is gone; undefined while it is there, or if nobody can say. */
-async function valuesWithout(engine: Engine, threadId: string, { run_id: id }: WatchedRun): Promise<unknown> {
+async function valuesWithout(engine: Engine, threadId: string, { run_id: id }: ToldRun): Promise<unknown> {
   if (await findRunFacts(engine.database, id)) return undefined;
   try {
     return (await getState(engine, threadId, { subgraphs: false })).values;
