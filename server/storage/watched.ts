@@ -27,7 +27,8 @@ export interface ToldRun extends WatchedRun {
 }
 
 const watchRow = `/* watchThread */
-insert into holdfast.watched_threads (thread_id) values ($1) on conflict do nothing`;
+insert into holdfast.watched_threads as w (thread_id) values ($1)
+on conflict (thread_id) do update set created_at = now() where w.created_at < now() - interval '10 min'`;
 
 const findNewestRow = `/* findNewestWatched */
 select run_id, ordinal, told_from from holdfast.runs
@@ -70,7 +71,7 @@ with idle as (
    limit $1 for update skip locked)
 delete from holdfast.watched_threads w using idle where w.thread_id = idle.thread_id returning 1`;
 
-/** From now on the thread's runs are told in the form of protocol v2 too. The thread need not exist yet. */
+/** From now on, for a day at least, the thread's runs are told in the form of protocol v2 too. It need not exist yet. */
 export async function watchThread(on: Queryable, threadId: string): Promise<void> {
   await on.query(watchRow, [threadId]);
 }
@@ -121,6 +122,6 @@ export async function findClock(
   return { checkpointTs, body: segment?.body ?? null };
 }
 
-/** Forgets up to `limit` watched threads that were never made, or are gone. */
+/** Forgets up to `limit` watched threads that were never made, or are gone, and that nobody follows any more. */
 export const deleteIdleWatches = async (transaction: Queryable, limit: number): Promise<number> =>
   (await transaction.query(deleteIdleRows, [limit])).length;

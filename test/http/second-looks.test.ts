@@ -4,8 +4,9 @@ import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { WebSocket } from "ws";
+import { sweep } from "../../server/runs/sweep.ts";
 import { notify } from "../../server/storage/notifications.ts";
 import { startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
@@ -208,6 +209,28 @@ test.each(["cancelled", "queued again, and then cancelled"])(
     fresh.stop();
   },
 );
+
+const ignore = (): void => undefined;
+
+test("who follows a thread for days before it is made is told of its first run", async () => {
+  const threadId = randomUUID();
+  const { database } = held.scratch;
+  const listening = await listen(threadId);
+  const age =
+    "update holdfast.watched_threads set created_at = now() - interval '2 days' where thread_id = $1";
+  await database.query(age, [threadId]);
+  vi.setSystemTime(Date.now() + 2 * 60 * 60_000);
+  const young =
+    "select 1 from holdfast.watched_threads where thread_id = $1 and created_at > now() - interval '1 hour'";
+  await until(async () => (await database.query(young, [threadId])).length > 0, "another sign of life");
+  vi.useRealTimers();
+  await sweep({ database, log: { debug: ignore, info: ignore, warn: ignore, error: ignore } });
+  const { runs } = held.server.client;
+  await runs.wait(threadId, "slow", { input: { name: "b" }, ifNotExists: "create" });
+  await until(() => listening.text.includes("completed"), "what the run tells");
+  expect(toldTo(listening.text)[0]).toMatchObject({ method: "lifecycle", data: { event: "running" } });
+  listening.stop();
+});
 
 test("of a batch that is refused no run begins", async () => {
   const refused = await post("/runs/batch", [

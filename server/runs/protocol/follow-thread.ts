@@ -15,6 +15,9 @@ import { END_PLACE, STATE_PLACE, entryOf, placeOf, shownOf } from "./entries.ts"
 import type { Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
 
+// A thread that is not there is forgotten after a day, unless somebody says that he waits for it.
+const STILL_HERE_MS = 60 * 60_000;
+
 const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 
 export interface Following {
@@ -42,7 +45,12 @@ export async function* followThread(
 ): AsyncGenerator<Shown[]> {
   let { ordinal, position } = await beginOf(engine, threadId, { since, through, signal });
   let life: string | undefined;
+  let saidAt = now();
   while (!signal.aborted) {
+    if (now() - saidAt > STILL_HERE_MS) {
+      saidAt = now();
+      await persistently(() => watch(engine, threadId), { signal });
+    }
     const hinted = engine.hints.next(threadId, signal);
     const next = await persistently(() => engine.reader.nextRun(threadId, ordinal), { signal });
     const isOther = !next || (life === undefined ? ordinal > next.begun : life !== next.life);
