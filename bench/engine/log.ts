@@ -54,7 +54,7 @@ export async function eventLog(scratch: ScratchDatabase, flushes: number): Promi
     reading = listSegments(
       reader,
       runIds.map((runId) => ({ runId, after: seq - 1 })),
-      100,
+      { limit: 100, bytes: 1024 * 1024 },
     );
   }
   await reading;

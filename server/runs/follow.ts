@@ -6,7 +6,6 @@ import { persistently } from "../persist.ts";
 import type { Engine } from "./engine.ts";
 import { LineReader } from "./lines.ts";
 import type { Numbered } from "./lines.ts";
-import { PAGE } from "./reader.ts";
 import { isOfRun } from "../storage/checkpoint-rows.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { isTerminal } from "./run.ts";
@@ -58,7 +57,7 @@ export async function* follow(
         after = fresh.at(-1)?.seq ?? after;
       }
     }
-    if (read.length === PAGE) continue;
+    if (read.at(-1)?.is_more) continue;
     if (isTerminal(first.state)) return;
     await hinted;
   }
@@ -79,7 +78,7 @@ export async function* readLog(reader: Engine["reader"], runId: string): AsyncGe
       }
       after = last;
     }
-    if (read.length < PAGE) return;
+    if (!read.at(-1)?.is_more) return;
   }
 }
 

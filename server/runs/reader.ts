@@ -8,9 +8,8 @@ import { listNextWatched } from "../storage/watched.ts";
 import type { NextWatched } from "../storage/watched.ts";
 import { Gather } from "./gather.ts";
 
-/** Segments that one question gets at most. */
-export const PAGE = 32;
-// With rows of 64 KB an answer stays below 70 MB.
+/** What one question gets at most; a single segment may have more bytes. */
+const PAGE = { limit: 32, bytes: 1024 * 1024 };
 const MOST_READS = 32;
 const MOST_LOOKS = 500;
 
@@ -46,7 +45,7 @@ export class EventReader {
     });
   }
 
-  /** Up to `PAGE` segments with events after number `after`; one row without a segment when there is none. */
+  /** Some segments with events after number `after`; the last one says whether there may be more. One row without a segment when there is none. */
   async read(runId: string, after: number): Promise<SegmentRow[]> {
     const answer = await this.#segments.ask(`${runId} ${after}`, { runId, after });
     if (answer.status === "rejected") throw answer.reason;

@@ -18,6 +18,8 @@ import { Tail } from "./tail.ts";
 const MAX_PENDING_BYTES = 32 * 1024 * 1024;
 const MOST_FLUSHES = 4;
 const MAX_BATCH_BYTES = 4 * 1024 * 1024;
+// Who reads the log reads whole rows, and may keep one for long.
+const MAX_ROW_BYTES = 512 * 1024;
 
 /** Events of one attempt of a run. */
 export interface Recording {
@@ -134,6 +136,9 @@ export class Recorder {
         if (open.failure) throw open.failure;
       },
       rest: async () => {
+        open.isHeld = false;
+        this.#start();
+        while (open.bytes > MAX_ROW_BYTES && !open.failure) await this.#batchDone.promise;
         open.isHeld = true; // nobody else takes them now
         while (open.isFlushing && !open.failure) await this.#batchDone.promise;
         if (open.failure) throw open.failure;
@@ -213,13 +218,23 @@ export class Recorder {
   #segmentOf(open: Open): Segment {
     const seq = open.next - open.lines.length;
     const { runId, attempt, key } = open.owner;
-    const body = this.#take(open).join("\n");
+    const lines = this.#take(open, MAX_ROW_BYTES);
     const isFirst = seq === open.first && !open.hasBegun;
-    return { runId, attempt, seq, last: open.next - 1, body, isFirst, key };
+    return { runId, attempt, seq, last: seq + lines.length - 1, body: lines.join("\n"), isFirst, key };
   }
 
-  #take(open: Open): string[] {
+  /** Takes lines out, all or as many as it takes to have `mostBytes`. */
+  #take(open: Open, mostBytes = Infinity): string[] {
     const { lines } = open;
+    if (open.bytes > mostBytes) {
+      let [count, bytes] = [0, 0];
+      for (; bytes < mostBytes; count += 1) bytes += lines[count]?.length ?? Infinity;
+      if (count < lines.length) {
+        open.bytes -= bytes;
+        this.#pendingBytes -= bytes;
+        return lines.splice(0, count);
+      }
+    }
     this.#pending.delete(open);
     this.#pendingBytes -= open.bytes;
     open.lines = [];
@@ -253,8 +268,9 @@ export class Recorder {
     for (const open of this.#pending) {
       // Each run's events are written in order: what rides along elsewhere goes first.
       if (open.isHeld || open.isFlushing) continue;
-      bytes += open.bytes;
-      batch.push({ open, segment: this.#segmentOf(open) });
+      const segment = this.#segmentOf(open);
+      bytes += segment.body.length;
+      batch.push({ open, segment });
       if (bytes > MAX_BATCH_BYTES) break;
     }
     return batch;

@@ -28,6 +28,8 @@ export interface SegmentRow {
   readonly seq: number | null;
   readonly last: number;
   readonly body: string;
+  /** There may be more than what was asked for at a time. */
+  readonly is_more?: boolean;
 }
 
 // A batch whose commit was not confirmed is sent again, and finds its rows.
@@ -46,14 +48,17 @@ select run_id, attempt from held`;
 
 // State and events in one snapshot: a run seen as ended has shown all its events.
 const listSegmentRows = `/* listSegments */
-select q.n::int as n, r.state, e.seq, e.last, e.body
+select q.n::int as n, r.state, e.seq, e.last, e.body, e.is_more
   from unnest($1::uuid[], $2::int[]) with ordinality as q (run_id, after, n)
   left join holdfast.runs r using (run_id)
   left join lateral (
-    select seq, last, body from holdfast.run_events e
-     where e.run_id = r.run_id and e.last > q.after and e.seq >= coalesce((
-       select max(f.seq) from holdfast.run_events f where f.run_id = r.run_id and f.seq <= q.after), 0)
-     order by e.seq limit $3) e on true
+    select seq, last, body, count(*) over () = $3 or row_number() over (order by seq) < count(*) over () as is_more,
+           sum(octet_length(body)) over (order by seq) - octet_length(body) as before
+      from (
+        select seq, last, body from holdfast.run_events e
+         where e.run_id = r.run_id and e.last > q.after and e.seq >= coalesce((
+           select max(f.seq) from holdfast.run_events f where f.run_id = r.run_id and f.seq <= q.after), 0)
+         order by e.seq limit $3) few) e on e.before < $4
  order by q.n, e.seq`;
 
 const findSegmentRow = `/* findSegment */
@@ -98,13 +103,21 @@ export const openSegments = (on: Queryable, runId: string, rows: SegmentRow[]): 
     body: { name: "run_events.body", as: "text", row: ({ seq }) => [runId, seq ?? -1] },
   });
 
-/** Segments with events after each cursor, oldest first, as they are stored; at least one row for each question. */
+/**
+ * Segments with events after each cursor, oldest first, as they are stored; at least one row for each question, and no
+ * more than `limit`, or than it takes to have `bytes`.
+ */
 export const listSegments = (
   on: Queryable,
   cursors: readonly { runId: string; after: number }[],
-  limit: number,
+  { limit, bytes }: { limit: number; bytes: number },
 ): Promise<SegmentRow[]> =>
-  on.query(listSegmentRows, [cursors.map(({ runId }) => runId), cursors.map(({ after }) => after), limit]);
+  on.query(listSegmentRows, [
+    cursors.map(({ runId }) => runId),
+    cursors.map(({ after }) => after),
+    limit,
+    bytes,
+  ]);
 
 /** The segment that holds event `seq` of a run. */
 export async function findSegment(

@@ -5,7 +5,6 @@ import { expect, test } from "vitest";
 import { follow, readLog } from "../../server/runs/follow.ts";
 import { LineWriter, dataOf } from "../../server/runs/lines.ts";
 import type { Numbered, Template } from "../../server/runs/lines.ts";
-import { PAGE } from "../../server/runs/reader.ts";
 import { Tail } from "../../server/runs/tail.ts";
 
 const template: Template = { event: "messages/partial", prefix: '[{"content":', suffix: "}]" };
@@ -115,10 +114,11 @@ test("tokens that are told with much else each come in portions, from the log an
 });
 
 test("a log whose rows become one while it is read is read once", async () => {
-  const events = growing(2 * PAGE, () => "x");
-  const [scattered, [merged]] = [logOf(events, 1), logOf(events, 2 * PAGE)];
-  const { reader } = sourceOf(scattered, { last: 2 * PAGE, isOver: true });
-  const first = (await reader.read("run", -1)).slice(0, PAGE);
+  const events = growing(64, () => "x");
+  const [scattered, [merged]] = [logOf(events, 1), logOf(events, 64)];
+  const { reader } = sourceOf(scattered, { last: 64, isOver: true });
+  const first = (await reader.read("run", -1)).slice(0, 32);
+  first.push(...first.splice(-1).map((row) => Object.assign(row, { is_more: true })));
   const paged = (_run: string, after: number): ReturnType<typeof reader.read> =>
     after < 0
       ? Promise.resolve(first)

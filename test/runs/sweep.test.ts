@@ -231,7 +231,7 @@ test("the events of an ended run become one row, with the same numbers and lines
   expect(after).toHaveLength(1);
   expect(after[0]).toMatchObject({ seq: 0, last: 45, attempt: 1 });
   expect(linesOf(after)).toEqual(linesOf(before));
-  const read = await listSegments(scratch.database, [{ runId, after: 20 }], 10);
+  const read = await listSegments(scratch.database, [{ runId, after: 20 }], { limit: 10, bytes: 1e6 });
   expect(read.map(({ seq, last }) => [seq, last])).toEqual([[0, 45]]);
 });
 

@@ -1,0 +1,64 @@
+// A run that tells forty megabytes. Whoever follows it holds a small part of that at a time, however slow he reads.
+import { randomUUID } from "node:crypto";
+import { connect } from "node:net";
+import type { Socket } from "node:net";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { expect, test } from "vitest";
+import type { Run } from "@langchain/langgraph-sdk";
+import { useServer } from "../support/server.ts";
+import { until } from "../support/until.ts";
+
+const TOLD_BYTES = 40_000_000;
+
+const held = useServer({ HOLDFAST_CONFIG: "test/fixtures/protocol.langgraph.json" });
+setFlagsFromString("--expose-gc");
+const collect = runInNewContext("gc") as () => void;
+
+/** What is held once all garbage is gone. */
+function heldBytes(): number {
+  // What the first time sets free may have held more.
+  collect();
+  collect();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
+
+async function wordyRun(): Promise<Run> {
+  const { runs } = held.server.client;
+  const run = await runs.create(randomUUID(), "wordy", {
+    input: {},
+    streamMode: ["custom"],
+    ifNotExists: "create",
+  });
+  await runs.join(run.thread_id, run.run_id);
+  return run;
+}
+
+const ROWS =
+  "select count(*)::int as count, max(length(body)) as longest from holdfast.run_events where run_id = $1";
+
+/** Asks for the run's stream behind an event, takes what comes first, and reads no further. */
+async function slowReader({ thread_id: threadId, run_id: runId }: Run, after: number): Promise<Socket> {
+  const { port, hostname } = new URL(held.server.url);
+  const socket = connect(Number(port), hostname);
+  const headers = `Host: holdfast\r\nLast-Event-ID: ${after}`;
+  socket.write(`GET /threads/${threadId}/runs/${runId}/stream HTTP/1.1\r\n${headers}\r\n\r\n`);
+  let heard = "";
+  socket.on("data", (data) => {
+    heard += data.toString();
+    if (heard.includes("event: custom")) socket.pause();
+  });
+  await until(() => socket.isPaused(), "the first events");
+  return socket;
+}
+
+test("a log stands in rows of a bounded size, and slow readers hold little of it", async () => {
+  const run = await wordyRun();
+  const [rows] = await held.scratch.database.query<{ count: number; longest: number }>(ROWS, [run.run_id]);
+  expect(rows?.longest).toBeLessThan(1_000_000);
+  const before = heldBytes();
+  const readers = await Promise.all(Array.from({ length: 10 }, (_, index) => slowReader(run, index * 30)));
+  expect((heldBytes() - before) / readers.length).toBeLessThan(TOLD_BYTES / 8);
+  for (const reader of readers) reader.destroy();
+});
