@@ -111,31 +111,30 @@ export class Subscriptions {
     }
     const id = uuidv7();
     await watch(this.#engine, this.#threadId);
-    const missed = await this.#missed(filter);
+    // Read twice: it may be more than this server wants to keep until a client has taken it.
+    let count = 0;
+    for await (const events of this.#missed(filter)) count += events.length;
     await this.#send({
       type: "success",
       id: asked.id,
-      result: { subscription_id: id, replayed_events: missed.length },
+      result: { subscription_id: id, replayed_events: count },
       meta: { thread_id: this.#threadId },
     });
-    for (const event of missed) await this.#sendText(event.json());
+    for await (const events of this.#missed(filter))
+      for (const event of events) await this.#sendText(event.json());
     this.#filters.set(id, filter);
     if (!this.#isFollowing) void this.#follow();
   }
 
   /** What a new subscription wants of the events that were passed before it came. */
-  async #missed(filter: Filter): Promise<Shown[]> {
+  async *#missed(filter: Filter): AsyncGenerator<Shown[]> {
     const passed = this.#passed;
-    const missed: Shown[] = [];
-    if (passed === undefined) return missed;
+    if (passed === undefined) return;
     for await (const events of this.#thread(passed)) {
-      for (const event of events) {
-        if (event.seq > passed) return missed;
-        if (isWanted(event, filter)) missed.push(event);
-        if (event.seq === passed) return missed;
-      }
+      const end = events.findIndex(({ seq }) => seq >= passed);
+      yield events.filter((event) => event.seq <= passed && isWanted(event, filter));
+      if (end >= 0) return;
     }
-    return missed;
   }
 
   #unsubscribe(params: Fields): Fields {

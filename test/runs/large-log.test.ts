@@ -5,6 +5,7 @@ import type { Socket } from "node:net";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
+import { WebSocket } from "ws";
 import type { Run } from "@langchain/langgraph-sdk";
 import { useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
@@ -61,4 +62,32 @@ test("a log stands in rows of a bounded size, and slow readers hold little of it
   const readers = await Promise.all(Array.from({ length: 10 }, (_, index) => slowReader(run, index * 30)));
   expect((heldBytes() - before) / readers.length).toBeLessThan(TOLD_BYTES / 8);
   for (const reader of readers) reader.destroy();
+});
+
+test("a second subscription of a socket is told all that it missed, in portions", async () => {
+  const socket = new WebSocket(
+    `${held.server.url.replace("http", "ws")}/threads/${randomUUID()}/stream/events`,
+  );
+  const say = (id: number, method: string, params: object): void =>
+    socket.send(JSON.stringify({ id, method, params }));
+  let [isOver, count, before, most] = [false, 0, 0, 0];
+  let answer: { replayed_events?: number } = {};
+  socket.on("message", (data: Buffer) => {
+    const text = data.toString();
+    isOver ||= text.includes('"completed"');
+    if (text.startsWith('{"type":"success","id":3')) ({ result: answer } = JSON.parse(text));
+    if (!text.includes('"method":"custom"')) return;
+    count += 1;
+    if (count % 50 === 1) most = Math.max(most, heldBytes() - before);
+  });
+  await new Promise((resolve) => void socket.once("open", resolve));
+  say(1, "subscription.subscribe", { channels: ["lifecycle"] });
+  say(2, "run.start", { assistant_id: "wordy", input: {} });
+  await until(() => isOver, "the run's end");
+  before = heldBytes();
+  say(3, "subscription.subscribe", { channels: ["custom"] });
+  await until(() => count === 400, "what was told");
+  expect(answer.replayed_events).toBe(400);
+  expect(most).toBeLessThan(TOLD_BYTES / 4);
+  socket.terminate();
 });
