@@ -1,6 +1,7 @@
 // Stream mode "messages" of legacy clients: each message of a model from its beginning, as far as it has come, and every
 // message of the state once, when it is complete.
 import { isMessage } from "../privacy/envelopes.ts";
+import { asFields } from "./input.ts";
 import type { Entry, Template } from "./lines.ts";
 import { partsOf, toWireJson } from "./wire-json.ts";
 
@@ -12,7 +13,6 @@ interface Piece {
 }
 
 interface Growing {
-  readonly message: Piece;
   readonly rest: string;
   readonly template: Template;
   /** Whether the text holds no half of a surrogate pair, so that its JSON grows at the end only. */
@@ -20,6 +20,9 @@ interface Growing {
 }
 
 export class Partials {
+  /** Some servers of models give each message the same id: those of two tasks are two all the same. */
+  readonly #messages = new Map<string, Piece>();
+  /** Those that are text. */
   readonly #growing = new Map<string, Growing>();
   readonly #complete = new Set<string>();
 
@@ -27,10 +30,12 @@ export class Partials {
   token(payload: unknown): Entry[] {
     const [piece, metadata]: unknown[] = Array.isArray(payload) ? payload : [];
     if (!isPiece(piece) || !piece.id) return [];
-    const before = this.#growing.get(piece.id);
-    const message = before ? before.message.concat(piece) : piece;
+    const key = `${String(asFields(metadata)["langgraph_checkpoint_ns"])} ${piece.id}`;
+    const before = this.#messages.get(key);
+    const message = before ? before.concat(piece) : piece;
+    this.#messages.set(key, message);
     const about = { event: "messages/metadata", data: toWireJson({ [piece.id]: { metadata } }) };
-    return [...(before ? [] : [about]), this.#partial(piece.id, message, piece.content)];
+    return [...(before ? [] : [about]), this.#partial(key, message, piece.content)];
   }
 
   /** The values of the graph after a superstep. */
@@ -46,19 +51,19 @@ export class Partials {
     return fresh.length > 0 ? [{ event: "messages/complete", data: toWireJson(fresh) }] : [];
   }
 
-  #partial(id: string, message: Piece, fresh: unknown): Entry {
+  #partial(key: string, message: Piece, fresh: unknown): Entry {
     const event = "messages/partial";
     if (!isMessage(message)) return { event, data: toWireJson([message]) };
     const { content, rest: fields } = partsOf(message);
     if (typeof content !== "string") return { event, data: toWireJson([message]) };
-    const before = this.#growing.get(id);
+    const before = this.#growing.get(key);
     const rest = toWireJson(fields);
     const isSame = before?.rest === rest;
     const template = isSame
       ? before.template
       : { event, prefix: '[{"content":', suffix: `,${rest.slice(1)}]` };
     const isWellFormed = content.isWellFormed();
-    this.#growing.set(id, { message, rest, template, isWellFormed });
+    this.#growing.set(key, { rest, template, isWellFormed });
     const grows = isSame && before.isWellFormed && isWellFormed && typeof fresh === "string";
     const added = grows ? JSON.stringify(fresh).slice(1, -1) : undefined;
     return { template, text: JSON.stringify(content), added };

@@ -52,6 +52,23 @@ test("mode messages tells each answer from its beginning, and every message once
   expect(JSON.stringify(frames)).not.toContain("secret");
 });
 
+const textOf = (content: string | { text: string }[]): string =>
+  typeof content === "string" ? content : content.map(({ text }) => text).join("");
+
+test("mode messages keeps messages apart that have the same id, also those that come in blocks", async () => {
+  const { frames } = await run("twins", ["messages"]);
+  const partials = messagesOf(frames, "messages/partial").map(({ content }) => textOf(content));
+  for (const words of [
+    ["red ", "red green"],
+    ["one ", "one two"],
+    ["the ", "the end"],
+  ])
+    expect(partials.filter((text) => text.startsWith(words[0] ?? ""))).toEqual(words);
+  const about = frames.filter(({ event }) => event === "messages/metadata").map(({ data }) => Object(data));
+  const nodes = about.map(({ twin }) => twin.metadata.langgraph_node);
+  expect([nodes.length, new Set(nodes)]).toEqual([3, new Set(["left", "right", "last"])]);
+});
+
 test("a stream of mode messages that is resumed anywhere goes on with the same frames", async () => {
   const { frames, threadId, runId } = await run("talking", ["messages", "updates"]);
   for (const last of frames.keys()) {
