@@ -24,7 +24,7 @@ import { hasUntracked } from "./graphs.ts";
 import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, contextOf, recursionOf } from "./input.ts";
-import { graphModes, HIDDEN, isHidden, isInterrupt, Projection, tellsOfGraphs } from "./modes.ts";
+import { graphModes, HIDDEN, isHidden, isInterrupt, Projection, tellsOfGraphs, tellsTasks } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import { chargedTo, servicesFor } from "./model-calls.ts";
 import { metadataOf } from "./lines.ts";
@@ -276,11 +276,13 @@ interface Given extends TakenUp {
 
 /** A graph's chunks as they may be told. */
 async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chunk[]> {
-  const { run_id: runId, kwargs } = held.run;
+  const { run_id: runId, kwargs, is_watched: isWatched } = held.run;
   const input = inputOf(kwargs, given);
   const { signal, leave, end } = signalFor(held.controller.signal, held.calls);
   const options = { ...optionsOf(held, given), signal };
-  const redactor = new ChunkRedactor(held.text.guard);
+  const redactor = new ChunkRedactor(held.text.guard, {
+    tellsTasks: tellsTasks(kwargs.stream_mode, isWatched),
+  });
   const withSubgraphs = hasSubgraphs(held.run);
   const told = (raw: unknown): readonly Chunk[] => redactor.take(decodeChunk(raw, withSubgraphs));
   try {
@@ -364,7 +366,7 @@ function optionsOf(held: Drive, given: Given): object {
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
     store: storeOf(held),
     runId: run.run_id,
-    streamMode: graphModes(kwargs.stream_mode, run.is_watched),
+    streamMode: graphModes(kwargs.stream_mode, run.is_watched, guard.mode !== "off"),
     subgraphs: hasSubgraphs(run),
     // With a version and subgraphs LangGraph tells of each checkpoint before its values.
     ...(tellsCheckpoints(run) ? { version: "v2" } : {}),

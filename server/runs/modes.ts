@@ -45,12 +45,22 @@ const WATCHED_MODES: readonly GraphMode[] = ["values", "updates", "messages", "t
 export const tellsOfGraphs = (asked: readonly string[]): boolean =>
   asked.includes("lifecycle") || asked.includes("messages");
 
-/** LangGraph's modes for what clients asked. `updates` and `values` are always read: they tell how the run ends. */
-export function graphModes(asked: readonly string[], isWatched: boolean): GraphMode[] {
+/** Whether anybody is told what LangGraph's mode tasks says. */
+export const tellsTasks = (asked: readonly string[], isWatched: boolean): boolean =>
+  isWatched || asked.includes("tasks") || asked.includes("lifecycle");
+
+/**
+ * LangGraph's modes for what clients asked. `updates` and `values` are always read: they tell how the run ends.
+ * @param holdsBack whether parts of messages are held back until their tasks are over
+ */
+export function graphModes(asked: readonly string[], isWatched: boolean, holdsBack: boolean): GraphMode[] {
   const modes = Object.entries(GRAPH_MODES).filter(
     ([client]) => client === "updates" || client === "values" || asked.includes(client),
   );
-  return [...new Set([...modes.map(([, mode]) => mode), ...(isWatched ? WATCHED_MODES : [])])];
+  const hasMessages = asked.includes("messages") || asked.includes("messages-tuple");
+  // In events clients would see what only this server wants to know.
+  const tasks: GraphMode[] = holdsBack && hasMessages && !asked.includes("events") ? ["tasks"] : [];
+  return [...new Set([...modes.map(([, mode]) => mode), ...(isWatched ? WATCHED_MODES : []), ...tasks])];
 }
 
 /** Turns the pieces of one run's stream into what its clients asked for. */

@@ -6,6 +6,7 @@ import { PieceRedactor, isPiece, withoutTokens } from "../privacy/pieces.ts";
 import type { Piece } from "../privacy/pieces.ts";
 import type { Guard } from "../privacy/guard.ts";
 import type { RedactionStream } from "../privacy/redact.ts";
+import { AtWork } from "./at-work.ts";
 import { asFields } from "./input.ts";
 import { isPulled } from "./modes.ts";
 import type { Chunk } from "./modes.ts";
@@ -64,10 +65,14 @@ class TextRedactor implements Pieces {
 
 export class ChunkRedactor {
   readonly #guard: Guard;
+  readonly #tellsTasks: boolean;
   readonly #open = new Map<string, Open>();
+  readonly #atWork = new AtWork();
 
-  constructor(guard: Guard) {
+  /** @param tellsTasks whether anybody is told what mode tasks says; else it only serves to know when a message is over */
+  constructor(guard: Guard, { tellsTasks = true } = {}) {
     this.#guard = guard;
+    this.#tellsTasks = tellsTasks;
   }
 
   /** A chunk as it may be told, after what was held back until now; nothing while it is held back itself. */
@@ -83,7 +88,12 @@ export class ChunkRedactor {
       );
     }
     if (mode === "events") return this.#event(chunk);
-    const held = this.#rest((open) => isOver(open, chunk));
+    const { namespace } = chunk;
+    const held = this.#rest(
+      (open) => isOver(open, chunk) && !(mode === "updates" && this.#atWork.isShared(namespace, open.node)),
+    );
+    this.#atWork.see(chunk);
+    if (mode === "tasks" && !this.#tellsTasks) return held;
     return [...held, { ...chunk, payload: this.#guard.value(payload) }];
   }
 

@@ -69,6 +69,16 @@ test("mode messages keeps messages apart that have the same id, also those that 
   expect([nodes.length, new Set(nodes)]).toEqual([3, new Set(["left", "right", "last"])]);
 });
 
+test.each(["messages-tuple", "messages"])(
+  "an address that comes in pieces is found in mode %s, although another task of its node has ended",
+  async (mode) => {
+    const { frames } = await run("shared", [mode]);
+    expect(JSON.stringify(frames)).toContain("[REDACTED_EMAIL]");
+    expect(JSON.stringify(frames)).not.toMatch(/@exam|ple\.|org now/);
+    expect(frames.filter(({ event }) => event === "tasks")).toEqual([]);
+  },
+);
+
 test("a stream of mode messages that is resumed anywhere goes on with the same frames", async () => {
   const { frames, threadId, runId } = await run("talking", ["messages", "updates"]);
   for (const last of frames.keys()) {

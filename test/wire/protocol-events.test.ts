@@ -233,6 +233,17 @@ test("a stale answer with strict resume fails with its reason, and the question 
   expect(roots(events)).toEqual(["running", "interrupted", "running", "failed", "running", "completed"]);
 });
 
+test("a message begins and ends once, although another task of its node has ended before", async () => {
+  const { events } = await eventsOf("shared", { messages: [] });
+  const told = events.filter(({ method }) => method === "messages").map(({ params }) => params.data);
+  expect(told.map(({ event }) => event).filter((event) => String(event).startsWith("message-"))).toEqual([
+    "message-start",
+    "message-finish",
+  ]);
+  const text = told.map(({ delta }) => (delta as { text?: string } | undefined)?.text ?? "").join("");
+  expect(text).toBe("ask [REDACTED_EMAIL] now");
+});
+
 test("a question of a graph within is told where it is asked, and answered by plain input", async () => {
   const { threadId, events } = await eventsOf("nested");
   const asked = events.filter(({ method }) => method === "input.requested");

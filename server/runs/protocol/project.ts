@@ -2,6 +2,7 @@
 // clients, so a run executes once, whoever watches.
 import { convertToProtocolEvent, isCheckpointEnvelope } from "@langchain/langgraph/web";
 import type { StreamMode, StreamTransformer } from "@langchain/langgraph/web";
+import { AtWork } from "../at-work.ts";
 import { dataOf } from "../lines.ts";
 import type { Entry } from "../lines.ts";
 import type { Chunk } from "../modes.ts";
@@ -26,6 +27,7 @@ export class ProtocolProjection {
   readonly #now: () => number;
   #mux = new Mux([]);
   readonly #messages: MessageEvents;
+  readonly #atWork = new AtWork();
   #hasTransformers = false;
   readonly #asked = new Set<string>();
   /** The newest values of the graph itself. */
@@ -151,10 +153,14 @@ export class ProtocolProjection {
   }
 
   /** What ends with a task: its messages. */
-  #finished({ mode, namespace, payload }: Chunk): Entry[] {
+  #finished(chunk: Chunk): Entry[] {
+    const { mode, namespace, payload } = chunk;
     const fields = Object(payload) as Fields;
+    this.#atWork.see(chunk);
     if (mode === "updates")
-      return Object.keys(fields).flatMap((node) => this.#messages.finishNode(namespace, node));
+      return Object.keys(fields)
+        .filter((node) => !this.#atWork.isShared(namespace, node))
+        .flatMap((node) => this.#messages.finishNode(namespace, node));
     if (mode === "tasks" && "result" in fields)
       return this.#messages.finish(namespace, `${String(fields["name"])}:${String(fields["id"])}`);
     return [];
