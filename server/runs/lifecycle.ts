@@ -15,7 +15,7 @@ export interface End {
 }
 
 export class Lifecycle {
-  readonly #mux = new Mux([]);
+  readonly #mux = new Mux([], () => undefined);
 
   entriesOf({ mode, namespace, payload }: Chunk): Entry[] {
     if (mode === "messages" || mode === "checkpoints") return []; // told with nodes, not with graphs

@@ -119,7 +119,11 @@ test.each([
   ["under one id", "left", "right", "same", "same"],
 ])("messages %s that come at the same time are told apart, each to the end of its task", (_, ...given) => {
   const [left, right, leftId, rightId] = given;
-  const projection = new ProtocolProjection("fan", () => 0);
+  const projection = new ProtocolProjection(
+    "fan",
+    () => 0,
+    () => undefined,
+  );
   const take = (mode: string, payload: unknown): string[][] =>
     projection.entriesOf({ namespace: [], mode, payload }).flatMap((entry) => {
       const { name, namespace } = addressOf(entry);

@@ -5,7 +5,11 @@ import { ProtocolProjection } from "../../server/runs/protocol/project.ts";
 
 test("no event is told as older than the one before it, although the clock goes on while they are made", () => {
   let time = 0;
-  const projection = new ProtocolProjection("graph", () => (time += 1));
+  const projection = new ProtocolProjection(
+    "graph",
+    () => (time += 1),
+    () => undefined,
+  );
   const metadata = { langgraph_node: "answer", langgraph_checkpoint_ns: "answer:1" };
   const piece = new AIMessageChunk({ id: "m", content: "alpha" });
   const told = [

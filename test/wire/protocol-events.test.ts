@@ -206,6 +206,16 @@ test("a transformer that fails at the very end does not fail its run", async () 
   expect(run?.status).toBe("success");
 });
 
+test("transformers that fail are left out, and their run ends as it does when nobody watches it", async () => {
+  const { threadId, events } = await eventsOf("failingTransformers");
+  expect(roots(events)).toEqual(["running", "completed"]);
+  const [run] = await held.server.client.runs.list(threadId);
+  expect(run?.status).toBe("success");
+  expect(events.some(({ method }) => method === "values")).toBe(true);
+  const letters = events.filter(({ params }) => params.data["name"] === "letters");
+  expect(letters.at(-1)?.params.data["payload"]).toBe(3);
+});
+
 test("a stale answer with strict resume fails with its reason, and the question stays open", async () => {
   const { threadId, events } = await eventsOf("asking", { value: 1 });
   const question = events.find(({ method }) => method === "input.requested");

@@ -1,5 +1,6 @@
 // What stream transformers see and make of a run's events: LangGraph's own, which tells when subgraphs start and end,
-// and those that a graph was compiled with. Everything happens at once and in order.
+// and those that a graph was compiled with. Everything happens at once and in order. One that fails is left out from then
+// on: a run's result must not depend on whether anybody watches it.
 import { createLifecycleTransformer } from "@langchain/langgraph/web";
 import type { ProtocolEvent as Event, StreamTransformer } from "@langchain/langgraph/web";
 import { sleep } from "../../clock.ts";
@@ -19,27 +20,27 @@ interface Channel {
 export type { Event };
 
 export class Mux {
-  readonly #transformers: StreamTransformer[] = [];
+  readonly #onFailure: (error: unknown) => void;
+  #transformers: readonly StreamTransformer[] = [];
   readonly #channels: { readonly channel: Channel; told: number }[] = [];
-  readonly #finals: { name: string; value: PromiseLike<unknown> }[] = [];
+  readonly #finals: { of: StreamTransformer; name: string; value: PromiseLike<unknown> }[] = [];
   #out: Event[] = [];
   #namespace: string[] = [];
   #status: "completed" | "interrupted" = "completed";
 
-  /** @param factories what the graph was compiled with */
-  constructor(factories: readonly (() => StreamTransformer)[]) {
+  /**
+   * @param factories what the graph was compiled with
+   * @param onFailure told why one is left out
+   */
+  constructor(factories: readonly (() => StreamTransformer)[], onFailure: (error: unknown) => void) {
+    this.#onFailure = onFailure;
     this.#add(
       createLifecycleTransformer({
         emitRootOnRegister: false,
         getTerminalStatusOverride: async () => this.#status,
       }),
     );
-    for (const factory of factories) {
-      const transformer = factory();
-      this.#add(transformer);
-      const projection = transformer.init();
-      if (!("__native" in transformer)) this.#wire(projection);
-    }
+    for (const factory of factories) this.#open(factory);
   }
 
   /** What becomes of an event: itself unless a transformer drops it, and what they add. */
@@ -51,10 +52,12 @@ export class Mux {
   /** The run has ended well: last events, those of subgraphs that are still open included. */
   async finish(status: "completed" | "interrupted"): Promise<Event[]> {
     this.#status = status;
-    for (const transformer of this.#transformers) await bounded(transformer.finalize?.());
+    for (const transformer of this.#transformers)
+      await bounded(this.#guarded(transformer, () => transformer.finalize?.()));
     this.#drain();
     for (const { channel } of this.#channels) channel.close();
-    for (const { name, value } of this.#finals) {
+    for (const { of, name, value } of this.#finals) {
+      if (!this.#transformers.includes(of)) continue;
       const payload = await bounded(value);
       if (payload !== undefined) this.#out.push(customEvent([], name, payload));
     }
@@ -63,22 +66,47 @@ export class Mux {
 
   /** The run has failed. */
   fail(error: unknown): Event[] {
-    for (const transformer of this.#transformers) transformer.fail?.(error);
+    for (const transformer of this.#transformers) this.#guarded(transformer, () => transformer.fail?.(error));
     this.#drain();
     for (const { channel } of this.#channels) channel.fail(error);
     return this.#taken();
   }
 
+  #open(factory: () => StreamTransformer): void {
+    try {
+      const transformer = factory();
+      this.#add(transformer);
+      const projection = this.#guarded(transformer, () => transformer.init());
+      if (!("__native" in transformer)) this.#wire(transformer, projection);
+    } catch (error) {
+      this.#onFailure(error);
+    }
+  }
+
   #add(transformer: StreamTransformer): void {
-    this.#transformers.push(transformer);
-    transformer.onRegister?.({ push: (_namespace, event) => this.#push(event) });
+    this.#transformers = [...this.#transformers, transformer];
+    this.#guarded(transformer, () =>
+      transformer.onRegister?.({ push: (_namespace, event) => this.#push(event) }),
+    );
+  }
+
+  /** What code of the graph comes to; undefined when it fails, and it is not asked again. */
+  #guarded<T>(transformer: StreamTransformer, work: () => T): T | undefined {
+    try {
+      return work();
+    } catch (error) {
+      this.#transformers = this.#transformers.filter((other) => other !== transformer);
+      this.#onFailure(error);
+      return undefined;
+    }
   }
 
   #push(event: Event): void {
     const outer = this.#namespace;
     this.#namespace = event.params.namespace;
     let isKept = true;
-    for (const transformer of this.#transformers) if (!transformer.process(event)) isKept = false;
+    for (const transformer of this.#transformers)
+      if (this.#guarded(transformer, () => !transformer.process(event))) isKept = false;
     this.#drain();
     this.#namespace = outer;
     if (isKept) this.#out.push(event);
@@ -95,11 +123,11 @@ export class Mux {
     }
   }
 
-  #wire(projection: unknown): void {
+  #wire(of: StreamTransformer, projection: unknown): void {
     if (typeof projection !== "object" || projection === null) return;
     for (const [name, value] of Object.entries(projection) as [string, unknown][]) {
       if (isChannel(value)) this.#channels.push({ channel: value, told: 0 });
-      else if (isPromise(value)) this.#finals.push({ name, value });
+      else if (isPromise(value)) this.#finals.push({ of, name, value });
     }
   }
 

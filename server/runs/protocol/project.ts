@@ -25,7 +25,8 @@ export interface Terminal {
 export class ProtocolProjection {
   readonly #graphName: string;
   readonly #now: () => number;
-  #mux = new Mux([]);
+  readonly #onFailure: (error: unknown) => void;
+  #mux: Mux;
   readonly #messages: MessageEvents;
   readonly #atWork = new AtWork();
   #hasTransformers = false;
@@ -35,16 +36,21 @@ export class ProtocolProjection {
   /** A checkpoint by namespace, until the values come that belong to it. */
   readonly #checkpoints = new Map<string, Event>();
 
-  /** @param now the time of the next event, in milliseconds, never before the last one's */
-  constructor(graphName: string, now: () => number) {
+  /**
+   * @param now the time of the next event, in milliseconds, never before the last one's
+   * @param onFailure told when a transformer of the graph fails: the run goes on without it
+   */
+  constructor(graphName: string, now: () => number, onFailure: (error: unknown) => void) {
     this.#graphName = graphName;
     this.#now = now;
+    this.#onFailure = onFailure;
+    this.#mux = new Mux([], onFailure);
     this.#messages = new MessageEvents(now);
   }
 
   /** What the graph was compiled with to add to its stream; before its first chunk. */
   use(transformers: readonly (() => StreamTransformer)[]): void {
-    this.#mux = new Mux(transformers);
+    this.#mux = new Mux(transformers, this.#onFailure);
     this.#hasTransformers = transformers.length > 0;
   }
 
@@ -81,23 +87,20 @@ export class ProtocolProjection {
     const questions = mode === "values" || mode === "updates" ? this.#questions(chunk) : [];
     const entries = this.#seen(this.#finished(chunk));
     for (const event of mode === "values" ? this.#values(chunk) : eventsOf(chunk))
-      for (const made of this.#mux.push(event)) entries.push(this.#entryOf(made));
+      for (const made of this.#mux.push(event)) entries.push(...this.#entriesFrom(made));
     return inOrder([...entries, ...questions]);
   }
 
-  /**
-   * The run has ended.
-   * @param onFailure told when a transformer fails at the very end: that changes nothing any more
-   */
-  async end({ event, about = {}, error }: Terminal, onFailure: (error: unknown) => void): Promise<Entry[]> {
+  /** The run has ended. */
+  async end({ event, about = {}, error }: Terminal): Promise<Entry[]> {
     const open = event === "completed" ? this.#messages.finish() : [];
     const entries = event === "completed" ? [] : this.#withdrawal(this.#last, this.#messages.openIds());
     try {
       entries.push(...this.#seen(open));
       const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
-      entries.push(...last.map((made) => this.#entryOf(made)));
+      entries.push(...last.flatMap((made) => this.#entriesFrom(made)));
     } catch (failure) {
-      onFailure(failure);
+      this.#onFailure(failure);
     }
     return inOrder([...entries, this.#root({ event, graph_name: this.#graphName, ...about })]);
   }
@@ -109,7 +112,7 @@ export class ProtocolProjection {
       const { namespace } = addressOf(entry);
       const params = { ...(JSON.parse(dataOf(entry)) as Pick<Event["params"], "data" | "node">), namespace };
       const event: Event = { type: "event", seq: 0, method: "messages", params: { ...params, timestamp: 0 } };
-      return this.#mux.push(event).map((made) => (made === event ? entry : this.#entryOf(made)));
+      return this.#mux.push(event).flatMap((made) => (made === event ? entry : this.#entriesFrom(made)));
     });
   }
 
@@ -172,6 +175,16 @@ export class ProtocolProjection {
 
   #entry(name: string, data: unknown): Entry {
     return entryOf({ name, namespace: [], data: toProtocolJson(data) }, this.#now());
+  }
+
+  /** None for what a transformer or a node tells and JSON cannot hold. */
+  #entriesFrom(event: Event): Entry[] {
+    try {
+      return [this.#entryOf(event)];
+    } catch (error) {
+      this.#onFailure(error);
+      return [];
+    }
   }
 
   #entryOf({ method, params }: Event): Entry {

@@ -19,12 +19,19 @@ export interface Told {
 }
 
 export function tell({ database, log }: Pick<Engine, "database" | "log">, run: AcceptedRun): Told {
+  const failures = new Set<string>();
+  const onFailure = (failure: unknown): void => {
+    const reason = messageOf(failure);
+    // One may fail at each event.
+    if (!failures.has(reason)) log.warn("transformer.failed", { run_id: run.run_id, reason });
+    failures.add(reason);
+  };
   const opening = async (): Promise<ProtocolProjection> => {
     // A thread's first run has nothing to be later than.
     const isFirst = run.ordinal === 1 && run.attempt === 1 && !run.has_checkpoints;
     const open = (): Promise<() => number> => openClock(database, run.thread_id, run.ordinal ?? 0);
     const clock = isFirst ? clockFrom(0) : await persistently(open);
-    return new ProtocolProjection(run.graph_id, clock);
+    return new ProtocolProjection(run.graph_id, clock, onFailure);
   };
   const projection = opening();
   projection.catch(() => undefined); // whoever needs it is told
@@ -35,9 +42,7 @@ export function tell({ database, log }: Pick<Engine, "database" | "log">, run: A
       const terminal = terminalOf(outcome);
       const open = await projection.catch(() => undefined);
       if (!terminal || !open) return [];
-      return open.end(terminal, (failure) =>
-        log.warn("transformer.failed", { run_id: run.run_id, reason: messageOf(failure) }),
-      );
+      return open.end(terminal);
     },
   };
 }
