@@ -3,6 +3,7 @@
 import type { Context } from "hono";
 import { sleep } from "../clock.ts";
 import { InputInvalid, RunNotFound, ServerStopping, messageOf } from "../errors.ts";
+import { persistently } from "../persist.ts";
 import { cancelRun, stopRuns } from "../runs/cancel.ts";
 import type { Engine } from "../runs/engine.ts";
 import { followLegacy } from "../runs/follow.ts";
@@ -113,12 +114,11 @@ export class RunStreams {
         // A socket that this server cut when it stopped is no wish of the client.
         if (!from.cancelsOnLeave || engine.stopping.aborted) return;
         stopRuns(engine, [run.run_id], "interrupt");
-        cancelRun(
-          engine,
-          { threadId: run.thread_id, runId: run.run_id },
-          "interrupt",
-          "the client left",
-        ).catch((error: unknown) =>
+        const place = { threadId: run.thread_id, runId: run.run_id };
+        // Nobody asks again: he is gone.
+        persistently(() => cancelRun(engine, place, "interrupt", "the client left"), {
+          signal: engine.stopping,
+        }).catch((error: unknown) =>
           engine.log.debug("cancel.late", { run_id: run.run_id, reason: messageOf(error) }),
         );
       },

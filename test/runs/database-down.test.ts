@@ -46,3 +46,25 @@ test("while PostgreSQL is down requests are 503 with a reason, and a live run en
     value: 1,
   });
 }, 40_000);
+
+test("who leaves while PostgreSQL is down has his run cancelled all the same, although another server executes it", async () => {
+  const { thread_id: threadId } = await server.client.threads.create();
+  const run = await server.client.runs.create(threadId, "endless", { input: {} });
+  const other = await startTestServer(postgres.url);
+  const leave = new AbortController();
+  const options = { cancelOnDisconnect: true, signal: leave.signal };
+  const live = other.client.runs.joinStream(threadId, run.run_id, options);
+  await live.next();
+  await postgres.stop();
+  leave.abort();
+  await live.next().catch(() => undefined);
+  // Nobody is connected any more.
+  await until(async () => (await fetch(`${other.url}/threads/${threadId}`)).status === 503, "the absence");
+  postgres = await startEmbedded({ dataDir });
+  const status = (): Promise<string> =>
+    server.client.runs.get(threadId, run.run_id).then((one) => one.status);
+  const isOver = async (): Promise<boolean> => !["", "running"].includes(await status().catch(() => ""));
+  await until(isOver, "the cancel", 15_000);
+  expect(await status()).toBe("interrupted");
+  await other.stop();
+}, 40_000);
