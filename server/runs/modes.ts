@@ -58,8 +58,7 @@ export function graphModes(asked: readonly string[], isWatched: boolean, holdsBa
     ([client]) => client === "updates" || client === "values" || asked.includes(client),
   );
   const hasMessages = asked.includes("messages") || asked.includes("messages-tuple");
-  // In events clients would see what only this server wants to know.
-  const tasks: GraphMode[] = holdsBack && hasMessages && !asked.includes("events") ? ["tasks"] : [];
+  const tasks: GraphMode[] = holdsBack && hasMessages ? ["tasks"] : [];
   return [...new Set([...modes.map(([, mode]) => mode), ...(isWatched ? WATCHED_MODES : []), ...tasks])];
 }
 

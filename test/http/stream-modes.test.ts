@@ -69,10 +69,10 @@ test("mode messages keeps messages apart that have the same id, also those that 
   expect([nodes.length, new Set(nodes)]).toEqual([3, new Set(["left", "right", "last"])]);
 });
 
-test.each(["messages-tuple", "messages"])(
-  "an address that comes in pieces is found in mode %s, although another task of its node has ended",
-  async (mode) => {
-    const { frames } = await run("shared", [mode]);
+test.each([["messages-tuple"], ["messages"], ["messages-tuple", "events"]])(
+  "an address that comes in pieces is found in modes %s %s, although another task of its node has ended",
+  async (...modes) => {
+    const { frames } = await run("shared", modes);
     expect(JSON.stringify(frames)).toContain("[REDACTED_EMAIL]");
     expect(JSON.stringify(frames)).not.toMatch(/@exam|ple\.|org now/);
     expect(frames.filter(({ event }) => event === "tasks")).toEqual([]);
