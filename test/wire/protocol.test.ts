@@ -246,6 +246,33 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     expect(Object(result).values).toEqual({ value: "yes" });
   });
 
+  test("a question is open again when the run that answers it is rolled back", async () => {
+    const threadId = randomUUID();
+    const controller = control(fleet, "asksThenWaits", { threadId });
+    const questions = (): readonly unknown[] => controller.rootStore.getSnapshot().interrupts;
+    await controller.hydrate(threadId);
+    await controller.submit({ name: threadId, gate: gate.url });
+    await until(() => questions().length === 1, "the question");
+    const [question] = questions();
+    const raw = await watch(fleet, threadId, { since: 0 });
+    void controller.respond("yes").catch(() => undefined);
+    await until(() => questions().length === 0, "the question to go");
+    await gate.waitFor(threadId);
+    const client = new Client({ apiUrl: fleet.url, apiKey: null, callerOptions: { fetch: fleet.fetch } });
+    const [run] = await client.runs.list(threadId, { status: "running" });
+    await client.runs.cancel(threadId, run?.run_id ?? "", true, "rollback");
+    await ended(raw, 2);
+    const inputs = raw.filter(({ method }) => method.startsWith("input."));
+    expect(inputs.map(({ method }) => method)).toEqual([
+      "input.requested",
+      "input.answered",
+      "input.requested",
+    ]);
+    expect(inputs[2]?.params.data).toEqual(inputs[0]?.params.data);
+    await until(() => questions().length === 1, "the question to come back");
+    expect(questions()).toEqual([question]);
+  });
+
   test("idle for a minute, then a run: the same stream shows it", async () => {
     const threadId = randomUUID();
     const client = new Client({ apiUrl: fleet.url, apiKey: null, callerOptions: { fetch: fleet.fetch } });

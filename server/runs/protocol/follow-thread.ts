@@ -10,13 +10,16 @@ import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
 import { nameOf } from "../lines.ts";
 import type { Numbered } from "../lines.ts";
-import { getState } from "../state.ts";
-import { END_PLACE, STATE_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
-import type { Shown } from "./entries.ts";
+import { askingTasks, getState, getThread } from "../state.ts";
+import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
+import type { ProtocolEvent, Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
 
 // A thread that is not there is forgotten after a day, unless somebody says that he waits for it.
 const STILL_HERE_MS = 60 * 60_000;
+
+// What is left without a run that is gone, at places that its log never reaches.
+const FIRST_LEFT = END_PLACE - 1000;
 
 const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 
@@ -104,13 +107,10 @@ async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   const undone = run.undone_at ? run : await persistently(find, { signal });
   if (!undone && !last) return;
   const at = Math.max(undone?.undone_at?.getTime() ?? now(), last?.entry.at ?? 0);
-  const values = await persistently(() => valuesWithout(engine, threadId, run), { signal });
-  const end = entryOf({ name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' }, at);
-  const told = [{ seq: END_PLACE, entry: end }];
-  if (values !== undefined) {
-    const entry = entryOf({ name: "values", namespace: [], data: toProtocolJson(values) }, at);
-    told.unshift({ seq: STATE_PLACE, entry });
-  }
+  const left = await persistently(() => leftWithout(engine, threadId, run), { signal });
+  const told = left.map((event, index) => ({ seq: FIRST_LEFT + index, entry: entryOf(event, at) }));
+  const end: ProtocolEvent = { name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' };
+  told.push({ seq: END_PLACE, entry: entryOf(end, at) });
   const fresh = told.filter(({ seq }) => seq > position);
   if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
 }
@@ -142,13 +142,27 @@ async function* loggedOf(
   return last;
 }
 
-/** What a thread holds, for who shows what a run told that is gone; undefined while it is there, or if nobody can say. */
-async function valuesWithout(engine: Engine, threadId: string, { run_id: id }: ToldRun): Promise<unknown> {
-  if (await findRunFacts(engine.database, id)) return undefined;
+/**
+ * What a thread holds, for who shows what a run told that is gone: its values, and the questions that are open again.
+ * Nothing while the run is there, or if nobody can say.
+ */
+async function leftWithout(engine: Engine, threadId: string, run: ToldRun): Promise<ProtocolEvent[]> {
+  if (await findRunFacts(engine.database, run.run_id)) return [];
   try {
-    return (await getState(engine, threadId, { subgraphs: false })).values;
+    const [{ status }, state] = await Promise.all([
+      getThread(engine, threadId),
+      getState(engine, threadId, { subgraphs: false }),
+    ]);
+    const asked = status === "interrupted" ? askingTasks(state).flatMap(({ interrupts }) => interrupts) : [];
+    const questions = (asked as { id?: string; value?: unknown }[]).map(({ id, value }) => ({
+      name: "input.requested",
+      namespace: [],
+      data: toProtocolJson({ interrupt_id: id, payload: value ?? null }),
+    }));
+    const values = { name: "values", namespace: [], data: toProtocolJson(state.values) };
+    return [values, ...questions.slice(0, END_PLACE - FIRST_LEFT - 1)];
   } catch (error) {
-    if (error instanceof AppError && !error.retryable) return undefined;
+    if (error instanceof AppError && !error.retryable) return [];
     throw error;
   }
 }
