@@ -45,6 +45,8 @@ const TIMEOUT_MS = 10_000;
 // Longer than an attempt can take: a row is sent by one sender at a time.
 const LEASE_MS = 3 * TIMEOUT_MS;
 const MAX_AT_ONCE = 16;
+// A receiver that takes connections and never answers holds no more senders than these.
+const MAX_PER_ORIGIN = 4;
 const GONE = 410;
 
 type Outcome =
@@ -62,7 +64,7 @@ export function checkWebhook(egress: Egress, url: string): void {
 /** Sends what is due, for as long as the server lives. */
 export function startWebhooks(options: WebhookOptions): Webhooks {
   const stopping = new AbortController();
-  const sending = new Set<Promise<void>>();
+  const sending = new Map<Promise<void>, string>();
   let woken = new AbortController();
   const send = (webhook: DueWebhook): void => {
     const sent = deliver(options, webhook, stopping.signal)
@@ -74,18 +76,18 @@ export function startWebhooks(options: WebhookOptions): Webhooks {
         sending.delete(sent);
         woken.abort();
       });
-    sending.add(sent);
+    sending.set(sent, webhook.origin);
   };
   const loop = async (): Promise<void> => {
     while (!stopping.signal.aborted) {
       woken = new AbortController();
-      const room = MAX_AT_ONCE - sending.size;
-      const due = room > 0 ? await claim(options, room) : [];
+      const { limit, busy } = roomBeside([...sending.values()]);
+      const due = limit > 0 ? await claim(options, { limit, busy }) : [];
       for (const webhook of due) send(webhook);
-      if (due.length > 0 && due.length === room) continue;
+      if (due.length > 0 && due.length === limit) continue;
       await sleep(POLL_MS, AbortSignal.any([stopping.signal, woken.signal]));
     }
-    await Promise.all(sending);
+    await Promise.all(sending.keys());
   };
   const looping = loop();
   return {
@@ -97,10 +99,23 @@ export function startWebhooks(options: WebhookOptions): Webhooks {
   };
 }
 
-async function claim({ database, log, loopbackUrl }: WebhookOptions, limit: number): Promise<DueWebhook[]> {
+/** How many may be claimed at once, so that no origin gets more than its part even if all of them are for one. */
+function roomBeside(origins: readonly string[]): { limit: number; busy: string[] } {
+  const counts = new Map<string, number>();
+  for (const origin of origins) counts.set(origin, (counts.get(origin) ?? 0) + 1);
+  const busy = [...counts.keys()].filter((origin) => (counts.get(origin) ?? 0) >= MAX_PER_ORIGIN);
+  const others = [...counts.values()].filter((count) => count < MAX_PER_ORIGIN);
+  const limit = Math.min(MAX_AT_ONCE - origins.length, MAX_PER_ORIGIN - Math.max(0, ...others));
+  return { limit, busy };
+}
+
+async function claim(
+  { database, log, loopbackUrl }: WebhookOptions,
+  room: { limit: number; busy: readonly string[] },
+): Promise<DueWebhook[]> {
   try {
     return await claimWebhooks(database, {
-      limit,
+      ...room,
       leaseMs: LEASE_MS,
       hasLoopback: loopbackUrl !== undefined,
     });

@@ -7,6 +7,8 @@ export interface DueWebhook {
   readonly webhook_id: string;
   readonly run_id: string;
   readonly url: string;
+  /** Host and port that it goes to, empty for this server itself. */
+  readonly origin: string;
   /** One JSON object, as it was stored. */
   readonly payload: string;
   /** This one included; with it a claim can be told from a later one. */
@@ -25,14 +27,19 @@ export interface WebhookRow {
   readonly ended_at: Date | null;
 }
 
+// Addresses are spelt as their clients did. Who spells one in many ways has as many origins, as with many names.
+const originOf = `case when url like '/%' then ''
+  else coalesce(nullif(lower(split_part(split_part(split_part(url, '/', 3), '?', 1), '#', 1)), ''), url) end`;
+
 const claimWebhookRows = `/* claimWebhooks */
 with due as (
-  select webhook_id from holdfast.webhooks
+  select webhook_id, ${originOf} as origin from holdfast.webhooks
    where state = 'pending' and next_at <= now() and ($3::boolean or url not like '/%')
+     and (cardinality($4::text[]) = 0 or ${originOf} <> all ($4))
    order by next_at limit $1 for update skip locked)
 update holdfast.webhooks w set attempts = w.attempts + 1, next_at = now() + $2 * interval '1 ms'
   from due where w.webhook_id = due.webhook_id
-returning w.webhook_id, w.run_id, w.url, w.payload::text as payload, w.attempts`;
+returning w.webhook_id, w.run_id, w.url, due.origin, w.payload::text as payload, w.attempts`;
 
 // What was delivered is the receiver's: only the fact is kept.
 const finishWebhookRow = `/* finishWebhook */
@@ -71,11 +78,15 @@ export async function openWebhook(on: Queryable, row: DueWebhook): Promise<DueWe
   return opened;
 }
 
-/** As they are stored: takes up to `limit` due rows for `leaseMs`; those for this server itself only if it has an address. */
+/**
+ * As they are stored: takes up to `limit` due rows for `leaseMs`; those for this server itself only if it has an
+ * address, those for an origin in `busy` not at all.
+ */
 export const claimWebhooks = (
   on: Queryable,
-  claim: { limit: number; leaseMs: number; hasLoopback: boolean },
-): Promise<DueWebhook[]> => on.query(claimWebhookRows, [claim.limit, claim.leaseMs, claim.hasLoopback]);
+  claim: { limit: number; leaseMs: number; hasLoopback: boolean; busy?: readonly string[] },
+): Promise<DueWebhook[]> =>
+  on.query(claimWebhookRows, [claim.limit, claim.leaseMs, claim.hasLoopback, claim.busy ?? []]);
 
 /** Ends a row as delivered. A claim that was overtaken changes nothing, here and below. */
 export async function finishWebhook(on: Queryable, { webhook_id: id, attempts }: DueWebhook): Promise<void> {

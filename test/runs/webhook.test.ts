@@ -268,6 +268,36 @@ test("many senders deliver each call-back once", async () => {
   expect(new Set(received.map(({ headers }) => headers["webhook-id"]))).toEqual(new Set(ids));
 });
 
+test("receivers that never answer hold four senders each, and the others are served", async () => {
+  const held = new Map<string, number>();
+  const silent = createServer(({ headers }) => {
+    const name = headers.host?.toLowerCase() ?? "";
+    held.set(name, (held.get(name) ?? 0) + 1); // and never an answer
+  });
+  await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+  const { port } = silent.address() as AddressInfo;
+  const named = openEgress({ allow: ["127.0.0.1", "localhost"] });
+  try {
+    for (let each = 0; each < 20; each += 1) {
+      await addWebhook(`http://127.0.0.1:${port}/${each}`);
+      await addWebhook(`HTTP://LocalHost:${port}?${each}`);
+    }
+    const living = await Promise.all(Array.from({ length: 10 }, (_, each) => addWebhook(`${url}/${each}`)));
+    const webhooks = start({ egress: named });
+    for (const id of living) await until(isIn(id, "delivered"), "the delivery");
+    // What comes later does not wait either.
+    const later = await addWebhook(`${url}/later`);
+    webhooks.wake();
+    await until(isIn(later, "delivered"), "the delivery of a later one");
+    expect(Object.fromEntries(held)).toEqual({ [`127.0.0.1:${port}`]: 4, [`localhost:${port}`]: 4 });
+  } finally {
+    await Promise.all(started.splice(0).map((one) => one.stop()));
+    await named.close();
+    silent.closeAllConnections();
+    silent.close();
+  }
+});
+
 test("what a dead sender had taken is sent by another one when its lease is over", async () => {
   const id = await addWebhook();
   const claim = { limit: 10, leaseMs: 300, hasLoopback: false };
