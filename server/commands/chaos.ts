@@ -3,8 +3,8 @@
 import { resolve } from "node:path";
 import { env } from "node:process";
 import type { Config } from "../config.ts";
-import { ConfigInvalid } from "../errors.ts";
 import { startOfflineModel } from "../models/offline/server.ts";
+import { readGraphsFile } from "../runs/graphs.ts";
 import { ask } from "./chaos/ask.ts";
 import type { Move } from "./chaos/audit.ts";
 import { startCluster } from "./chaos/cluster.ts";
@@ -62,12 +62,18 @@ const CUT_CHANCE = 0.02;
 const MOST_ROUNDS = 5;
 const EXAMPLES = 3;
 
-/** @returns the exit code: 0 when every promise held, 1 when the graph does not get to its end by itself, 3 otherwise */
+/**
+ * @returns the exit code: 0 when every promise held, 1 when the graph does not get to its end by itself, 2 for what an
+ *   option does not take, 3 otherwise
+ */
 export async function chaos(config: Config, options: ChaosOptions): Promise<number> {
-  const names = faultsIn(options.faults);
-  const input = inputIn(options.input ?? DEFAULT_INPUT);
-  checkCount("--runs", options.runs, 1);
-  checkCount("--instances", options.instances, 2); // one must be left to go on
+  const misuse = misuseOf(options, Object.keys((await readGraphsFile(config.graphs)).graphs));
+  if (misuse !== undefined) {
+    options.say(misuse);
+    return 2;
+  }
+  const names = namesIn(options.faults) as FaultName[];
+  const input: unknown = JSON.parse(options.input ?? DEFAULT_INPUT);
   const seed = options.seed ?? Math.floor(Math.random() * 2 ** 31);
   await using parts = new AsyncDisposableStack();
   const own = config.databaseUrl ? undefined : parts.adopt(await ownServer(), (server) => server.stop());
@@ -200,23 +206,29 @@ function durationOf(moves: readonly Move[]): number {
   return Math.max(1, (moves.at(-1)?.at ?? 0) - begun);
 }
 
-function faultsIn(text: string): FaultName[] {
-  return text.split(",").map((name) => {
-    const found = NAMES.find((one) => one === name.trim());
-    if (found) return found;
-    throw new ConfigInvalid(`${name} is not a fault; --faults takes ${NAMES.join(", ")}.`);
-  });
+/** What of the options cannot be done, as a sentence. */
+function misuseOf(options: ChaosOptions, graphIds: readonly string[]): string | undefined {
+  const { graph, input = DEFAULT_INPUT, runs, instances, faults } = options;
+  const stranger = namesIn(faults).find((name) => !(NAMES as readonly string[]).includes(name));
+  if (stranger !== undefined)
+    return `${stranger || "Nothing"} is not a fault; --faults takes ${NAMES.join(", ")}.`;
+  if (!isCount(runs, 1)) return "--runs must be a whole number, at least 1.";
+  // One must be left to go on.
+  if (!isCount(instances, 2)) return "--instances must be a whole number, at least 2.";
+  if (!isJson(input)) return `--input is not JSON: ${input.slice(0, 80)}`;
+  if (!graphIds.includes(graph)) return `${graph} is no graph here; --graph takes ${graphIds.join(", ")}.`;
+  return undefined;
 }
 
-function checkCount(name: string, value: number, least: number): void {
-  if (!Number.isInteger(value) || value < least)
-    throw new ConfigInvalid(`${name} must be a whole number, at least ${least}.`);
-}
+const namesIn = (faults: string): string[] => faults.split(",").map((name) => name.trim());
 
-function inputIn(text: string): unknown {
+const isCount = (value: number, least: number): boolean => Number.isInteger(value) && value >= least;
+
+function isJson(text: string): boolean {
   try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new ConfigInvalid(`--input is not JSON: ${text.slice(0, 80)}`, { cause: error });
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
   }
 }

@@ -125,11 +125,18 @@ describe("the command", () => {
     expect(lines.at(-1)).toContain("fails without any fault (RangeError: the node failed on purpose)");
   }, 60_000);
 
-  test("a fault or an input that cannot be understood is refused before anything starts", async () => {
-    const config = configOf("test/fixtures/langgraph.json");
-    const options = { ...small, graph: "echo", say: () => undefined };
-    await expect(chaos(config, { ...options, faults: "kill9,fire" })).rejects.toThrow(/fire is not a fault/);
-    await expect(chaos(config, { ...options, input: "{" })).rejects.toThrow(/--input is not JSON/);
+  test.each([
+    [{ faults: "kill9,fire" }, /^fire is not a fault/],
+    [{ faults: "kill9," }, /^Nothing is not a fault/],
+    [{ input: "{" }, /^--input is not JSON/],
+    [{ runs: 0 }, /^--runs must be/],
+    [{ instances: 1 }, /^--instances must be/],
+    [{ graph: "none" }, /^none is no graph here; --graph takes .*echo/],
+  ])("%j is wrong usage, told before anything starts", async (wrong, sentence) => {
+    const lines: string[] = [];
+    const options = { ...small, graph: "echo", say: (line: string) => lines.push(line), ...wrong };
+    expect(await chaos(configOf("test/fixtures/langgraph.json"), options)).toBe(2);
+    expect(lines).toEqual([expect.stringMatching(sentence)]);
   });
 });
 
