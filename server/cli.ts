@@ -11,6 +11,7 @@ import { uuidv7 } from "./ids.ts";
 import { ownVersion, requirePeers } from "./peers.ts";
 import { readGraphsFile } from "./runs/graphs.ts";
 import type { GraphsFile } from "./runs/graphs.ts";
+import { tellStrangeExit } from "./runs/places.ts";
 
 interface Shared {
   readonly config?: string;
@@ -38,6 +39,9 @@ const say = (text: string): void => console.log(text);
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
 });
+
+// A module of the project that ends the process would end it without a word.
+process.on("exit", tellStrangeExit);
 
 function program(): Command {
   const cli = new Command("holdfast")

@@ -1,5 +1,5 @@
 // The commands as a user runs them: what they print, what they exit with, what they leave behind.
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -81,6 +81,46 @@ test("a graph that cannot be loaded is named with its file and the reason", asyn
     expect.stringContaining("Graph mine (./missing.ts:graph) cannot be loaded"),
   ]);
 });
+
+test.each([
+  ["throws", { "graph.ts": "\nimport './own.ts';", "own.ts": "\n\nthrow new Error('no key')" }, "own.ts:3"],
+  ["is no TypeScript", { "graph.ts": "const a = {\n  b: 1\n  c: 2,\n};" }, "graph.ts:3"],
+  ["is no JavaScript", { "graph.ts": "import './own.mjs';", "own.mjs": "\nconst b = {;" }, "own.mjs:2"],
+  ["asks for what is not there", { "graph.ts": "import { b } from './own.ts'", "own.ts": "" }, "graph.ts:1"],
+  ["fails in a package", { "graph.ts": "import { z } from 'zod';\nz.string().parse(1)" }, "graph.ts:2"],
+])("a graph whose module %s is told with file and line", async (what, files, place) => {
+  const project = await projectOf(what, files);
+  const config = join(project, "langgraph.json");
+  const { code, err } = await holdfast(["serve", "--config", config], { DATABASE_URL: scratch.url });
+  expect(code).toBe(1);
+  expect(err).toContain("Graph mine (./graph.ts:graph) cannot be loaded: ");
+  expect(err.trimEnd().endsWith(` (${join(project, place)}).`)).toBe(true);
+});
+
+test.each([
+  ["while it is imported", "\nprocess.exit(0);"],
+  ["later", "\nsetTimeout(() => process.exit(), 50);\nawait new Promise(() => {});"],
+])("a module that ends the process %s is named, and that is a failure", async (when, text) => {
+  const project = await projectOf(`ends ${when}`, { "graph.ts": text });
+  const config = join(project, "langgraph.json");
+  for (const command of ["serve", "doctor"]) {
+    const { code, err } = await holdfast([command, "--config", config], { DATABASE_URL: scratch.url });
+    expect([code, err]).toEqual([
+      1,
+      expect.stringContaining(`exit code 0 at ${join(project, "graph.ts")}:2.`),
+    ]);
+  }
+});
+
+async function projectOf(name: string, files: Record<string, string>): Promise<string> {
+  const project = join(folder, name);
+  await mkdir(project);
+  await symlink(join(process.cwd(), "node_modules"), join(project, "node_modules"));
+  const graphs = { mine: "./graph.ts:graph" };
+  const all = { "package.json": '{"type":"module"}', "langgraph.json": JSON.stringify({ graphs }), ...files };
+  for (const [file, text] of Object.entries(all)) await writeFile(join(project, file), text);
+  return project;
+}
 
 test("a module that package.json calls a script is explained", async () => {
   const project = join(folder, "script");

@@ -2,6 +2,7 @@
 import { dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ConfigInvalid, messageOf } from "../errors.ts";
+import { placeIn, placeOfSyntaxError } from "./places.ts";
 
 /**
  * What a module exports under a name.
@@ -10,8 +11,8 @@ import { ConfigInvalid, messageOf } from "../errors.ts";
  */
 export async function importExport(base: string, path: string, name: string): Promise<unknown> {
   const url = pathToFileURL(resolve(dirname(base), path)).href;
-  const module = await (import(url) as Promise<Record<string, unknown>>).catch((error: unknown) => {
-    throw explained(error);
+  const module = await (import(url) as Promise<Record<string, unknown>>).catch(async (error: unknown) => {
+    throw await located(explained(error), url);
   });
   if (!(name in module))
     throw new Error(`it exports ${Object.keys(module).join(", ") || "nothing"}, not ${name}`);
@@ -25,6 +26,14 @@ function explained(error: unknown): unknown {
   const cure =
     'Set "type": "module" in the package.json of the project (npm pkg set type=module), or end the name of the file in .mts or .mjs';
   return new SyntaxError(`${error.message}. ${cure}`, { cause: error });
+}
+
+/** The same error, saying where. What is missing names who asked for it already. */
+async function located(error: unknown, url: string): Promise<unknown> {
+  if (!(error instanceof Error) || error.message.includes("imported from")) return error;
+  const isUnread = error instanceof SyntaxError;
+  const place = placeIn(error.stack) ?? (isUnread ? await placeOfSyntaxError(url) : undefined);
+  return place === undefined ? error : new Error(`${messageOf(error)} (${place})`, { cause: error });
 }
 
 /**
