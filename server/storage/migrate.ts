@@ -37,12 +37,14 @@ interface MigrationRow {
 
 interface Survey {
   postgres: number;
+  encoding: string;
   known: boolean;
   tables: number;
 }
 
 const surveySchema = `/* surveySchema */
 select current_setting('server_version_num')::int / 10000 as postgres,
+  current_setting('server_encoding') as encoding,
   to_regclass('holdfast.migrations') is not null as known,
   (select count(*)::int from pg_catalog.pg_class
     where relnamespace = to_regnamespace('holdfast') and relkind in ('r', 'p', 'v', 'm', 'f')) as tables`;
@@ -193,8 +195,13 @@ async function readRows(database: Database): Promise<MigrationRow[]> {
   if (version < OLDEST_POSTGRES) {
     throw new SchemaUnknown(`PostgreSQL ${version} is too old: use version ${OLDEST_POSTGRES} or newer.`);
   }
-  if (survey?.known) return database.query<MigrationRow>(listMigrations);
-  if (survey?.tables === 0) return [];
+  if (survey?.encoding !== "UTF8") {
+    throw new SchemaUnknown(
+      `The database is encoded in ${survey?.encoding}, and Holdfast keeps texts in UTF8. Point DATABASE_URL at one that is: create database holdfast encoding 'UTF8' template template0.`,
+    );
+  }
+  if (survey.known) return database.query<MigrationRow>(listMigrations);
+  if (survey.tables === 0) return [];
   throw new SchemaUnknown(
     "The schema holdfast of this database holds tables that Holdfast did not make. Point DATABASE_URL at another database.",
   );

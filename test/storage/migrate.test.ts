@@ -139,6 +139,31 @@ test("a schema named holdfast that somebody else filled is refused and not touch
   expect(await tables()).toEqual(["boats"]);
 });
 
+test.each(["LATIN1", "SQL_ASCII"])(
+  "a database encoded in %s is refused and not touched",
+  async (encoding) => {
+    const url = new URL(empty.url);
+    const name = `${url.pathname.slice(1)}_${encoding.toLowerCase()}`;
+    await empty.database.query(
+      `create database ${name} encoding '${encoding}' locale 'C' template template0`,
+    );
+    url.pathname = name;
+    const database = openTestPool(url.href);
+    try {
+      for (const touch of [migrate, checkSchema])
+        await expect(touch(database)).rejects.toThrow(
+          `encoded in ${encoding}, and Holdfast keeps texts in UTF8`,
+        );
+      expect(await database.query("select to_regnamespace('holdfast')::text as found")).toEqual([
+        { found: null },
+      ]);
+    } finally {
+      await database.close();
+      await empty.database.query(`drop database ${name}`);
+    }
+  },
+);
+
 test("an empty schema that an administrator made is used", async () => {
   await empty.database.query("create schema holdfast");
   expect((await migrate(empty.database)).applied).toContain("0001_checkpoints");
