@@ -28,8 +28,14 @@ types.setTypeParser(types.builtins.INT8, Number);
 const IDLE_MS = 120_000;
 
 const TAG = /^\/\* (\w+) \*\//;
-/** Connection trouble, shutdown, no connection free, too slow; and a deadlock or conflict: the next try may do. */
-const GONE = /^(08|57P0|53300|57014|40P01|40001)/;
+/**
+ * Connection trouble, shutdown, no connection, memory or disk to be had, too slow; and a deadlock or conflict: the next
+ * try may do.
+ */
+const GONE = /^(08|57P0|53|58|57014|40P01|40001)/;
+const DISK_FULL = "53100";
+/** Of a connection that was not to be had: closed for now, or what PostgreSQL calls internal, such as on a full disk. */
+const CLOSED = /^(55|XX)/;
 /** No primary any more: another server is, which a new connection finds. */
 const READ_ONLY = "25006";
 /** Wrong user or password, no such database. */
@@ -188,12 +194,19 @@ function translate(error: unknown): unknown {
     const text = `PostgreSQL takes no writes: ${error.message}. DATABASE_URL must lead to the primary, as a user who may write.`;
     return new DatabaseUnavailable(text, { cause: error });
   }
-  if (error instanceof DatabaseError && !GONE.test(error.code ?? "")) return error;
+  if (error instanceof DatabaseError && error.code === DISK_FULL) {
+    const text = `PostgreSQL has no room to write: ${error.message}. Make room on its disk.`;
+    return new DatabaseUnavailable(text, { cause: error });
+  }
+  if (error instanceof DatabaseError && !isGone(error)) return error;
   const reason = messageOf(error) || codeOf(error);
   return new DatabaseUnavailable(`PostgreSQL did not answer: ${reason}. Check that it runs.`, {
     cause: error,
   });
 }
+
+const isGone = ({ code = "", severity }: DatabaseError): boolean =>
+  GONE.test(code) || (severity === "FATAL" && CLOSED.test(code));
 
 /** The SQLSTATE or Node code of an error, looking through its causes. */
 export function codeOf(error: unknown): string | undefined {

@@ -28,6 +28,8 @@ export function testDatabaseContract(open: OpenDatabase): void {
     afterAll(() => Promise.all([database.close(), other.close()]));
 
     const kill = (pid: number): Promise<unknown> => other.query("select pg_terminate_backend($1)", [pid]);
+    const allow = (may: boolean): Promise<unknown> =>
+      other.query("update pg_database set datallowconn = $1 where datname = current_database()", [may]);
     const notes = (): Promise<unknown[]> => other.query("select id from notes order by id");
 
     test("a query returns its rows, with numbers as numbers", async () => {
@@ -90,6 +92,16 @@ export function testDatabaseContract(open: OpenDatabase): void {
         await single.query("delete from notes where id = 7");
       }
       await single.close();
+    });
+
+    test("a database that takes no connections gives DatabaseUnavailable, and again takes some", async () => {
+      const late = open();
+      await allow(false);
+      const refused = await late.query("select 1").catch((error: unknown) => error);
+      await allow(true);
+      expect(refused).toBeInstanceOf(DatabaseUnavailable);
+      await late.query("select 1");
+      await late.close();
     });
 
     test("a backend killed under a statement gives DatabaseUnavailable, and the next query works", async () => {
