@@ -1,6 +1,6 @@
 // This process among the others: a worker id for its life, a heartbeat each second, a session lock that ends with it.
 // The heartbeat also tells what hints may have missed: cancels, ready runs, dead instances.
-import { sleep } from "../clock.ts";
+import { now, sleep } from "../clock.ts";
 import { LeaseLost, messageOf } from "../errors.ts";
 import type { Queryable, Session } from "../storage/database.ts";
 import { beat, deleteInstances, insertInstance, lockInstance } from "../storage/instances.ts";
@@ -17,6 +17,8 @@ const BEAT_MS = 1000;
 const SUSPICIOUS_MS = 250;
 // Whatever fails, the loop lets everything else go on.
 const LEAST_MS = 50;
+// That heartbeats fail is logged once in this time: a lost session is tried for all the while.
+const SILENT_MS = 5000;
 // Every so many heartbeats: runs that are ours only here, or only in the database.
 const COMPARE_EVERY = 5;
 
@@ -48,6 +50,12 @@ export async function startInstance(
   const over = new AbortController();
   const held: Held = { engine, worker, hasSessions, session: undefined, isLocked: false, ...fresh() };
   await register(held);
+  let toldAt = 0;
+  const tell = (reason: string): void => {
+    if (now() - toldAt < SILENT_MS) return;
+    toldAt = now();
+    engine.log.warn("heartbeat.failed", { reason });
+  };
   const live = async (): Promise<void> => {
     for (let count = 1; !over.signal.aborted; count += 1) {
       let pause = BEAT_MS;
@@ -56,7 +64,7 @@ export async function startInstance(
         const isCalm = await pulse(held, count);
         if (!isCalm) pause = SUSPICIOUS_MS;
       } catch (error) {
-        engine.log.warn("heartbeat.failed", { reason: messageOf(error) });
+        tell(messageOf(error));
       }
       // A lost session is opened again at once: soon the others may take this process for dead.
       await sleep(LEAST_MS, over.signal);

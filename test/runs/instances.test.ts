@@ -1,7 +1,11 @@
 // What is left of a server that died, and how a database that goes away is borne.
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { expect, test } from "vitest";
 import { insertRun } from "../../server/storage/runs.ts";
+import { startHoldfast } from "../support/holdfast.ts";
 import { collect, startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
@@ -159,6 +163,51 @@ test("a run outlives the loss of every connection to Postgres, and its thread st
     value: 3,
   });
 });
+
+test("while the database is away it is tried for often, and told seldom", async () => {
+  const { hostname, port: target } = new URL(held.scratch.url);
+  const passing = new Set<Socket>();
+  let [isAway, tries] = [false, 0];
+  const listener = createServer((client) => {
+    if (isAway) {
+      tries += 1;
+      client.destroy();
+      return;
+    }
+    const server = connect({ host: hostname, port: Number(target || 5432) });
+    for (const [from, to] of [
+      [client, server],
+      [server, client],
+    ] as const) {
+      passing.add(from.on("error", () => to.destroy()).on("close", () => to.destroy()));
+      from.pipe(to);
+    }
+  }).listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const url = new URL(held.scratch.url);
+  [url.hostname, url.port] = ["127.0.0.1", String((listener.address() as AddressInfo).port)];
+  const config = { HOLDFAST_CONFIG: "test/fixtures/langgraph.json", HOLDFAST_LOG_LEVEL: "warn" };
+  const server = startHoldfast(["work"], { ...config, DATABASE_URL: url.href });
+  await server.says("Ready to work");
+  isAway = true;
+  for (const socket of passing) socket.destroy();
+  await until(() => tries > 60, "sixty tries", 20_000);
+  const told = server.err().match(/heartbeat\.failed/g) ?? [];
+  isAway = false;
+  const { database } = held.scratch;
+  const isBack = async (): Promise<boolean> => {
+    const rows = await database.query(
+      "select from holdfast.instances where beat_at > now() - interval '1 s'",
+    );
+    return rows.length === 2;
+  };
+  await until(isBack, "it to be back");
+  server.process.kill("SIGTERM");
+  expect((await server.ended).code).toBe(0);
+  listener.close();
+  expect(told.length).toBeGreaterThan(0);
+  expect(told.length).toBeLessThan(tries / 4);
+}, 60_000);
 
 test("a thread deleted under its run stops the run", async () => {
   const threadId = await newThread();
