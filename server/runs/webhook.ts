@@ -44,9 +44,9 @@ const POLL_MS = 30_000;
 const TIMEOUT_MS = 10_000;
 // Longer than an attempt can take: a row is sent by one sender at a time.
 const LEASE_MS = 3 * TIMEOUT_MS;
-const MAX_AT_ONCE = 16;
+const MAX_AT_ONCE = 64;
 // A receiver that takes connections and never answers holds no more senders than these.
-const MAX_PER_ORIGIN = 4;
+const MAX_PER_ORIGIN = 16;
 const GONE = 410;
 
 type Outcome =
