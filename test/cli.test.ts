@@ -61,7 +61,10 @@ test.each([
   [{ HOLDFAST_CACHE_URL: "redis://me:secret@h:99999" }, "HOLDFAST_CACHE_URL is no valid address"],
   [{ OPENAI_API_KEY: "sk-secret\nx" }, "OPENAI_API_KEY must be one word"],
   [{ OPENAI_BASE_URL: "https://me:secret@model.example/v1" }, "without a user or password"],
-  [{ HOLDFAST_CONFIG: "./nowhere.json" }, "nowhere.json, which cannot be read"],
+  [
+    { HOLDFAST_CONFIG: "./nowhere.json" },
+    /nowhere.json, which cannot be read: .* Make one, such as \{"graphs"/,
+  ],
 ])("a wrong setting %j stops the start with one sentence", async (env, sentence) => {
   const given = { DATABASE_URL: scratch.url, ...env };
   const DATABASE_URL = given.DATABASE_URL.replace("MISSING_DATABASE", `${scratch.url}_missing`);
@@ -72,13 +75,28 @@ test.each([
   expect(err).not.toContain("secret");
 });
 
+test.each([
+  ["[]", "the file Invalid input: expected object, received array."],
+  ['{"graphs":{"":"./a.ts:a"}}', "graphs. must be named."],
+  [
+    '{"graphs":{"a":"./a.ts:a"},"env":{"LEVEL":1}}',
+    "env must be the path of a file, or texts by name such as",
+  ],
+  ['{"graphs":{"a":"./a.ts:a"},"ui":{"a b":"./a.tsx"}}', "ui.a b must be named with letters, digits, "],
+])("langgraph.json as %s is told with what is wrong in it", async (text, sentence) => {
+  const config = join(folder, "langgraph.json");
+  await writeFile(config, text);
+  const { code, err } = await holdfast(["serve", "--config", config], { DATABASE_URL: scratch.url });
+  expect([code, err]).toEqual([1, expect.stringContaining(`${config}: ${sentence}`)]);
+});
+
 test("a graph that cannot be loaded is named with its file and the reason", async () => {
   const config = join(folder, "langgraph.json");
   await writeFile(config, JSON.stringify({ graphs: { mine: "./missing.ts:graph" } }));
   const { code, err } = await holdfast(["serve", "--config", config], { DATABASE_URL: scratch.url });
   expect([code, err]).toEqual([
     1,
-    expect.stringContaining("Graph mine (./missing.ts:graph) cannot be loaded"),
+    expect.stringContaining("Graph mine (./missing.ts:graph) cannot be loaded: there is no such file."),
   ]);
 });
 

@@ -154,14 +154,16 @@ const privacySchema = z.object({
 const spec = z.string().regex(/.+:[\w$]+$/, "must look like ./graph.ts:graph");
 const fileSchema = z.object({
   graphs: z.record(
-    z.string().min(1),
+    z.string().min(1, "must be named"),
     z.union([spec, z.object({ path: spec }).transform(({ path }) => path)], {
       error: "must look like ./graph.ts:graph",
     }),
   ),
   // A list names variables that a deployment brings along: nothing is to be read.
   env: z
-    .union([z.string(), z.record(z.string(), z.string()), z.array(z.string()).transform(() => ({}))])
+    .union([z.string(), z.record(z.string(), z.string()), z.array(z.string()).transform(() => ({}))], {
+      error: 'must be the path of a file, or texts by name such as {"LEVEL": "1"}',
+    })
     .optional(),
   http: httpSchema.prefault({}),
   auth: z.object({ path: z.string().min(1).optional() }).optional(),
@@ -187,15 +189,13 @@ const threadTtlOf = ({ default_ttl: after, strategy }: z.output<typeof threadTtl
 export async function readGraphsFile(path: string): Promise<GraphsFile> {
   const absolute = resolve(path);
   const text = await readFile(absolute, "utf8").catch((error: unknown) => {
+    const cure = 'Make one, such as {"graphs": {"agent": "./agent.ts:graph"}}, or name another';
     throw new ConfigInvalid(
-      `HOLDFAST_CONFIG (--config) names ${path}, which cannot be read: ${messageOf(error)}.`,
+      `HOLDFAST_CONFIG (--config) names ${path}, which cannot be read: ${messageOf(error)}. ${cure}.`,
     );
   });
   const result = fileSchema.safeParse(parse(text, path));
-  if (!result.success) {
-    const [issue] = result.error.issues;
-    throw new ConfigInvalid(`${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "is wrong"}.`);
-  }
+  if (!result.success) throw new ConfigInvalid(`${path}: ${sentenceOf(result.error.issues[0])}.`);
   const { graphs, env, http, auth, ui, ui_config: uiConfig, store, checkpointer, privacy } = result.data;
   if (Object.keys(graphs).length === 0) throw new ConfigInvalid(`${path} names no graph.`);
   const stranger = Object.keys(privacy.graphs).find((id) => !Object.hasOwn(graphs, id));
@@ -286,6 +286,13 @@ function compile(value: unknown): Graph {
 // Two of its methods tell it.
 const isCompiled = (value: unknown): value is Graph =>
   typeof value === "object" && value !== null && "streamEvents" in value && "getState" in value;
+
+function sentenceOf(issue?: z.core.$ZodIssue): string {
+  const place = issue?.path.join(".") || "the file";
+  // What is wrong with a name stands one level deeper.
+  const message = issue?.code === "invalid_key" ? issue.issues[0]?.message : issue?.message;
+  return `${place} ${message ?? "is wrong"}`;
+}
 
 async function readEnv(base: string, path: string): Promise<Record<string, string>> {
   const { parseEnv } = await import("node:util");

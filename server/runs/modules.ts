@@ -30,6 +30,8 @@ function explained(error: unknown): unknown {
 
 /** The same error, saying where. What is missing names who asked for it already. */
 async function located(error: unknown, url: string): Promise<unknown> {
+  if (error instanceof Error && "url" in error && error.url === url)
+    return new Error("there is no such file");
   if (!(error instanceof Error) || error.message.includes("imported from")) return error;
   const isUnread = error instanceof SyntaxError;
   const place = placeIn(error.stack) ?? (isUnread ? await placeOfSyntaxError(url) : undefined);
