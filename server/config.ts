@@ -143,7 +143,7 @@ export const settings = {
       .string()
       .default("*")
       .transform((list) => list.split(",").map((origin) => origin.trim())),
-    help: "Origins a browser may call from, separated by commas; * is any.",
+    help: "Origins a browser may call from, as it sends them (https://chat.example), separated by commas; * is any.",
   }),
   poolSize: setting({
     env: "HOLDFAST_POOL_SIZE",

@@ -34,10 +34,12 @@ export interface Policy {
 /**
  * What http.cors of langgraph.json says; what it leaves out is as without it.
  * @param origins that may otherwise; "*" among them means all
- * @throws ConfigInvalid for a pattern that is none, and for credentials that any page could use
+ * @throws ConfigInvalid for a pattern or an origin that is none, and for credentials that any page could use
  */
 export function corsPolicyOf(origins: readonly string[], given: GraphsFile["http"]["cors"]): Policy {
   const allowed = given?.allow_origins ?? (given?.allow_origin_regex === undefined ? origins : []);
+  const from = given?.allow_origins ? "http.cors.allow_origins" : "HOLDFAST_CORS_ORIGINS";
+  for (const origin of allowed) requireOrigin(origin, from);
   const pattern = given?.allow_origin_regex === undefined ? undefined : patternOf(given.allow_origin_regex);
   const isAny = allowed.includes("*");
   const hasCredentials = given?.allow_credentials ?? false;
@@ -53,6 +55,20 @@ export function corsPolicyOf(origins: readonly string[], given: GraphsFile["http
     exposed: [...new Set([...EXPOSED, ...(given?.expose_headers ?? [])])],
     maxAgeSeconds: given?.max_age ?? 600,
   };
+}
+
+/** Compared as a browser sends it: what it never sends would let nobody in, and nobody would know why. */
+function requireOrigin(origin: string, from: string): void {
+  if (["*", "null", ""].includes(origin)) return;
+  const url = URL.canParse(origin) ? new URL(origin) : undefined;
+  // Of other schemes, such as those of apps and extensions, nothing more is known.
+  const sent =
+    url && /^https?:$/.test(url.protocol) ? url.origin : /^[a-z][a-z\d+.-]*:\/\/[^/]+/.exec(origin)?.[0];
+  if (sent === origin && !origin.includes("*")) return;
+  const wanted = origin.includes("*") ? "name each, or use http.cors.allow_origin_regex" : `write ${sent}`;
+  throw new ConfigInvalid(
+    `${from} holds ${origin}, which no browser sends as an origin: ${sent ? wanted : "write one such as https://chat.example"}.`,
+  );
 }
 
 function patternOf(text: string): RegExp {

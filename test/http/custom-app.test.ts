@@ -2,6 +2,7 @@
 import { cpSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { corsPolicyOf } from "../../server/http/cors.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { makeProject } from "../support/project.ts";
@@ -165,6 +166,30 @@ test.each([
 ])("an app that cannot be loaded stops the start in one sentence: %s", async (app, text) => {
   await expect(start(project({ app }))).rejects.toThrow(text);
 });
+
+test.each([
+  ["https://a.example/", "write https://a.example"],
+  ["https://A.example", "write https://a.example"],
+  ["https://a.example:443", "write https://a.example"],
+  ["http://localhost:3000/chat", "write http://localhost:3000"],
+  ["app://chat/", "write app://chat"],
+  ["https://*.a.example", "name each, or use http.cors.allow_origin_regex"],
+  ["a.example", "write one such as https://chat.example"],
+])("the origin %s, which no browser sends, stops the start", (origin, cure) => {
+  const sentence = `holds ${origin}, which no browser sends as an origin: ${cure}.`;
+  expect(() => corsPolicyOf([origin], undefined)).toThrow(`HOLDFAST_CORS_ORIGINS ${sentence}`);
+  expect(() => corsPolicyOf([], { allow_origins: ["*", origin] })).toThrow(
+    `http.cors.allow_origins ${sentence}`,
+  );
+});
+
+test.each(["https://a.example", "http://[::1]:3000", "app://chat", "chrome-extension://abc", "null"])(
+  "the origin %s is let in",
+  (origin) => {
+    const { isAllowed } = corsPolicyOf([origin, ""], undefined);
+    expect([isAllowed?.(origin), isAllowed?.("https://b.example")]).toEqual([true, false]);
+  },
+);
 
 test("http.cors says which pages may call, and what they see", async () => {
   const server = await start(
