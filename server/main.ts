@@ -195,7 +195,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     totals: new Totals(),
     services: {
       settings: graphSettings(config),
-      search: (query, { collection = config.collection, limit = config.passages }) => {
+      search: (query, { collection = config.collection, limit = config.passages } = {}) => {
         const ask = { collection, query, limit };
         const ttlMs = config.cacheSearchSeconds * 1000;
         if (ttlMs === 0) return search(database, defaultScope, ask);

@@ -67,7 +67,7 @@ export interface ToolServices {
 
 export interface Services {
   /** Best passages first; none if nothing matches. */
-  readonly search: (query: string, options: SearchOptions) => Promise<Passage[]>;
+  readonly search: (query: string, options?: SearchOptions) => Promise<Passage[]>;
   readonly settings: GraphSettings;
   /**
    * Reserves what the node that comes next will ask a model for, at its worst case, in every budget it falls under. The

@@ -12,13 +12,17 @@ import { holdfast, startHoldfast } from "./support/holdfast.ts";
 
 let scratch: TestDatabase;
 let folder: string;
+let projects: string;
 beforeAll(async () => {
   scratch = await testDatabase();
-  folder = await mkdtemp(join(tmpdir(), "holdfast-cli-"));
+  [folder, projects] = [
+    await mkdtemp(join(tmpdir(), "holdfast-cli-")),
+    await mkdtemp(join(tmpdir(), "holdfast-cli-projects-")),
+  ];
 });
 afterAll(async () => {
   await scratch.close();
-  await rm(folder, { recursive: true, force: true });
+  for (const made of [folder, projects]) await rm(made, { recursive: true, force: true });
 });
 
 const GRAPHS_FILE = join(process.cwd(), "test/fixtures/graphs.ts");
@@ -130,8 +134,32 @@ test.each([
   }
 });
 
+test("a graph of a project searches documents without saying more than what for", async () => {
+  const door = join(process.cwd(), "server/index.ts");
+  const project = await projectOf("searching", {
+    "graph.ts": `
+      import { START, StateGraph, StateSchema } from "@langchain/langgraph";
+      import { z } from "zod";
+      import { servicesOf } from ${JSON.stringify(door)};
+      export const graph = new StateGraph(new StateSchema({ found: z.number().optional() }))
+        .addNode("look", async (_state, config) => ({ found: (await servicesOf(config).search("word")).length }))
+        .addEdge(START, "look")
+        .compile();`,
+    "word.md": "# One\n\nA word.",
+  });
+  const database = { DATABASE_URL: scratch.url, HOLDFAST_COLLECTION: "searching" };
+  expect((await holdfast(["index", join(project, "word.md")], database)).code).toBe(0);
+  const config = join(project, "langgraph.json");
+  const server = startHoldfast(["serve", "--port", "0", "--config", config], database);
+  await server.says("Ready on");
+  const client = new Client({ apiUrl: urlOf(server.out()) });
+  expect(await client.runs.wait(null, "mine", { input: {} })).toEqual({ found: 1 });
+  server.process.kill("SIGTERM");
+  await server.ended;
+});
+
 async function projectOf(name: string, files: Record<string, string>): Promise<string> {
-  const project = join(folder, name);
+  const project = join(projects, name);
   await mkdir(project);
   await symlink(join(process.cwd(), "node_modules"), join(project, "node_modules"));
   const graphs = { mine: "./graph.ts:graph" };
