@@ -68,8 +68,10 @@ export function outcomeOf(reason: unknown, guard: Guard): Outcome {
   const name = reason instanceof Error ? reason.name : "Error";
   const error = guard.value({ error: name, message: messageOf(reason), ...budgetOf(reason) });
   const state = reason instanceof RunTimedOut ? "timeout" : "error";
-  // An answer to a question that was not asked changes nothing: the one that was asked stays open.
-  const threadStatus = name === "UnknownInterruptError" ? "interrupted" : "error";
+  // An answer to a question that was not asked changes nothing: the one that was asked, if one was, stays open.
+  const { pendingIds: open }: { pendingIds?: unknown } = Object(reason);
+  const isAsking = name === "UnknownInterruptError" && Array.isArray(open) && open.length > 0;
+  const threadStatus = isAsking ? "interrupted" : "error";
   return { state, error, threadStatus, threadState: null, cause: reason };
 }
 

@@ -254,6 +254,17 @@ test("a message begins and ends once, although another task of its node has ende
   expect(text).toBe("ask [REDACTED_EMAIL] now");
 });
 
+test("an answer with strict resume leaves no thread waiting on which nothing is asked", async () => {
+  const { threadId, events } = await eventsOf("echo");
+  const answer = { interrupt_id: "0".repeat(32), response: "yes", strict_resume: true };
+  await command(place, threadId, "input.respond", answer, 2);
+  await ended(events, 2);
+  expect(events.at(-1)?.params.data).toMatchObject({ event: "failed", pending_ids: [] });
+  const { threads } = held.server.client;
+  expect(await threads.get(threadId)).toMatchObject({ status: "error", interrupts: {} });
+  expect(await threads.search({ ids: [threadId], status: "interrupted" })).toEqual([]);
+});
+
 test("a question of a graph within is told where it is asked, and answered by plain input", async () => {
   const { threadId, events } = await eventsOf("nested");
   const asked = events.filter(({ method }) => method === "input.requested");
