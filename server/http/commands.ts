@@ -13,7 +13,7 @@ import type { Engine } from "../runs/engine.ts";
 import { answer, assistantOf, startRun } from "../runs/protocol/commands.ts";
 import type { Begun, Origin } from "../runs/protocol/commands.ts";
 import { checkpointsOf, treeOf, valuesOf } from "../runs/protocol/queries.ts";
-import { guardThread } from "./auth.ts";
+import { callerOf, guardThread } from "./auth.ts";
 import type { Asker } from "./auth.ts";
 import { countRuns } from "./limits.ts";
 import {
@@ -118,9 +118,10 @@ function originOf(engine: Engine, { id }: Command, { threadId, text, context, id
     // Whatever a handler may look at is there, as in a request over REST; but legacy clients were promised nothing.
     const whole = { ...check(runCreate, asked), stream_mode: [] };
     const { request, runId, by } = await permitRun({ engine, context }, threadId, whole);
-    return { request, options: { runId, by }, idemKey: keyOf(engine, threadId, idemKey, by) };
+    return { request, options: { runId, by } };
   };
-  return { threadId, id, text, permit };
+  const identity = callerOf(context)?.user.identity;
+  return { threadId, id, text, identity, permit, idemKey: () => keyOf(engine, threadId, idemKey, identity) };
 }
 
 /** A run from an older checkpoint of the thread. */

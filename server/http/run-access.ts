@@ -96,12 +96,12 @@ export function keyOf(
   { privacy }: Pick<Engine, "privacy">,
   threadId: string,
   key: string | undefined,
-  by: RunBy | undefined,
+  identity: string | undefined,
 ): string | undefined {
   if (!key) return undefined;
   refuseIdentifier(privacy.of(), "Idempotency-Key", key);
   if (key.length > MAX_KEY)
     throw new InputInvalid(`Idempotency-Key has more than ${MAX_KEY} characters. Use a UUID.`);
-  const whose = by ? ` ${createHash("sha256").update(by.auth.user.identity).digest("hex")}` : "";
+  const whose = identity === undefined ? "" : ` ${createHash("sha256").update(identity).digest("hex")}`;
   return `${threadId}${whose} ${key}`;
 }

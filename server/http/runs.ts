@@ -150,7 +150,12 @@ export function runRoutes(engine: Engine, { heartbeatMs }: { heartbeatMs: number
     const isStateless = given === undefined;
     const options: CreateOptions = {
       isStateless,
-      idemKey: keyOf(engine, given ?? "stateless", context.req.header("idempotency-key"), by),
+      idemKey: keyOf(
+        engine,
+        given ?? "stateless",
+        context.req.header("idempotency-key"),
+        by?.auth.user.identity,
+      ),
       runId,
       by,
     };

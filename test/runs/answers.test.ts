@@ -4,6 +4,7 @@ import type { Interrupt } from "@langchain/langgraph-sdk";
 import { expect, test } from "vitest";
 import { logOf, newName, newThread, reaches, usePair } from "../fixtures/pair.ts";
 import { startHoldfast } from "../support/holdfast.ts";
+import { command } from "../support/protocol.ts";
 import { until } from "../support/until.ts";
 
 const pair = usePair();
@@ -66,3 +67,32 @@ test("a run that keeps nothing until its end begins again when only the graph in
   await pair.here.client.runs.wait(threadId, "asksInside", { command: { resume: "yes" } });
   expect(await logOf(pair.here, threadId)).toEqual(["answer:yes"]);
 }, 60_000);
+
+test.each(["run.accepting:1", "run.accepted:1"])(
+  "an answer that is sent once more counts once, when the server dies at %s",
+  async (fault) => {
+    const args = ["serve", "--port", "0", "--config", "test/fixtures/slow.langgraph.json"];
+    const dying = startHoldfast(args, { DATABASE_URL: pair.scratch.url, HOLDFAST_FAULT: fault });
+    await dying.says("Ready on");
+    const url = /Ready on (\S+)/.exec(dying.out())?.[1] ?? "";
+    const { client } = pair.here;
+    const threadId = await newThread(pair.here);
+    await client.runs.wait(threadId, "asksThenWaits", { input: {} });
+    const { tasks } = await client.threads.getState(threadId);
+    const answer = { interrupt_id: tasks[0]?.interrupts[0]?.id, response: "yes" };
+    await expect(command({ url, fetch }, threadId, "input.respond", answer)).rejects.toThrow("fetch failed");
+    await dying.ended;
+    const again = await command({ url: pair.here.url, fetch }, threadId, "input.respond", answer);
+    expect(again).toMatchObject({ type: "success" });
+    const [, run = expect.fail("no run"), ...others] = await client.runs.list(threadId);
+    expect(others).toEqual([]);
+    await reaches(pair.here, run, "success");
+    expect(await logOf(pair.here, threadId)).toEqual(["answer:yes"]);
+    // Also once nothing is asked any more.
+    expect(await command({ url: pair.here.url, fetch }, threadId, "input.respond", answer)).toMatchObject({
+      type: "success",
+    });
+    expect(await client.runs.list(threadId)).toHaveLength(2);
+  },
+  60_000,
+);

@@ -44,6 +44,10 @@ export interface Origin {
   readonly id: number;
   /** The whole command as it came. */
   readonly text: string;
+  /** Who sent it; undefined if nobody was asked who he is. */
+  readonly identity: string | undefined;
+  /** The key under which a repeat of the command is known; undefined if the client gave none. */
+  readonly idemKey: () => string | undefined;
   /** Asks whether the caller may start a run; what is returned goes on. */
   readonly permit: (request: RunRequest) => Promise<Permitted>;
 }
@@ -51,8 +55,6 @@ export interface Origin {
 interface Permitted {
   readonly request: RunRequest;
   readonly options: Pick<CreateOptions, "runId" | "by">;
-  /** The key under which a repeat of the command is known; undefined if the client gave none. */
-  readonly idemKey: string | undefined;
 }
 
 /** What a command answers: a run, and the number up to which the thread's events are older than it. */
@@ -89,6 +91,9 @@ export async function startRun(engine: Engine, origin: Origin, asked: RunStart):
  */
 export async function answer(engine: Engine, origin: Origin, asked: Answers): Promise<Begun> {
   const { responses, update, goto, config, metadata = {}, strict_resume } = asked;
+  // What it answers is not open any more once it was accepted.
+  const before = await begunBefore(engine, origin);
+  if (before) return before;
   const open = await openQuestions(engine, origin.threadId);
   if (open.length === 0 && !strict_resume)
     throw new CommandRefused(
@@ -135,28 +140,36 @@ type Request = Pick<
 async function begin(engine: Engine, origin: Origin, asked: Request): Promise<Begun> {
   const { threadId, permit } = origin;
   const guard = await guardOfAssistant(engine, asked.assistant_id);
-  const { request, options, idemKey } = await permit({
+  const { request, options } = await permit({
     ...guardAsked(guard, asked),
     stream_mode: [],
     stream_subgraphs: true,
     if_not_exists: "create",
     durability: "sync",
   });
-  const { key, earlier } =
-    idemKey === undefined ? keysOf(origin, options) : { key: idemKey, earlier: undefined };
-  const run = earlier && (await findRunByKey(engine.database, earlier));
-  if (run && now() - run.created_at.getTime() < REPEAT_MS) return { runId: run.run_id, appliedThroughSeq: 0 };
+  const before = await begunBefore(engine, origin);
+  if (before) return before;
+  const { key: idemKey } = keysOf(origin);
   const appliedThroughSeq = await newestSeq(engine, threadId);
-  const made = await createRun(engine, threadId, request, { ...options, idemKey: key, isWatched: true });
+  const made = await createRun(engine, threadId, request, { ...options, idemKey, isWatched: true });
   return { runId: made.run_id, appliedThroughSeq };
 }
 
-/** The key of a command now, and the one under which the same command may have come before. */
-function keysOf(
-  { threadId, id, text }: Origin,
-  { by }: Pick<CreateOptions, "by">,
-): { key: string; earlier: string } {
-  const identity = by?.auth.user.identity ?? "";
+/** What the command came to when it was sent before, and its answer was lost. */
+async function begunBefore({ database }: Engine, origin: Origin): Promise<Begun | undefined> {
+  const { key, earlier } = keysOf(origin);
+  const found = (await findRunByKey(database, key)) ?? (earlier && (await findRunByKey(database, earlier)));
+  if (!found || (earlier && now() - found.created_at.getTime() >= REPEAT_MS)) return undefined;
+  return { runId: found.run_id, appliedThroughSeq: 0 };
+}
+
+/** The key of a command now, and, if it is the server's own, the one under which the same may have come before. */
+function keysOf({ threadId, id, text, identity = "", idemKey }: Origin): {
+  key: string;
+  earlier: string | undefined;
+} {
+  const given = idemKey();
+  if (given !== undefined) return { key: given, earlier: undefined };
   const hash = createHash("sha256").update(`${threadId}\n${id}\n${text}\n${identity}`).digest("hex");
   const span = Math.floor(now() / REPEAT_MS);
   return { key: `command ${hash} ${span}`, earlier: `command ${hash} ${span - 1}` };
