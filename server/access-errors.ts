@@ -23,6 +23,16 @@ export class CommandRefused extends AppError {
   }
 }
 
+/** What an answer was given to is not what is asked by now: somebody else was first. */
+export class QuestionsChanged extends CommandRefused {
+  constructor() {
+    super(
+      "no_such_interrupt",
+      "Somebody else has answered this thread, or changed it, at the same moment. Look at what it asks now, and answer that.",
+    );
+  }
+}
+
 /** The user's own app (http.app) threw. */
 export class CustomAppFailed extends AppError {
   readonly code = "custom_app_failed";

@@ -1,6 +1,7 @@
 // Accepts a run: the assistant, what it was asked, and the row, which claims the thread for it or waits in its queue.
 // Nothing is executed before the row is committed. A caller that sees a refusal knows that nothing was accepted; if the
 // answer was lost on its way, an idempotency key makes it safe to ask again.
+import { QuestionsChanged } from "../access-errors.ts";
 import { AssistantChanged, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
@@ -22,6 +23,7 @@ import {
 import type { NewRun, OwnedRunRow, RunAuth, RunFacts, RunRow } from "../storage/runs.ts";
 import type { ThreadKey } from "../storage/seals.ts";
 import { findThread, lockThread } from "../storage/threads.ts";
+import type { LockedThread } from "../storage/threads.ts";
 import { withAssistant } from "./assistants.ts";
 import { stopRuns } from "./cancel.ts";
 import { announceReady, callBackOfPending } from "./end.ts";
@@ -70,6 +72,8 @@ export interface CreateOptions {
   readonly idemKey?: string | undefined;
   /** Tell the run's events by protocol v2, although nobody may have followed the thread yet. */
   readonly isWatched?: boolean;
+  /** When the state was made whose questions it answers; it is refused if the thread is at another one by now. */
+  readonly answersStateOf?: Date | undefined;
   /** The id that the run gets; one of its own otherwise. */
   readonly runId?: string | undefined;
   /** Who asks for it; undefined if nobody was asked who he is. */
@@ -206,6 +210,7 @@ async function queue(
     if (thread?.is_visible === false) throw new ThreadNotFound(threadId);
     const first = await earlier(transaction, run.idemKey);
     if (first) return { earlier: first };
+    if (run.answersStateOf && !isAt(thread, run.answersStateOf)) throw new QuestionsChanged();
     // A run that makes its thread found none, and made none: the assistant is another, or the thread just went.
     if (!isThere && run.creates !== "no") throw new AssistantChanged();
     if (!isThere) throw new ThreadNotFound(threadId);
@@ -259,6 +264,10 @@ async function stopOthers(
   await requestCancel(transaction, running, action, "another run came");
   return running;
 }
+
+/** Whether no run is there, and the state is the one that was made then. */
+const isAt = (thread: LockedThread | undefined, madeAt: Date): boolean =>
+  thread?.is_busy === false && thread.state_updated_at.getTime() === madeAt.getTime();
 
 const earlier = async (on: Queryable, idemKey: string | undefined): Promise<RunRow | undefined> =>
   idemKey === undefined ? undefined : findRunByKey(on, idemKey);
@@ -314,7 +323,8 @@ export function newRun(
     timeoutMs: engine.limits.runTimeoutMs,
     threadTtl: engine.limits.threadTtl,
     webhook: request.webhook ?? undefined,
-    creates: isTemporary ? "temporary" : creates,
+    answersStateOf: options.answersStateOf,
+    creates: isTemporary ? "temporary" : options.answersStateOf ? "no" : creates,
     firstLine: wholeLine(metadataOf(runId, 1)),
   };
 }

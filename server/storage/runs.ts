@@ -95,6 +95,8 @@ export interface NewRun {
   /** Milliseconds it may take, from its first start. */
   readonly timeoutMs: number;
   readonly webhook?: string | undefined;
+  /** When the state was made whose questions the run answers: nothing is written if the thread has another one. */
+  readonly answersStateOf?: Date | undefined;
   /** Make the thread if it is missing; a temporary one goes soon after its run. */
   readonly creates?: "no" | "thread" | "temporary" | undefined;
   /** How long a thread that is made is kept; for ever without it. */
@@ -137,6 +139,7 @@ taken as (
          has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
    where thread_id = $2 and (status <> 'busy' or $15::boolean) and data_key_id is not distinct from $24 and ($18::uuid is null or exists (select from assistant))
      and ($19::jsonb is null or metadata @> $19)
+      and ($30::timestamptz is null or date_trunc('milliseconds', state_updated_at) = $30)
   returning thread_id, metadata, config, begun, data_key_id, state_updated_at > created_at as was_written),
 thread as (select * from made union all select * from taken),
 kept as (
@@ -240,6 +243,7 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
       threadConfig
         ? sealJson(key, placeOf("threads.config", [run.threadId]), JSON.stringify(threadConfig))
         : null,
+      run.answersStateOf ?? null,
     ]);
     if (!row || !key) return row;
     on.seals.noteThread(run.threadId, key.id);

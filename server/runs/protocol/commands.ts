@@ -1,6 +1,7 @@
 // The commands of protocol v2 that begin runs: new input, an answer to a question, a branch from an older checkpoint.
 import { createHash } from "node:crypto";
 import { now } from "../../clock.ts";
+import { QuestionsChanged } from "../../access-errors.ts";
 import { CommandRefused, ThreadNotFound, ThreadWithoutGraph } from "../../errors.ts";
 import { findLastEvent } from "../../storage/events.ts";
 import { findRunByKey } from "../../storage/runs.ts";
@@ -71,17 +72,22 @@ export async function startRun(engine: Engine, origin: Origin, asked: RunStart):
   const { input, config, metadata = {}, multitask_strategy, strict_resume } = asked;
   const place = asFields(asFields(config)["configurable"]);
   const fork = place["checkpoint_id"];
-  const isAnswer =
-    input !== null && typeof fork !== "string" && (await openQuestions(engine, origin.threadId)).length > 0;
-  return begin(engine, origin, {
+  const rest = { config, metadata, multitask_strategy, strict_resume };
+  const open =
+    input === null || typeof fork === "string" ? NONE : await openQuestions(engine, origin.threadId);
+  const isAnswer = open.ids.length > 0;
+  const request = {
     assistant_id: asked.assistant_id,
     ...(isAnswer ? { command: { resume: input } } : { input }),
     ...(typeof fork === "string" ? { checkpoint_id: fork } : {}),
-    config,
-    metadata,
-    multitask_strategy,
-    strict_resume,
-  });
+    ...rest,
+  };
+  try {
+    return await begin(engine, origin, request, isAnswer ? open.since : undefined);
+  } catch (error) {
+    if (!(error instanceof QuestionsChanged)) throw error;
+    return startRun(engine, origin, asked); // somebody else has answered: it is input, or answers what is asked next
+  }
 }
 
 /**
@@ -95,26 +101,27 @@ export async function answer(engine: Engine, origin: Origin, asked: Answers): Pr
   const before = await begunBefore(engine, origin);
   if (before) return before;
   const open = await openQuestions(engine, origin.threadId);
-  if (open.length === 0 && !strict_resume)
+  if (open.ids.length === 0 && !strict_resume)
     throw new CommandRefused(
       "invalid_argument",
       "No question is open on this thread: there is nothing to answer.",
     );
-  const stale = responses.find(({ interrupt_id: id }) => !open.includes(id));
+  const stale = responses.find(({ interrupt_id: id }) => !open.ids.includes(id));
   if (stale && !strict_resume)
     throw new CommandRefused(
       "no_such_interrupt",
-      `Question ${stale.interrupt_id} is not open on this thread. Open are: ${open.join(", ")}.`,
+      `Question ${stale.interrupt_id} is not open on this thread. Open are: ${open.ids.join(", ")}.`,
     );
   const resume = Object.fromEntries(responses.map(({ interrupt_id: id, response }) => [id, response]));
-  return begin(engine, origin, {
+  const request = {
     assistant_id: await assistantOf(engine, origin.threadId),
     command: { resume, update, goto },
     config,
     metadata,
-    multitask_strategy: "enqueue",
+    multitask_strategy: "enqueue" as const,
     strict_resume,
-  });
+  };
+  return begin(engine, origin, request, stale ? undefined : open.since);
 }
 
 /** The assistant that ran on a thread last. @throws ThreadNotFound, ThreadWithoutGraph */
@@ -137,7 +144,13 @@ type Request = Pick<
   | "strict_resume"
 >;
 
-async function begin(engine: Engine, origin: Origin, asked: Request): Promise<Begun> {
+/** @param since when the state was made whose questions it answers; undefined when it need not answer them */
+async function begin(
+  engine: Engine,
+  origin: Origin,
+  asked: Request,
+  since: Date | undefined,
+): Promise<Begun> {
   const { threadId, permit } = origin;
   const guard = await guardOfAssistant(engine, asked.assistant_id);
   const { request, options } = await permit({
@@ -151,7 +164,8 @@ async function begin(engine: Engine, origin: Origin, asked: Request): Promise<Be
   if (before) return before;
   const { key: idemKey } = keysOf(origin);
   const appliedThroughSeq = await newestSeq(engine, threadId);
-  const made = await createRun(engine, threadId, request, { ...options, idemKey, isWatched: true });
+  const more = { idemKey, isWatched: true, answersStateOf: since };
+  const made = await createRun(engine, threadId, request, { ...options, ...more });
   return { runId: made.run_id, appliedThroughSeq };
 }
 
@@ -183,17 +197,26 @@ async function newestSeq(engine: Engine, threadId: string): Promise<number> {
   return threadSeq(run, Math.max(0, last));
 }
 
-/** Ids of the questions that the newest state of an idle thread asks. */
-async function openQuestions(engine: Engine, threadId: string): Promise<string[]> {
+interface Open {
+  /** Ids of the questions. */
+  readonly ids: readonly string[];
+  /** When the state was made that asks them. */
+  readonly since: Date | undefined;
+}
+
+const NONE: Open = { ids: [], since: undefined };
+
+/** What the newest state of an idle thread asks. */
+async function openQuestions(engine: Engine, threadId: string): Promise<Open> {
   try {
     const thread = await getThread(engine, threadId);
-    if (thread.status === "busy") return [];
+    if (thread.status === "busy") return NONE;
     // Stored in this shape, or made just now.
     const state = JSON.parse(await getStateText(engine, threadId)) as ThreadState;
     const asked = askingTasks(state).flatMap(({ interrupts }) => interrupts as { id?: string }[]);
-    return asked.flatMap(({ id }) => id ?? []);
+    return { ids: asked.flatMap(({ id }) => id ?? []), since: thread.state_updated_at };
   } catch (error) {
-    if (error instanceof ThreadNotFound) return [];
+    if (error instanceof ThreadNotFound) return NONE;
     throw error;
   }
 }
