@@ -9,7 +9,7 @@ import { announceReady, callBackOfPending, RunCancelled } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { graphForState } from "./graph-of.ts";
 import { isPending, isTerminal } from "./run.ts";
-import { storeState } from "./state.ts";
+import { settlingAfter, storeState } from "./state.ts";
 
 export type CancelAction = "interrupt" | "rollback";
 
@@ -30,12 +30,12 @@ export async function cancelRun(
       await requestCancel(transaction, [runId], action, reason);
       return true;
     }
-    await cancelPending(transaction, [runId], { action, reason, bodyOf: callBackOfPending });
+    const how = { action, reason, bodyOf: callBackOfPending };
+    const taken = await cancelPending(transaction, [runId], how);
     // One that waited for another try has left checkpoints, or has just lost them.
     if (run.attempt > 0) {
       const graph = await graphForState(engine, run.metadata["graph_id"], threadId, transaction);
-      const gone = run.told_from > 0 ? "by state" : "as before";
-      await storeState(transaction, graph, threadId, action === "interrupt" ? "cancelled" : gone);
+      await storeState(transaction, graph, threadId, taken ? settlingAfter(taken) : "cancelled");
     }
     await promoteRuns(transaction, [threadId]);
     return false;

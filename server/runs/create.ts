@@ -30,11 +30,12 @@ import { announceReady, callBackOfPending } from "./end.ts";
 import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { execute } from "./execute.ts";
+import { graphForState } from "./graph-of.ts";
 import { asFields, lastingConfig } from "./input.ts";
 import { metadataOf, wholeLine } from "./lines.ts";
 import { isPending } from "./run.ts";
 import type { RunState } from "./run.ts";
-import { getThread, requireCheckpoint } from "./state.ts";
+import { getThread, requireCheckpoint, settlingAfter, storeState } from "./state.ts";
 import { guardThreadText } from "./vault.ts";
 
 type Fields = Record<string, unknown>;
@@ -217,7 +218,13 @@ async function queue(
     // Tokens are made under the thread's key: with another one they are made anew.
     if (key?.id !== run.threadKey?.key.id && run.vault && run.vault.length > 0) throw new AssistantChanged();
     const isStopping = strategy === "interrupt" || strategy === "rollback";
-    const stopped = isStopping ? await stopOthers(transaction, threadId, strategy) : [];
+    const stopped = isStopping
+      ? await stopOthers(engine, transaction, {
+          threadId,
+          action: strategy,
+          graphId: thread?.metadata["graph_id"],
+        })
+      : [];
     const others = await countUnfinished(transaction, threadId);
     if (strategy === "reject" && others.all > 0) throw ThreadBusy.forRun();
     if (others.pending >= engine.limits.maxQueuedRuns) {
@@ -251,16 +258,21 @@ async function queue(
 
 /** Ends what waits on the thread and asks what runs there to stop. Returns the latter. */
 async function stopOthers(
+  engine: Engine,
   transaction: Queryable,
-  threadId: string,
-  action: "interrupt" | "rollback",
+  { threadId, action, graphId }: { threadId: string; action: "interrupt" | "rollback"; graphId: unknown },
 ): Promise<string[]> {
   const others = await listUnfinished(transaction, threadId);
   const idsOf = (wanted: (state: RunState) => boolean): string[] =>
     others.filter(({ state }) => wanted(state)).map(({ run_id: id }) => id);
   const running = idsOf((state) => state === "running");
   const how = { action, reason: "another run came", bodyOf: callBackOfPending };
-  await cancelPending(transaction, idsOf(isPending), how);
+  // Whoever comes now may be gone before it begins: then this is what the thread is at.
+  const taken = await cancelPending(transaction, idsOf(isPending), how);
+  if (taken) {
+    const graph = await graphForState(engine, graphId, threadId, transaction);
+    await storeState(transaction, graph, threadId, settlingAfter(taken));
+  }
   await requestCancel(transaction, running, action, "another run came");
   return running;
 }

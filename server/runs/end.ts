@@ -21,7 +21,7 @@ import { wholeLine } from "./lines.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
 import type { Owner } from "./run.ts";
-import { newestState, storeState } from "./state.ts";
+import { newestState, settlingAfter, storeState } from "./state.ts";
 import { toWireJson } from "./wire-json.ts";
 
 // How long an end is worth another try while the database is away; then the run goes back to the queue.
@@ -216,7 +216,7 @@ async function rollBack(engine: Engine, { owner, run }: Held): Promise<void> {
         await deleteRunEvents(transaction, [runId]);
         await deleteCheckpointsOfRun(transaction, { threadId, runId, ...deleted });
         const graph = await graphForState(engine, run.graph_id, threadId, transaction);
-        await storeState(transaction, graph, threadId, deleted.hadEnded ? "by state" : "as before");
+        await storeState(transaction, graph, threadId, settlingAfter(deleted));
         await promoteRuns(transaction, [threadId]);
         return true;
       }),

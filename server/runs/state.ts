@@ -208,6 +208,10 @@ export async function updateState(
  */
 type Settling = "by state" | "cancelled" | "as before";
 
+/** After a rollback. @param hadEnded the status may be what a first try of the same run has left */
+export const settlingAfter = ({ hadEnded }: { hadEnded: boolean }): Settling =>
+  hadEnded ? "by state" : "as before";
+
 /**
  * Writes down what the thread's newest state is now, and its status. Lock the thread first.
  * @param graph undefined: nobody can tell here, and whoever reads the state works it out

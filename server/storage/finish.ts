@@ -83,8 +83,12 @@ const NOTE_UNDONE = `undone as (
   insert into holdfast.undone_runs (thread_id, ordinal, run_id)
   select thread_id, ordinal, run_id from gone where is_watched and attempt > 0 and ordinal is not null)`;
 
+// A rollback that was asked for while the run had an owner holds, whatever is asked of it afterwards.
 const deletePendingRows = `/* deletePending */
-with gone as (delete from holdfast.runs where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready') returning *),
+with gone as (
+  delete from holdfast.runs
+   where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready') and ($2::boolean or cancel = 'rollback')
+  returning *),
 ${NOTE_UNDONE}
 select run_id, thread_id, attempt, told_from from gone`;
 
@@ -206,15 +210,25 @@ async function readable(transaction: Queryable, run: RunRow): Promise<RunRow> {
 }
 
 /**
- * Ends runs that have not begun; a rollback leaves nothing of them. Lock the thread first.
+ * Ends runs that wait; a rollback leaves nothing of them. Lock the thread first.
+ * @returns undefined when nothing was taken from the thread that one had left; else its state has to be stored anew, and
+ * `hadEnded` says whether its status may be what the first try of one has left
  * @param bodyOf the body of the call-back of a run that asked for one, as JSON text
  */
 export async function cancelPending(
   transaction: Queryable,
   runIds: readonly string[],
   how: { action: "interrupt" | "rollback"; reason: string | null; bodyOf: (run: RunRow) => string },
-): Promise<void> {
-  if (runIds.length === 0) return;
+): Promise<{ hadEnded: boolean } | undefined> {
+  if (runIds.length === 0) return undefined;
+  type Gone = Pick<RunRow, "run_id" | "thread_id" | "attempt" | "told_from">;
+  const gone = await transaction.query<Gone>(deletePendingRows, [runIds, how.action === "rollback"]);
+  // One that waits for another try has left traces.
+  const tried = gone.filter(({ attempt }) => attempt > 0);
+  for (const { run_id: runId, thread_id: threadId, told_from: from } of tried) {
+    await deleteRunEvents(transaction, [runId]);
+    await deleteCheckpointsOfRun(transaction, { threadId, runId, hadEnded: from > 0 });
+  }
   if (how.action === "interrupt") {
     const ended = await transaction.query<RunRow>(cancelPendingRows, [runIds, how.reason]);
     for (const run of ended) {
@@ -222,18 +236,8 @@ export async function cancelPending(
       const payload = await sealedPayload(transaction, id, how.bodyOf(await readable(transaction, run)));
       await transaction.query(insertWebhookRow, [id, run.run_id, run.webhook, payload]);
     }
-    return;
   }
-  const gone = await transaction.query<Pick<RunRow, "run_id" | "thread_id" | "attempt" | "told_from">>(
-    deletePendingRows,
-    [runIds],
-  );
-  // One that waits for another try has left traces.
-  for (const { run_id: runId, thread_id: threadId, attempt, told_from: from } of gone) {
-    if (attempt === 0) continue;
-    await deleteRunEvents(transaction, [runId]);
-    await deleteCheckpointsOfRun(transaction, { threadId, runId, hadEnded: from > 0 });
-  }
+  return tried.length > 0 ? { hadEnded: tried.some(({ told_from: from }) => from > 0) } : undefined;
 }
 
 /** Asks the owners of running runs to stop them. Lock the thread first. */

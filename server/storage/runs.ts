@@ -169,7 +169,7 @@ const findRunFactsRow = `/* findRunFacts */
 select run_id, thread_id, assistant_id, state, attempt, cancel, metadata, is_watched from holdfast.runs where run_id = $1`;
 const findRunRow = `/* findRun */ select ${RUN_COLUMNS} from holdfast.runs r where run_id = $1`;
 const findWriterRow = `/* findWriter */
-select run_id, thread_id, kwargs, auth, (select config from holdfast.threads where thread_id = $1) as thread_config
+select run_id, $1::text as thread_id, kwargs, auth, (select config from holdfast.threads where thread_id = $1) as thread_config
   from holdfast.runs where run_id = (
   select case when metadata ->> 'run_id' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (metadata ->> 'run_id')::uuid end
     from public.checkpoints

@@ -31,7 +31,7 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/any/langgraph.json" }, (cluster) =
       ["updates", { b: { told: "a warm true;b warm true;" } }],
     ]);
     expect(await on(threadId, "made", { nodes: "c" })).toEqual([
-      ["updates", { c: { told: "a warm true;b warm true;c plain true;" } }],
+      ["updates", { c: { told: "a warm true;b warm true;c warm true;" } }],
     ]);
   });
 
@@ -72,12 +72,19 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/any/langgraph.json" }, (cluster) =
     const threadId = await cluster.newThread();
     const failure = { error: "TypeError", message: "configurable.user is missing" };
     const { threads } = cluster.client;
-    for (const state of [{ values: {}, next: [] }, { values: { told: "hello ada" } }]) {
-      expect(await on(threadId, "strict")).toEqual([["error", failure]]);
+    for (const [user, state] of [
+      [undefined, { values: {}, next: [] }],
+      ["", { values: { told: "hello ada" } }],
+    ] as const) {
+      expect(await on(threadId, "strict", user === undefined ? undefined : { user })).toEqual([
+        ["error", failure],
+      ]);
       expect((await threads.get(threadId)).status).toBe("error");
       expect(await threads.getState(threadId)).toMatchObject(state);
       await on(threadId, "strict", { user: "ada" });
     }
+    // What a run brings holds for those after it.
+    expect(await on(threadId, "strict")).toEqual([["updates", { greet: { told: "hello ada" } }]]);
     await expect(
       threads.updateState((await threads.create({ graphId: "strict" })).thread_id, { values: {} }),
     ).rejects.toThrow(/HTTP 400/);
