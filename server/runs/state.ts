@@ -176,7 +176,7 @@ export async function updateState(
 ): Promise<Fields> {
   return engine.database.transaction(async (transaction) => {
     const locked = await lockThread(transaction, threadId);
-    if (!locked) throw new ThreadNotFound(threadId);
+    if (!locked || locked.is_gone) throw new ThreadNotFound(threadId);
     if (locked.is_busy) throw ThreadBusy.forUpdate();
     const graph = await graphOf(engine, threadId, locked, transaction);
     if (!graph) throw new ThreadWithoutGraph(threadId);

@@ -34,6 +34,8 @@ export interface WholeThread extends StatefulThread {
 export interface LockedThread {
   readonly metadata: Record<string, unknown>;
   readonly is_busy: boolean;
+  /** A temporary thread whose run is over. */
+  readonly is_gone: boolean;
   readonly is_visible: boolean;
   readonly state_updated_at: Date;
 }
@@ -66,7 +68,8 @@ update holdfast.threads set metadata = metadata || $2::jsonb, updated_at = now()
 
 // The status is read from the row that was locked: a look into runs would be older than a wait for the lock.
 const lockThreadRow = `/* lockThread */
-select metadata, state_updated_at, status = 'busy' as is_busy, $2::jsonb is null or metadata @> $2 as is_visible
+select metadata, state_updated_at, status = 'busy' as is_busy, is_temporary and status <> 'busy' as is_gone,
+       $2::jsonb is null or metadata @> $2 as is_visible
   from holdfast.threads where thread_id = $1 for no key update`;
 
 const touchThreadState = `/* touchThreadState */

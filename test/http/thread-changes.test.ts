@@ -194,3 +194,16 @@ test("what a graph cannot read hides nothing else, and the thread goes on from a
   await client.runs.wait(threadId, "topical", { input: null, checkpointId });
   expect(await client.threads.getState(threadId)).toMatchObject({ next: [], values: { topic: "tea+" } });
 });
+
+test("the thread of a run without one can be changed no more once the run is over, and still goes in time", async () => {
+  const { runs, threads } = held.server.client;
+  const { run_id: runId, thread_id: threadId } = await runs.create(null, "asking", { input: {} });
+  await runs.join(threadId, runId);
+  const find = (): Promise<object[]> =>
+    held.scratch.database.query("select state, expires_at from holdfast.threads where thread_id = $1", [
+      threadId,
+    ]);
+  const before = await find();
+  await expect(threads.updateState(threadId, { values: { count: 2 } })).rejects.toThrow(/^HTTP 404/);
+  expect(await find()).toEqual(before);
+});
