@@ -74,7 +74,7 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/any/langgraph.json" }, (cluster) =
     const { threads } = cluster.client;
     for (const [user, state] of [
       [undefined, { values: {}, next: [] }],
-      ["", { values: { told: "hello ada" } }],
+      [null, { values: { told: "hello ada" } }],
     ] as const) {
       expect(await on(threadId, "strict", user === undefined ? undefined : { user })).toEqual([
         ["error", failure],
