@@ -323,12 +323,14 @@ export function newRun(
     workerId: state === "running" ? engine.workerId : null,
     state,
     multitask: request.multitask_strategy,
-    metadata: { ...assistant.metadata, ...request.metadata, ...kept },
+    metadata: { ...request.metadata, ...kept },
+    assistantMetadata: assistant.metadata,
     kwargs,
     threadMetadata: kept,
     threadConfig: isTemporary ? undefined : lastingConfig(before, kwargs.config),
-    // A thread that is made for somebody says whose it is, as his handler has it.
-    ...(by ? { auth: by.auth, filter: by.filter, madeMetadata: request.metadata ?? {} } : {}),
+    // By what the run says of itself the thread is found, and whose it is, as a handler of auth has it.
+    madeMetadata: request.metadata ?? {},
+    ...(by ? { auth: by.auth, filter: by.filter } : {}),
     idemKey: options.idemKey,
     isWatched: options.isWatched,
     afterSeconds: request.after_seconds ?? 0,

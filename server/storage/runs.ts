@@ -84,6 +84,8 @@ export interface NewRun {
   readonly state: "running" | "ready" | "blocked" | "delayed";
   readonly multitask: string;
   readonly metadata: object;
+  /** The thread's and the run's own win over it. */
+  readonly assistantMetadata?: object | undefined;
   readonly kwargs: object;
   /** Merged into the thread's metadata: which graph and assistant it runs. */
   readonly threadMetadata: object;
@@ -150,7 +152,7 @@ kept as (
 r as (
   insert into holdfast.runs (run_id, thread_id, assistant_id, worker_id, state, attempt, multitask, metadata, kwargs, idem_key,
     run_at, deadline, boot, started_at, webhook, auth, ordinal, is_watched)
-  select $1, thread_id, $3, $4, $5, case when $5 = 'running' then 1 else 0 end, $6, metadata || $7::jsonb, $9, $10,
+  select $1, thread_id, $3, $4, $5, case when $5 = 'running' then 1 else 0 end, $6, coalesce($31::jsonb, '{}') || metadata || $7::jsonb, $9, $10,
     now() + $11 * interval '1 s', case when $5 = 'running' then now() + $12 * interval '1 ms' end,
     case when $5 = 'running' then ${BOOT} end, case when $5 = 'running' then now() end, $13, $21::json,
     case when $5 in ('running', 'ready') then begun end,
@@ -244,6 +246,7 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
         ? sealJson(key, placeOf("threads.config", [run.threadId]), JSON.stringify(threadConfig))
         : null,
       run.answersStateOf ?? null,
+      run.assistantMetadata ?? null,
     ]);
     if (!row || !key) return row;
     on.seals.noteThread(run.threadId, key.id);

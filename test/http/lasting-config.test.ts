@@ -1,4 +1,5 @@
 // What runs of a thread were configured with holds for its later runs, and its metadata reach them.
+import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { TEST_KEYS } from "../support/keys.ts";
 import { testDatabase } from "../support/database.ts";
@@ -94,6 +95,36 @@ describe.each(SEALINGS)("in a database that is %s", (_, keys) => {
     const last = (await server.client.runs.list(threadId)).at(-1);
     expect(last?.metadata).toMatchObject({ team: "of its run", only: "here", graph_id: "telling" });
     expect((await server.client.threads.get(threadId)).metadata).toMatchObject({ team: "of its thread" });
+  });
+
+  test("the metadata of a thread win over those of an assistant", async () => {
+    const { client } = server;
+    const metadata = { team: "of its assistant", kind: "of its assistant" };
+    const assistant = await client.assistants.create({ graphId: "telling", metadata });
+    const threadId = await newThread({ team: "of its thread" });
+    const values = await client.runs.wait(threadId, assistant.assistant_id, { input: {} });
+    expect(Reflect.get(values, "told")).toMatchObject({ team: "of its thread" });
+    const [run] = await client.runs.list(threadId);
+    expect(run?.metadata).toMatchObject({ team: "of its thread", kind: "of its assistant" });
+  });
+
+  test("a thread that is made for a run is found by the metadata of the run", async () => {
+    const { client } = server;
+    const threadId = randomUUID();
+    const mine = randomUUID();
+    const options = { input: {}, metadata: { mine } };
+    await client.runs.wait(threadId, "telling", { ...options, ifNotExists: "create" });
+    for (const onCompletion of ["keep", "delete"])
+      await fetch(`${server.url}/runs/wait`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ assistant_id: "telling", on_completion: onCompletion, ...options }),
+      });
+    const found = await client.threads.search({ metadata: { mine } });
+    expect(found.map(({ metadata }) => metadata?.["graph_id"])).toEqual(["telling", "telling"]);
+    expect(found.map(({ thread_id: id }) => id)).toContain(threadId);
+    await client.runs.wait(threadId, "telling", { input: {}, metadata: { mine: "another" } });
+    expect((await client.threads.get(threadId)).metadata).toMatchObject({ mine });
   });
 
   test("what is kept of it is sealed where all is sealed", async () => {
