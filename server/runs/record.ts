@@ -40,7 +40,9 @@ export interface Recording {
 
 /** Events of one run on their way in somebody else's statement. */
 export interface Rider {
-  readonly segment: Segment;
+  readonly owner: Owner;
+  /** At least one; each goes on where the one before ends. */
+  readonly segments: readonly Segment[];
   readonly written: () => void;
   readonly lost: (reason: string) => void;
   /** They could not be written, because events before them are gone: those come first. */
@@ -169,23 +171,27 @@ export class Recorder {
     if (open?.owner.attempt !== owner.attempt) return undefined;
     open.isHeld = false;
     if (open.isFlushing || open.lines.length === 0) return undefined;
-    const segment = this.#segmentOf(open);
+    // All of them, in rows of a bounded size: what would be written later is lost if this process dies between, because
+    // whoever takes the run over goes on from the checkpoint and does not tell it again.
+    const segments: Segment[] = [];
+    while (open.lines.length > 0) segments.push(this.#segmentOf(open));
     open.isFlushing = true;
     const settle = (change: () => void): void => {
       change();
       open.isFlushing = false;
       this.#settled();
-      this.#onCommitted([segment.runId]);
+      this.#onCommitted([owner.runId]);
       this.#start(); // what came meanwhile waited for this
     };
     return {
-      segment,
-      written: () => settle(() => commit(open, segment)),
+      owner,
+      segments,
+      written: () => settle(() => segments.forEach((segment) => commit(open, segment))),
       lost: (reason) => settle(() => lose(open, reason)),
       behind: () =>
         settle(() => {
           this.#eventLog.distrust();
-          this.#putBack(open, segment);
+          for (const segment of segments.toReversed()) this.#putBack(open, segment);
         }),
     };
   }

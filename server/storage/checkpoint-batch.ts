@@ -149,13 +149,13 @@ export class CheckpointBatch {
   }
 
   async #putAll(items: readonly Item[], riders: readonly Rider[]): Promise<void> {
-    const segments = riders.map(({ segment }) => segment);
+    const segments = riders.flatMap((rider) => rider.segments);
     const held = await this.#notes.along((notes) =>
       persistently(() => putForOwners(this.#database, this.#workerId, items, segments, notes)),
     );
-    for (const { segment, written, lost, behind } of riders) {
-      const own = held.get(keyOf(segment));
-      if (!own) lost(`Run ${segment.runId} is not this server's any more.`);
+    for (const { owner, written, lost, behind } of riders) {
+      const own = held.get(keyOf(owner));
+      if (!own) lost(`Run ${owner.runId} is not this server's any more.`);
       else if (own.fits) written();
       else behind();
     }

@@ -26,13 +26,13 @@ const OF_THREAD = `
    where thread_id = $4 and data_key_id is not distinct from $5 for key share`;
 
 // The form and the fence of events are those of insertSegments. Events may not go before others of their run that a
-// crash of the database has taken: those are written again first.
+// crash of the database has taken: those are written again first. All of one run go in, or none.
 const EVENTS = `
 e as (
-  select held.n, held.run_id, held.attempt, e.seq, e.last, e.body, e.is_first or coalesce((
+  select held.n, held.run_id, held.attempt, e.seq, e.last, e.body, bool_and(e.goes_first or coalesce((
       select p.last from holdfast.run_events p where p.run_id = held.run_id and p.seq < e.seq order by p.seq desc limit 1
-    ) = e.seq - 1, false) as fits
-    from json_to_recordset($6::json) as e (n int, seq int, last int, body text, is_first boolean) join held using (n)),
+    ) = e.seq - 1, false)) over (partition by held.n) as fits
+    from json_to_recordset($6::json) as e (n int, seq int, last int, body text, goes_first boolean) join held using (n)),
 event as (
   insert into holdfast.run_events (run_id, seq, last, attempt, body)
   select run_id, seq, last, attempt, body from e where fits on conflict (run_id, seq) do nothing),`;
@@ -125,9 +125,11 @@ export async function putForOwners(
     JSON.stringify(owners.map((one) => ({ n: placeOf(one), run_id: one.runId, attempt: one.attempt }))),
     workerId,
     JSON.stringify(
-      segments.map((one) => {
-        const { seq, last, isFirst } = one;
-        return { n: placeOf(one), seq, last, body: sealedBody(one), is_first: isFirst };
+      segments.map((one, index) => {
+        const { runId, seq, last, isFirst } = one;
+        // The one before comes with it, and is looked for itself.
+        const isLed = segments[index - 1]?.runId === runId;
+        return { n: placeOf(one), seq, last, body: sealedBody(one), goes_first: isFirst || isLed };
       }),
     ),
     packedNotes(notes),

@@ -6,7 +6,9 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import { WebSocket } from "ws";
+import { Client } from "@langchain/langgraph-sdk";
 import type { Run } from "@langchain/langgraph-sdk";
+import { startHoldfast } from "../support/holdfast.ts";
 import { useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
@@ -91,3 +93,22 @@ test("a second subscription of a socket is told all that it missed, in portions"
   expect(most).toBeLessThan(TOLD_BYTES / 4);
   socket.terminate();
 });
+
+test("all that a step has told is kept with its checkpoint, although it is more than a row", async () => {
+  const args = ["serve", "--port", "0", "--config", "test/fixtures/protocol.langgraph.json"];
+  const env = { DATABASE_URL: held.scratch.url, HOLDFAST_FAULT: "checkpoints.written:1" };
+  const dying = startHoldfast(args, env);
+  await dying.says("Ready on");
+  const apiUrl = /Ready on (\S+)/.exec(dying.out())?.[1] ?? "";
+  const { runs } = new Client({ apiUrl, callerOptions: { maxRetries: 0 } });
+  const asked = { input: {}, streamMode: ["custom" as const], ifNotExists: "create" as const };
+  const run = await runs.create(randomUUID(), "bursting", asked);
+  await dying.ended;
+  const told: unknown[] = [];
+  const stream = held.server.client.runs.joinStream(run.thread_id, run.run_id, { lastEventId: "-1" });
+  for await (const { event, data } of stream)
+    if (String(event) === "custom") told.push(Reflect.get(Object(data), "n"));
+  expect(told).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+  const [rows] = await held.scratch.database.query<{ longest: number }>(ROWS, [run.run_id]);
+  expect(rows?.longest).toBeLessThan(1_000_000);
+}, 60_000);
