@@ -40,7 +40,7 @@ export async function createRuns(engine: Engine, asked: readonly AskedRun[]): Pr
         options: { ...options, isStateless: true },
         asked: {},
         threadKey,
-        before: {},
+        before: { config: {} },
       });
       runs.push(run.state === "running" ? { ...run, state: "ready", workerId: null } : run);
     }

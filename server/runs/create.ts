@@ -22,8 +22,8 @@ import {
 } from "../storage/runs.ts";
 import type { NewRun, OwnedRunRow, RunAuth, RunFacts, RunRow } from "../storage/runs.ts";
 import type { ThreadKey } from "../storage/seals.ts";
-import { findThread, lockThread } from "../storage/threads.ts";
-import type { LockedThread } from "../storage/threads.ts";
+import { findThreadConfig, lockThread } from "../storage/threads.ts";
+import type { LockedThread, ThreadConfig } from "../storage/threads.ts";
 import { withAssistant } from "./assistants.ts";
 import { stopRuns } from "./cancel.ts";
 import { announceReady, callBackOfPending } from "./end.ts";
@@ -163,9 +163,9 @@ async function configBefore(
   threadId: string,
   { config }: RunRequest,
   { isStateless = false }: CreateOptions,
-): Promise<Fields> {
+): Promise<ThreadConfig> {
   const isNew = isStateless || lastingConfig({}, config ?? {}) === undefined;
-  return isNew ? {} : ((await findThread(database, threadId))?.config ?? {});
+  return isNew ? { config: {} } : findThreadConfig(database, threadId);
 }
 
 async function accept(
@@ -233,8 +233,14 @@ async function queue(
     const waits = others.is_live || others.is_waiting;
     const state = run.state === "delayed" ? "delayed" : waits ? "blocked" : run.state;
     const workerId = state === "running" ? run.workerId : null;
+    // Runs that came meanwhile have left theirs.
+    const { config } = run.kwargs as RunKwargs;
+    const isBringing = lastingConfig({}, config) !== undefined;
+    const before = isBringing ? await findThreadConfig(transaction, threadId) : { config: {} };
     const inserted = await insertRun(transaction, {
       ...run,
+      threadConfig: lastingConfig(before.config, config),
+      configBefore: before.stored,
       threadKey: key && { key, row: undefined },
       state,
       workerId,
@@ -294,7 +300,7 @@ export function newRun(
     asked: Fields;
     threadKey: ThreadKey | undefined;
     /** What the thread's runs are configured with so far. */
-    before: Fields;
+    before: ThreadConfig;
   },
 ): NewRun {
   const { threadId, assistant, request, options, asked, threadKey, before } = given;
@@ -327,7 +333,8 @@ export function newRun(
     assistantMetadata: assistant.metadata,
     kwargs,
     threadMetadata: kept,
-    threadConfig: isTemporary ? undefined : lastingConfig(before, kwargs.config),
+    threadConfig: isTemporary ? undefined : lastingConfig(before.config, kwargs.config),
+    configBefore: before.stored,
     // By what the run says of itself the thread is found, and whose it is, as a handler of auth has it.
     madeMetadata: request.metadata ?? {},
     ...(by ? { auth: by.auth, filter: by.filter } : {}),

@@ -91,6 +91,8 @@ export interface NewRun {
   readonly threadMetadata: object;
   /** What the thread's runs are configured with from now on; undefined: with the same as before. */
   readonly threadConfig?: object | undefined;
+  /** What that was made from, as it is stored: with another one, or none, nothing is written. */
+  readonly configBefore?: string | undefined;
   readonly idemKey?: string | undefined;
   /** Seconds until it may start. */
   readonly afterSeconds?: number | undefined;
@@ -130,7 +132,7 @@ made as (
   insert into holdfast.threads (thread_id, status, metadata, config, is_temporary, has_waiting, ttl_minutes, ttl_strategy, begun, data_key_id)
   select $2, 'busy', coalesce($20::jsonb, '{}') || $8::jsonb, coalesce($29::jsonb, '{}'), $14 = 'temporary', $5 in ('blocked', 'delayed'),
          $17::float8, $23, ($5 in ('running', 'ready'))::int, $24::uuid
-   where $14 <> 'no' and ($24 is null or $26::bytea is not null) and ($18::uuid is null or exists (select from assistant))
+   where $14 <> 'no' and ($29::jsonb is null or $32::jsonb is null) and ($24 is null or $26::bytea is not null) and ($18::uuid is null or exists (select from assistant))
   on conflict (thread_id) do nothing returning thread_id, metadata, config, begun, data_key_id, false as was_written),
 key as (
   insert into holdfast.data_keys (data_key_id, tenant_id, thread_id, kek_id, wrapped)
@@ -140,8 +142,8 @@ taken as (
      set status = 'busy', expires_at = null, metadata = metadata || $8::jsonb, config = coalesce($29::jsonb, config), updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
    where thread_id = $2 and (status <> 'busy' or $15::boolean) and data_key_id is not distinct from $24 and ($18::uuid is null or exists (select from assistant))
-     and ($19::jsonb is null or metadata @> $19)
-      and ($30::timestamptz is null or date_trunc('milliseconds', state_updated_at) = $30)
+     and ($19::jsonb is null or metadata @> $19) and ($29::jsonb is null or config = coalesce($32::jsonb, '{}'))
+     and ($30::timestamptz is null or date_trunc('milliseconds', state_updated_at) = $30)
   returning thread_id, metadata, config, begun, data_key_id, state_updated_at > created_at as was_written),
 thread as (select * from made union all select * from taken),
 kept as (
@@ -247,6 +249,7 @@ export async function insertRun(on: Queryable, run: NewRun): Promise<OwnedRunRow
         : null,
       run.answersStateOf ?? null,
       run.assistantMetadata ?? null,
+      run.configBefore ?? null,
     ]);
     if (!row || !key) return row;
     on.seals.noteThread(run.threadId, key.id);

@@ -54,6 +54,9 @@ const findThreadRow = `/* findThread */
 select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at
   from holdfast.threads where thread_id = $1`;
 
+const findConfigRow = `/* findThreadConfig */
+select thread_id, config, config::text as stored from holdfast.threads where thread_id = $1`;
+
 // While a run is live its checkpoints are newer than what the last one left.
 const findWholeRow = `/* findWholeThread */
 select thread_id, status, metadata, config, error, is_temporary, created_at, updated_at, state_updated_at,
@@ -124,6 +127,19 @@ export async function insertThread(
 export async function findThread(on: Queryable, threadId: string): Promise<ThreadRow | undefined> {
   const [row] = await openThreads(on, await on.query<ThreadRow>(findThreadRow, [threadId]));
   return row;
+}
+
+/** What the runs of a thread are configured with so far. */
+export interface ThreadConfig {
+  readonly config: Record<string, unknown>;
+  /** The same as it is stored; undefined when there is no such thread. */
+  readonly stored?: string | undefined;
+}
+
+export async function findThreadConfig(on: Queryable, threadId: string): Promise<ThreadConfig> {
+  type Row = ThreadConfig & Pick<ThreadRow, "thread_id">;
+  const [row] = await openThreads(on, await on.query<Row>(findConfigRow, [threadId]));
+  return row ?? { config: {} };
 }
 
 /** A thread with its state, unless a run is live, and how long it is kept. */

@@ -127,6 +127,22 @@ describe.each(SEALINGS)("in a database that is %s", (_, keys) => {
     expect((await client.threads.get(threadId)).metadata).toMatchObject({ mine });
   });
 
+  test("of runs that are created at the same time each leaves what it brings", async () => {
+    const threadId = await newThread();
+    const names = ["one", "two", "three", "four", "five", "six"];
+    await Promise.all(
+      names.map((name) =>
+        server.client.runs.create(threadId, "telling", {
+          input: {},
+          config: { configurable: { [name]: name } },
+          multitaskStrategy: "enqueue",
+        }),
+      ),
+    );
+    const configurable = Object.fromEntries(names.map((name) => [name, name]));
+    expect(await configOf(threadId)).toEqual({ configurable });
+  });
+
   test("what is kept of it is sealed where all is sealed", async () => {
     const threadId = await newThread();
     await told(threadId, { tone: "loud" });
