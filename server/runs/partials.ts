@@ -32,7 +32,7 @@ export class Partials {
     if (!isPiece(piece) || !piece.id) return [];
     const key = `${String(asFields(metadata)["langgraph_checkpoint_ns"])} ${piece.id}`;
     const before = this.#messages.get(key);
-    const message = before ? before.concat(piece) : piece;
+    const message = before ? together(before, piece) : piece;
     this.#messages.set(key, message);
     const about = { event: "messages/metadata", data: toWireJson({ [piece.id]: { metadata } }) };
     return [...(before ? [] : [about]), this.#partial(key, message, piece.content)];
@@ -67,6 +67,15 @@ export class Partials {
     const grows = isSame && before.isWellFormed && isWellFormed && typeof fresh === "string";
     const added = grows ? JSON.stringify(fresh).slice(1, -1) : undefined;
     return { template, text: JSON.stringify(content), added };
+  }
+}
+
+/** Of two messages of one id LangChain may refuse that: then the next one begins. The run must not fail for who looks on. */
+function together(before: Piece, piece: Piece): Piece {
+  try {
+    return before.concat(piece);
+  } catch {
+    return piece;
   }
 }
 

@@ -69,6 +69,14 @@ test("mode messages keeps messages apart that have the same id, also those that 
   expect([nodes.length, new Set(nodes)]).toEqual([3, new Set(["left", "right", "last"])]);
 });
 
+test("pieces of one id that cannot be put together are told as messages of their own, and the run goes on", async () => {
+  const { frames } = await run("unlike", ["messages", "values"]);
+  expect(frames.filter(({ event }) => event === "error")).toEqual([]);
+  const inputs = messagesOf(frames, "messages/partial").map(({ content }) => Object(content)[0].input);
+  expect([inputs[0], inputs.at(-1)]).toEqual([{ x: 1 }, "text"]);
+  expect(frames.at(-1)?.data).toMatchObject({ heard: "both" });
+});
+
 test.each([["messages-tuple"], ["messages"], ["messages-tuple", "events"]])(
   "an address that comes in pieces is found in modes %s %s, although another task of its node has ended",
   async (...modes) => {
