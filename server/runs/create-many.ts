@@ -5,9 +5,10 @@ import { uuidv7 } from "../ids.ts";
 import { insertRun } from "../storage/runs.ts";
 import type { NewRun, OwnedRunRow, RunRow } from "../storage/runs.ts";
 import { withAssistants } from "./assistants.ts";
-import { begin, newRun } from "./create.ts";
+import { begin } from "./create.ts";
 import type { RunBy, RunRequest } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import { newRun } from "./new-run.ts";
 
 export interface AskedRun {
   readonly runId: string;

@@ -4,7 +4,6 @@
 import { QuestionsChanged } from "../access-errors.ts";
 import { AssistantChanged, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
-import { uuidv7 } from "../ids.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
@@ -27,16 +26,14 @@ import type { LockedThread, ThreadConfig } from "../storage/threads.ts";
 import { withAssistant } from "./assistants.ts";
 import { stopRuns } from "./cancel.ts";
 import { announceReady, callBackOfPending } from "./end.ts";
-import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { execute } from "./execute.ts";
 import { graphForState } from "./graph-of.ts";
-import { asFields, lastingConfig } from "./input.ts";
-import { metadataOf, wholeLine } from "./lines.ts";
+import { lastingConfig } from "./input.ts";
+import { newRun } from "./new-run.ts";
 import { isPending } from "./run.ts";
 import type { RunState } from "./run.ts";
 import { getThread, requireCheckpoint, settlingAfter, storeState } from "./state.ts";
-import { guardThreadText } from "./vault.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -290,66 +287,6 @@ const isAt = (thread: LockedThread | undefined, madeAt: Date): boolean =>
 const earlier = async (on: Queryable, idemKey: string | undefined): Promise<RunRow | undefined> =>
   idemKey === undefined ? undefined : findRunByKey(on, idemKey);
 
-export function newRun(
-  engine: Engine,
-  given: {
-    threadId: string;
-    assistant: AssistantRow;
-    request: RunRequest;
-    options: CreateOptions;
-    asked: Fields;
-    threadKey: ThreadKey | undefined;
-    /** What the thread's runs are configured with so far. */
-    before: ThreadConfig;
-  },
-): NewRun {
-  const { threadId, assistant, request, options, asked, threadKey, before } = given;
-  const { runId = uuidv7(), by } = options;
-  const kept = { graph_id: assistant.graph_id, assistant_id: assistant.assistant_id };
-  const isDelayed = (request.after_seconds ?? 0) > 0;
-  const state = isDelayed ? "delayed" : hasSlot(engine) ? "running" : "ready";
-  const isTemporary = options.isStateless && request.on_completion !== "keep";
-  const creates = request.if_not_exists === "create" || options.isStateless ? "thread" : "no";
-  const { guard, vault } = guardThreadText(engine, assistant.graph_id, {
-    threadId,
-    key: threadKey?.key,
-    identity: by?.auth.user.identity,
-  });
-  // Its metadata was looked at before the handlers of auth said in it whose it is.
-  const kwargs = guard.value(
-    kwargsOf(request, assistant, { ...asked, ...kept, run_id: runId, thread_id: threadId }),
-  );
-  return {
-    runId,
-    threadId,
-    threadKey,
-    vault: vault?.takeNew(),
-    assistantId: assistant.assistant_id,
-    assistantRevision: assistant.revision,
-    workerId: state === "running" ? engine.workerId : null,
-    state,
-    multitask: request.multitask_strategy,
-    metadata: { ...request.metadata, ...kept },
-    assistantMetadata: assistant.metadata,
-    kwargs,
-    threadMetadata: kept,
-    threadConfig: isTemporary ? undefined : lastingConfig(before.config, kwargs.config),
-    configBefore: before.stored,
-    // By what the run says of itself the thread is found, and whose it is, as a handler of auth has it.
-    madeMetadata: request.metadata ?? {},
-    ...(by ? { auth: by.auth, filter: by.filter } : {}),
-    idemKey: options.idemKey,
-    isWatched: options.isWatched,
-    afterSeconds: request.after_seconds ?? 0,
-    timeoutMs: engine.limits.runTimeoutMs,
-    threadTtl: engine.limits.threadTtl,
-    webhook: request.webhook ?? undefined,
-    answersStateOf: options.answersStateOf,
-    creates: isTemporary ? "temporary" : options.answersStateOf ? "no" : creates,
-    firstLine: wholeLine(metadataOf(runId, 1)),
-  };
-}
-
 /** A row as the engine executes it: with the graph that it was accepted for, whatever its assistant runs by now. */
 export function acceptedOf(row: OwnedRunRow): AcceptedRun {
   // Written by kwargsOf, in this shape.
@@ -386,22 +323,4 @@ export async function listRunsOf(
   // Checked at the door: the names of states, and "pending" for all that wait.
   const states = status === undefined ? undefined : status === "pending" ? pending : [status as RunState];
   return listRuns(engine.database, threadId, { metadata: undefined, ...rest, states });
-}
-
-function kwargsOf(request: RunRequest, assistant: AssistantRow, identity: Fields): RunKwargs {
-  const config = request.config ?? {};
-  const strict = request.strict_resume ? { __pregel_strict_resume: true } : {};
-  const configurable = { ...asFields(config["configurable"]), ...identity, ...strict };
-  return {
-    input: request.input ?? null,
-    command: request.command ?? null,
-    ...(Object.keys(assistant.config).length > 0 ? { defaults: assistant.config } : {}),
-    config: { ...config, configurable },
-    context: { ...assistant.context, ...request.context },
-    stream_mode: request.stream_mode,
-    stream_subgraphs: request.stream_subgraphs,
-    interrupt_before: request.interrupt_before ?? null,
-    interrupt_after: request.interrupt_after ?? null,
-    durability: request.durability,
-  };
 }

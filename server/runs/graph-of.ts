@@ -41,7 +41,7 @@ export async function graphOfThread(
   const graph = engine.graphs.get(String(graphId));
   if (!(graph instanceof GraphFactory)) return graph;
   const writer = await findWriter(on, threadId);
-  // What this server stored: see kwargsOf in create.ts.
+  // What this server stored: see kwargsOf in new-run.ts.
   const kwargs = writer?.kwargs as RunKwargs | undefined;
   const configs = writer && kwargs ? [kwargs.defaults ?? {}, writer.thread_config, kwargs.config] : [];
   const config = askedBy(writer?.auth, mergeConfigs(configs));
