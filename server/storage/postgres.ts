@@ -32,7 +32,7 @@ const TAG = /^\/\* (\w+) \*\//;
  * Connection trouble, shutdown, no connection, memory or disk to be had, too slow; and a deadlock or conflict: the next
  * try may do.
  */
-const GONE = /^(08|57P0|53|58|57014|40P01|40001)/;
+const GONE = /^(08|57P0|53[0-3]|580|57014|40P01|40001)/;
 const DISK_FULL = "53100";
 /** Of a connection that was not to be had: closed for now, or what PostgreSQL calls internal, such as on a full disk. */
 const CLOSED = /^(55|XX)/;
