@@ -135,7 +135,9 @@ async function createRunOf(
   };
   await requireCheckpoint(new Checkpoints(engine.database), threadId, asked);
   const threadKey = await keyOf(engine, threadId, options);
-  const before = await configBefore(engine, threadId, request, options);
+  const before = options.isStateless
+    ? { config: {} }
+    : await configBefore(engine.database, threadId, request.config ?? {});
   const run = newRun(engine, { threadId, assistant, request, options, asked, threadKey, before });
   engine.live.expect(run.runId);
   try {
@@ -154,15 +156,9 @@ function keyOf(
   return isStateless ? database.seals.newOfThread(threadId) : database.seals.ofThread(database, threadId);
 }
 
-/** What the thread's runs are configured with so far, if this one may change it. */
-async function configBefore(
-  { database }: Engine,
-  threadId: string,
-  { config }: RunRequest,
-  { isStateless = false }: CreateOptions,
-): Promise<ThreadConfig> {
-  const isNew = isStateless || lastingConfig({}, config ?? {}) === undefined;
-  return isNew ? { config: {} } : findThreadConfig(database, threadId);
+/** What a thread's runs are configured with so far. Nothing is read for a run that brings nothing: it changes nothing. */
+async function configBefore(on: Queryable, threadId: string, brought: Fields): Promise<ThreadConfig> {
+  return lastingConfig({}, brought) === undefined ? { config: {} } : findThreadConfig(on, threadId);
 }
 
 async function accept(
@@ -232,8 +228,7 @@ async function queue(
     const workerId = state === "running" ? run.workerId : null;
     // Runs that came meanwhile have left theirs.
     const { config } = run.kwargs as RunKwargs;
-    const isBringing = lastingConfig({}, config) !== undefined;
-    const before = isBringing ? await findThreadConfig(transaction, threadId) : { config: {} };
+    const before = await configBefore(transaction, threadId, config);
     const inserted = await insertRun(transaction, {
       ...run,
       threadConfig: lastingConfig(before.config, config),

@@ -64,11 +64,19 @@ export interface Begun {
   readonly appliedThroughSeq: number;
 }
 
+// Somebody else who is first each time is no reason to look for ever.
+const MOST_LOOKS = 10;
+
 /**
  * Starts a run. While a question is open, input is the answer to it, unless a checkpoint is named.
- * @throws what `createRun` throws
+ * @throws what `createRun` throws; QuestionsChanged when the thread is another one at each look
  */
-export async function startRun(engine: Engine, origin: Origin, asked: RunStart): Promise<Begun> {
+export async function startRun(
+  engine: Engine,
+  origin: Origin,
+  asked: RunStart,
+  looks = MOST_LOOKS,
+): Promise<Begun> {
   const { input, config, metadata = {}, multitask_strategy, strict_resume } = asked;
   const place = asFields(asFields(config)["configurable"]);
   const fork = place["checkpoint_id"];
@@ -85,8 +93,8 @@ export async function startRun(engine: Engine, origin: Origin, asked: RunStart):
   try {
     return await begin(engine, origin, request, isAnswer ? open.since : undefined);
   } catch (error) {
-    if (!(error instanceof QuestionsChanged)) throw error;
-    return startRun(engine, origin, asked); // somebody else has answered: it is input, or answers what is asked next
+    if (!(error instanceof QuestionsChanged) || looks <= 1) throw error;
+    return startRun(engine, origin, asked, looks - 1); // somebody else has answered: it is input, or answers what is asked next
   }
 }
 
