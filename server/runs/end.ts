@@ -94,10 +94,11 @@ export async function endRun(engine: Engine, held: Held, outcome: Outcome): Prom
   if (outcome.state === "handed over") await handOver(engine, held);
   else if (outcome.state === "rolled back") await rollBack(engine, held);
   else hasWaiting = await finish(engine, held, { ...outcome, state: outcome.state });
+  // Before anybody hears of the end: until then the thread counts as busy, also if what waited is gone.
+  if (hasWaiting) await promote(engine, held.owner.threadId);
   faultPoint("run.ended");
   recording.close(outcome.state === "handed over" ? "lost" : "over");
   engine.hints.events([run.run_id]);
-  if (hasWaiting) await promote(engine, held.owner.threadId);
 }
 
 type Final = Outcome & { state: RunEnd["state"] };

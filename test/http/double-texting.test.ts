@@ -358,34 +358,3 @@ describe("a repeated request", () => {
     expect(new Set(await Promise.all(answers.map(idOf))).size).toBe(1);
   });
 });
-
-test("a stream ends with its run, however long it takes to make the next one ready", async () => {
-  const { database } = pair.scratch;
-  const LOCK = 4711;
-  await database.query(`
-    create function wait_ready() returns trigger language plpgsql as
-      $$begin perform pg_advisory_xact_lock(${LOCK}); return new; end$$;
-    create trigger wait_ready before update on holdfast.runs for each row
-      when (old.state = 'blocked' and new.state = 'ready') execute function wait_ready()`);
-  const holder = await database.session();
-  try {
-    await holder.query(`select pg_advisory_lock(${LOCK})`);
-    const threadId = await newThread(pair.here);
-    const [first, second] = [newName(), newName()];
-    const frames = collect(pair.here.client.runs.stream(threadId, "slow", { input: inputOf(first) }));
-    await pair.gate.waitFor(first);
-    const next = await pair.here.client.runs.create(threadId, "slow", {
-      input: inputOf(second),
-      multitaskStrategy: "enqueue",
-    });
-    pair.gate.open(first);
-    pair.gate.open(second);
-    expect((await frames).at(-1)?.event).toBe("values");
-    expect((await pair.here.client.runs.get(threadId, next.run_id)).status).toBe("pending");
-    await holder.query(`select pg_advisory_unlock(${LOCK})`);
-    await reaches(pair.here, next, "success");
-  } finally {
-    await holder.close();
-    await database.query("drop function wait_ready cascade");
-  }
-});
