@@ -26,7 +26,7 @@ interface Word extends Span {
 export const names: readonly Rule[] = [
   {
     kind: "PERSON",
-    pattern: String.raw`(?<![\p{L}\p{N}_'’-])${WORD}(?: (?:${PARTICLE} ){0,2}${WORD}){0,4}(?![\p{L}\p{N}_]|['’.-]?\[REDACTED_)`,
+    pattern: String.raw`(?<![\p{L}\p{N}_'’-])${WORD}(?: (?:${PARTICLE} ){0,2}${WORD}){0,4}(?![\p{L}\p{N}_]|(?:['’-]\p{L}{1,30}){0,3}['’.-]?\[REDACTED_)`,
     spansIn: namesIn,
   },
 ];

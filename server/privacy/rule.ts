@@ -86,8 +86,10 @@ export interface CompiledRule {
 const KIND = /^[A-Z][A-Z0-9_]{0,23}$/;
 /** A token of vault.ts as a bounded pattern: its kind and 16 letters. */
 export const TOKEN_PATTERN = String.raw`\[[A-Z][A-Z0-9_]{0,23}:[a-z]{16}\]`;
-// A placeholder, or a token in its place: what they say is no context of what follows.
-const GLUED = new RegExp(String.raw`(?:\[REDACTED_[A-Z0-9_]{1,24}\]|${TOKEN_PATTERN})$`);
+// A placeholder, or a token in its place, perhaps in the quotes that it needs in JSON: what they say is no context of
+// what follows.
+const PLACEHOLDER = String.raw`(?:\[REDACTED_[A-Z0-9_]{1,24}\]|${TOKEN_PATTERN})`;
+const GLUED = new RegExp(String.raw`${PLACEHOLDER}$|(\\{0,7}")${PLACEHOLDER}\1$`);
 const OUT_OF_CONTEXT = new RegExp(String.raw`^.*(?:\[REDACTED(?:_[A-Z0-9_]{1,24})?\]|${TOKEN_PATTERN})`, "s");
 const LONGEST_PLACEHOLDER = 41;
 
@@ -155,7 +157,9 @@ function hasGroup({ source, flags }: RegExp, group: number): boolean {
 }
 
 function isGlued(text: string, start: number): boolean {
-  return text[start - 1] === "]" && GLUED.test(text.slice(Math.max(0, start - CONTEXT), start));
+  const last = text[start - 1];
+  if (last !== "]" && last !== '"') return false;
+  return GLUED.test(text.slice(Math.max(0, start - CONTEXT - LONGEST_PLACEHOLDER), start));
 }
 
 function compileOpening({ until, last, most }: Opening): CompiledOpening {
