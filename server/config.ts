@@ -183,7 +183,7 @@ export const settings = {
   maxAttempts: setting({
     env: "HOLDFAST_MAX_ATTEMPTS",
     schema: integer(1, 1000).default(3),
-    help: "How often a run is begun again after its server died before it ends in error. An orderly hand-over does not count.",
+    help: "How often a run is begun again after its server died before it ends in error. An orderly hand-over does not count, nor does a database that was away.",
   }),
   maxQueuedRuns: setting({
     env: "HOLDFAST_MAX_QUEUED_RUNS",

@@ -231,7 +231,7 @@ async function handOver(engine: Engine, { owner, recording }: Held): Promise<voi
   await engine.checkpoints.settled(owner);
   await recording.flushed();
   const { workerId, runId, attempt } = owner;
-  await persistently(() => releaseRuns(engine.database, workerId, [{ runId, attempt }], true));
+  await persistently(() => releaseRuns(engine.database, workerId, [{ runId, attempt }], false));
   engine.hints.raise({ kind: "ready" });
 }
 

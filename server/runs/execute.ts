@@ -3,8 +3,9 @@
 import { RunControl } from "@langchain/langgraph";
 import { now, sleep, unlessAborted } from "../clock.ts";
 import { DatabaseUnavailable, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
+import type { AppError } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
-import { PATIENCE_MS } from "../persist.ts";
+import { PATIENCE_MS, persistently } from "../persist.ts";
 import { refusalBehind } from "../models/gateway/context.ts";
 import type { CallContext } from "../models/gateway/context.ts";
 import { SERVICES } from "../services.ts";
@@ -82,7 +83,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
     key: run.key,
   };
   const begin = metadataOf(run.run_id, run.attempt);
-  const onLost = (error: LeaseLost): void => controller.abort(error);
+  const onLost = (error: AppError): void => controller.abort(error);
   const recording = engine.recorder.open(owner, first, onLost, isBegun ? [begin] : []);
   if (!isBegun) void recording.append(begin);
   const told = run.is_watched ? tell(engine, run) : undefined;
@@ -101,7 +102,7 @@ export async function execute(engine: Engine, run: AcceptedRun, isBegun = false)
 }
 
 async function nextEvent(engine: Engine, run: AcceptedRun): Promise<number> {
-  const { last, attempt } = await findLastEvent(engine.database, run.run_id);
+  const { last, attempt } = await persistently(() => findLastEvent(engine.database, run.run_id));
   return last + 1 + (attempt < run.boot_attempt ? CRASH_GAP : 0);
 }
 
@@ -124,6 +125,7 @@ async function drive(held: Drive): Promise<void> {
   } catch (error) {
     controller.abort();
     recording.close("lost");
+    if (error instanceof DatabaseUnavailable) engine.live.resting.add(held.owner, run.handovers);
     engine.log[isPassing(error) ? "warn" : "error"]("run.abandoned", {
       run_id: run.run_id,
       reason: messageOf(error),
@@ -158,6 +160,8 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       run.attempt > 1
         ? await rewind(engine, run, { graph, checkpointer, recording, told })
         : { resumes: false };
+    // Calls cost money: none is made again for a database that takes no writes yet.
+    if (run.attempt > 1) await recording.flushed();
     // It was there when the run was accepted, but an earlier run may have been rolled back, or the thread pruned.
     if (!takenUp.resumes)
       await requireCheckpoint(checkpointer, run.thread_id, asFields(configOfRun(run)["configurable"]));

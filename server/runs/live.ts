@@ -1,5 +1,6 @@
 // The runs that this process executes now: how to stop one, and what it has told so far.
 import { sleep } from "../clock.ts";
+import { Resting } from "./resting.ts";
 import type { Tail } from "./tail.ts";
 
 const ACCEPTING_MS = 20;
@@ -16,6 +17,7 @@ export interface LiveRun {
 }
 
 export class LiveRuns {
+  readonly resting = new Resting();
   readonly #runs = new Map<string, LiveRun>();
   readonly #starting = new Set<string>();
 

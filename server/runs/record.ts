@@ -5,7 +5,9 @@
 // When a run's checkpoint is about to be written, its events ride along in the same statement.
 import { turn } from "../clock.ts";
 import { LeaseLost, messageOf } from "../errors.ts";
+import type { AppError } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
+import { unwritten } from "../storage/events.ts";
 import type { Segment } from "../storage/events.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { EventLog } from "./event-log.ts";
@@ -28,9 +30,9 @@ export interface Recording {
   readonly tail: Tail;
   /** Takes one more event. A promise means: wait for it before the next one. */
   append(entry: Entry): Promise<void> | undefined;
-  /** Resolves when every event so far is committed. @throws LeaseLost */
+  /** Resolves when every event so far is committed. @throws LeaseLost, or DatabaseUnavailable when it stays away */
   flushed(): Promise<void>;
-  /** What is not written yet, for the statement that ends the run; waits for what is on its way. @throws LeaseLost */
+  /** What is not written yet, for the statement that ends the run; waits for what is on its way. @throws as flushed() does */
   rest(): Promise<Rest>;
   /** Writes the last moments once more: a crash of the database has taken them. @throws LeaseLost */
   repair(): Promise<void>;
@@ -44,7 +46,7 @@ export interface Rider {
   /** At least one; each goes on where the one before ends. */
   readonly segments: readonly Segment[];
   readonly written: () => void;
-  readonly lost: (reason: string) => void;
+  readonly lost: (error: AppError) => void;
   /** They could not be written, because events before them are gone: those come first. */
   readonly behind: () => void;
 }
@@ -61,7 +63,7 @@ export interface Rest {
 interface Open {
   readonly owner: Owner;
   readonly tail: Tail;
-  readonly onLost: (error: LeaseLost) => void;
+  readonly onLost: (error: AppError) => void;
   /** Number of the attempt's first event that this recording writes. */
   readonly first: number;
   /** Whether the attempt's first events were written when it was accepted. */
@@ -73,7 +75,7 @@ interface Open {
   isFlushing: boolean;
   /** A checkpoint of the run is about to be written and will take the events along. */
   isHeld: boolean;
-  failure: LeaseLost | undefined;
+  failure: AppError | undefined;
 }
 
 export class Recorder {
@@ -102,7 +104,7 @@ export class Recorder {
   open(
     owner: Owner,
     first: number,
-    onLost: (error: LeaseLost) => void,
+    onLost: (error: AppError) => void,
     written: readonly Entry[] = [],
   ): Recording {
     const tail = new Tail(first);
@@ -187,7 +189,7 @@ export class Recorder {
       owner,
       segments,
       written: () => settle(() => segments.forEach((segment) => commit(open, segment))),
-      lost: (reason) => settle(() => lose(open, reason)),
+      lost: (error) => settle(() => lose(open, error)),
       behind: () =>
         settle(() => {
           this.#eventLog.distrust();
@@ -290,12 +292,12 @@ export class Recorder {
 
       for (const { open, segment } of batch) {
         if (held.has(`${segment.runId}:${segment.attempt}`)) commit(open, segment);
-        else lose(open, `Run ${segment.runId} is not this server's any more.`);
+        else lose(open, new LeaseLost(`Run ${segment.runId} is not this server's any more.`));
       }
       this.#onCommitted(batch.map(({ segment }) => segment.runId));
     } catch (error) {
       this.#log.error("events.lost", { runs: batch.length, reason: messageOf(error) });
-      for (const { open } of batch) lose(open, `Its events could not be written: ${messageOf(error)}`);
+      for (const { open } of batch) lose(open, unwritten(error));
     }
   }
 }
@@ -305,7 +307,7 @@ function commit(open: Open, segment: Segment): void {
   open.tail.commit(segment.last);
 }
 
-function lose(open: Open, reason: string): void {
-  open.failure = new LeaseLost(reason);
-  open.onLost(open.failure);
+function lose(open: Open, error: AppError): void {
+  open.failure = error;
+  open.onLost(error);
 }

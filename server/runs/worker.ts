@@ -59,10 +59,27 @@ export class Worker {
         controller.abort(new LeaseLost(`Run ${runId} is not ours any more.`));
     }
     // Asked after the rows were read: a run that is accepted here is announced before its row exists.
-    const lost = held.filter(({ run_id: runId }) => !engine.live.has(runId));
-    if (lost.length === 0) return;
-    const runs = lost.map(({ run_id: runId, attempt }) => ({ runId, attempt }));
-    const released = await releaseRuns(engine.database, engine.workerId, runs, false);
+    const lost = held
+      .filter(({ run_id: runId }) => !engine.live.has(runId))
+      .map(({ run_id: runId, attempt, is_cancelled: isCancelled }) => ({ runId, attempt, isCancelled }));
+    const { resting } = engine.live;
+    await this.#release(
+      engine,
+      lost.filter((run) => !resting.has(run)),
+      true,
+    );
+    const rested = lost.filter((run) => resting.has(run) && (run.isCancelled || resting.isDue(run)));
+    await this.#release(engine, rested, false);
+    resting.keep(lost);
+  }
+
+  async #release(
+    engine: Engine,
+    runs: readonly { runId: string; attempt: number }[],
+    hasFailed: boolean,
+  ): Promise<void> {
+    if (runs.length === 0) return;
+    const released = await releaseRuns(engine.database, engine.workerId, runs, hasFailed);
     for (const runId of released) engine.log.warn("run.released", { run_id: runId });
     if (released.length > 0) announceReady(engine);
   }

@@ -3,7 +3,7 @@
 // the last checkpoint of a run shares the commit that ends the run.
 import { later, turn } from "../clock.ts";
 import { faultPoint } from "../faults.ts";
-import { AppError, LeaseLost, messageOf } from "../errors.ts";
+import { AppError, LeaseLost } from "../errors.ts";
 import { persistently } from "../persist.ts";
 import type { Recorder, Rider } from "../runs/record.ts";
 import type { Owner } from "../runs/run.ts";
@@ -11,6 +11,7 @@ import type { CallNotes } from "./call-notes.ts";
 import type { CheckpointWrite, Urgency } from "./checkpoint-form.ts";
 import { keyOf, putForOwners } from "./checkpoint-writes.ts";
 import type { Queryable } from "./database.ts";
+import { unwritten } from "./events.ts";
 
 interface Item {
   readonly owner: Owner;
@@ -138,12 +139,13 @@ export class CheckpointBatch {
     } catch (error) {
       const isOfOne = items.length === 1 && riders.length === 0;
       if (isOfOne || (error instanceof AppError && error.retryable)) {
-        for (const { lost } of riders) lost(`Its events could not be written: ${messageOf(error)}`);
+        for (const { lost } of riders) lost(unwritten(error));
         for (const { written } of items) written.reject(error);
         return;
       }
       // A value that PostgreSQL refuses fails its own run only.
-      for (const rider of riders) await this.#putAll([], [rider]).catch(() => rider.lost(messageOf(error)));
+      for (const rider of riders)
+        await this.#putAll([], [rider]).catch((refused: unknown) => rider.lost(unwritten(refused)));
       for (const item of items) await this.#putAll([item], []).catch(item.written.reject);
     }
   }
@@ -155,7 +157,7 @@ export class CheckpointBatch {
     );
     for (const { owner, written, lost, behind } of riders) {
       const own = held.get(keyOf(owner));
-      if (!own) lost(`Run ${owner.runId} is not this server's any more.`);
+      if (!own) lost(new LeaseLost(`Run ${owner.runId} is not this server's any more.`));
       else if (own.fits) written();
       else behind();
     }

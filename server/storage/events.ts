@@ -1,6 +1,8 @@
 // Rows of holdfast.run_events: what a run's stream shows. One row holds the events seq … last as lines of text;
 // the form of a line belongs to runs/lines.ts.
 import type { RunState } from "../runs/run.ts";
+import { DatabaseUnavailable, LeaseLost, messageOf } from "../errors.ts";
+import type { AppError } from "../errors.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
 import { isOwn } from "./fence.ts";
@@ -92,6 +94,12 @@ export const insertSegments = (
     ),
     workerId,
   ]);
+
+/** Why a run whose events could not be written must stop: the database is away, or it refuses these events. */
+export const unwritten = (error: unknown): AppError =>
+  error instanceof DatabaseUnavailable
+    ? error
+    : new LeaseLost(`Its events could not be written: ${messageOf(error)}`);
 
 /** The events of a segment as they are stored. */
 export const sealedBody = ({ runId, seq, body, key }: Segment): string =>

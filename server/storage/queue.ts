@@ -81,7 +81,7 @@ update holdfast.runs r set state = 'ready', worker_id = null, run_at = now(), up
 returning r.run_id`;
 
 const listHeldRows = `/* listHeldRuns */
-select run_id, attempt from holdfast.runs where worker_id = $1 and state = 'running'`;
+select run_id, attempt, cancel is not null as is_cancelled from holdfast.runs where worker_id = $1 and state = 'running'`;
 
 const releaseRows = `/* releaseRuns */
 update holdfast.runs set state = 'ready', worker_id = null, run_at = now(), updated_at = now(), handovers = handovers + $4
@@ -146,20 +146,21 @@ export async function requeueRuns(on: Queryable, deadWorkerIds: readonly string[
 export const listHeldRuns = (
   on: Queryable,
   workerId: string,
-): Promise<{ run_id: string; attempt: number }[]> => on.query(listHeldRows, [workerId]);
+): Promise<{ run_id: string; attempt: number; is_cancelled: boolean }[]> =>
+  on.query(listHeldRows, [workerId]);
 
-/** Gives back runs that the worker holds. An orderly hand-over does not count as a failed attempt. */
+/** Gives back runs that the worker holds. A hand-over, or a database that was away, is no failed attempt. */
 export async function releaseRuns(
   on: Queryable,
   workerId: string,
   runs: readonly { runId: string; attempt: number }[],
-  isHandover: boolean,
+  hasFailed: boolean,
 ): Promise<string[]> {
   const rows = await on.query<{ run_id: string }>(releaseRows, [
     workerId,
     runs.map(({ runId }) => runId),
     runs.map(({ attempt }) => attempt),
-    isHandover ? 1 : 0,
+    hasFailed ? 0 : 1,
   ]);
   return rows.map(({ run_id: runId }) => runId);
 }

@@ -67,3 +67,31 @@ test.each([
     await gate.stop();
   },
 );
+
+test("a run outlives a full disk that takes longer than anybody is patient, and it counts as no failed attempt", async () => {
+  const { client } = held.server;
+  const gate = await startGate();
+  const { thread_id: threadId } = await client.threads.create();
+  const { run_id: runId } = await client.runs.create(threadId, "slow", { input: { gate: gate.url } });
+  await gate.waitFor("run");
+  await refuse("53100");
+  gate.open("run");
+  const facts = async (): Promise<{ attempt: number; handovers: number; state: string } | undefined> => {
+    const rows = await held.scratch.database.query<{ attempt: number; handovers: number; state: string }>(
+      "select attempt, handovers, state from holdfast.runs where run_id = $1",
+      [runId],
+    );
+    return rows[0];
+  };
+  await until(async () => ((await facts())?.handovers ?? 0) > 0, "the run to be given back", 60_000);
+  await relent();
+  await until(async () => (await facts())?.state === "success", "the run to end", 60_000);
+  const ended = await facts();
+  expect((ended?.attempt ?? 0) - (ended?.handovers ?? 0)).toBe(1);
+  expect((await client.threads.getState<{ log: string[] }>(threadId)).values.log).toEqual([
+    "run:begin",
+    "run:work",
+    "run:finish",
+  ]);
+  await gate.stop();
+}, 120_000);
