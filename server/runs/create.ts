@@ -207,7 +207,8 @@ async function queue(
     if (run.answersStateOf && !isAt(thread, run.answersStateOf)) throw new QuestionsChanged();
     // A run that makes its thread found none, and made none: the assistant is another, or the thread just went.
     if (!isThere && run.creates !== "no") throw new AssistantChanged();
-    if (!isThere) throw new ThreadNotFound(threadId);
+    // The thread of a stateless run goes with what is put on it, soon after that run.
+    if (!isThere || thread.is_gone) throw new ThreadNotFound(threadId);
     // Tokens are made under the thread's key: with another one they are made anew.
     if (key?.id !== run.threadKey?.key.id && run.vault && run.vault.length > 0) throw new AssistantChanged();
     const isStopping = strategy === "interrupt" || strategy === "rollback";

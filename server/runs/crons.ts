@@ -20,6 +20,7 @@ import { createRun } from "./create.ts";
 import type { RunRequest } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { checkSchedule, latestTime, nextTime } from "./schedule.ts";
+import { getThread } from "./state.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -61,6 +62,7 @@ export async function createCron(
   const { schedule, timezone = null, endTime = null, isEnabled = true } = given;
   const at = new Date(now());
   checkSchedule({ schedule, timezone }, at, endTime);
+  if (given.threadId !== null) await getThread(engine, given.threadId);
   const cron = await insertCron(engine.database, {
     cron_id: given.cronId,
     auth: given.auth ?? null,

@@ -141,7 +141,7 @@ taken as (
   update holdfast.threads
      set status = 'busy', expires_at = null, metadata = metadata || $8::jsonb, config = coalesce($29::jsonb, config), updated_at = now(),
          has_waiting = has_waiting or $5 in ('blocked', 'delayed'), begun = begun + ($5 in ('running', 'ready'))::int
-   where thread_id = $2 and (status <> 'busy' or $15::boolean) and data_key_id is not distinct from $24 and ($18::uuid is null or exists (select from assistant))
+   where thread_id = $2 and (status <> 'busy' and not is_temporary or $15::boolean) and data_key_id is not distinct from $24 and ($18::uuid is null or exists (select from assistant))
      and ($19::jsonb is null or metadata @> $19) and ($29::jsonb is null or config = coalesce($32::jsonb, '{}'))
      and ($30::timestamptz is null or date_trunc('milliseconds', state_updated_at) = $30)
   returning thread_id, metadata, config, begun, data_key_id, state_updated_at > created_at as was_written),

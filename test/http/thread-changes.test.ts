@@ -207,3 +207,21 @@ test("the thread of a run without one can be changed no more once the run is ove
   await expect(threads.updateState(threadId, { values: { count: 2 } })).rejects.toThrow(/^HTTP 404/);
   expect(await find()).toEqual(before);
 });
+
+test("nothing is put on the thread of a run without one once the run is over: it would go with the thread", async () => {
+  const { client } = held.server;
+  const run = await client.runs.create(null, "asking", { input: {} });
+  const threadId = run.thread_id;
+  await client.runs.join(threadId, run.run_id);
+  const put = [
+    () => client.runs.create(threadId, "asking", { input: {} }),
+    () => client.runs.create(threadId, "asking", { input: {}, ifNotExists: "create" }),
+    () => client.runs.create(threadId, "asking", { input: {}, multitaskStrategy: "rollback" }),
+    () => client.runs.create(threadId, "asking", { input: {}, afterSeconds: 60 }),
+    () => client.crons.createForThread(threadId, "asking", { schedule: "0 0 * * *" }),
+  ];
+  for (const one of put) await expect(one()).rejects.toThrow(/^HTTP 404.*Thread with ID/);
+  const sql = "select run_id from holdfast.runs where thread_id = $1";
+  expect(await held.scratch.database.query(sql, [threadId])).toEqual([{ run_id: run.run_id }]);
+  expect(await client.runs.get(threadId, run.run_id)).toMatchObject({ status: "success" });
+});
