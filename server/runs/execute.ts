@@ -372,6 +372,7 @@ function optionsOf(held: Drive, given: Given): object {
     runId: run.run_id,
     streamMode: graphModes(kwargs.stream_mode, run.is_watched, guard.mode !== "off"),
     subgraphs: hasSubgraphs(run),
+    ...(held.told ? { callbacks: held.told.callbacks } : {}),
     // With a version and subgraphs LangGraph tells of each checkpoint before its values.
     ...(tellsCheckpoints(run) ? { version: "v2" } : {}),
     durability: kwargs.durability,

@@ -8,6 +8,7 @@ import { Blocks } from "../../server/runs/protocol/blocks.ts";
 import { addressOf } from "../../server/runs/protocol/entries.ts";
 import { toProtocolJson } from "../../server/runs/protocol/plain.ts";
 import { ProtocolProjection } from "../../server/runs/protocol/project.ts";
+import { ToolPlaces } from "../../server/runs/protocol/tool-places.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -123,6 +124,7 @@ test.each([
     "fan",
     () => 0,
     () => undefined,
+    new ToolPlaces(),
   );
   const take = (mode: string, payload: unknown): string[][] =>
     projection.entriesOf({ namespace: [], mode, payload }).flatMap((entry) => {

@@ -2,6 +2,7 @@
 import { AIMessageChunk } from "@langchain/core/messages";
 import { expect, test } from "vitest";
 import { ProtocolProjection } from "../../server/runs/protocol/project.ts";
+import { ToolPlaces } from "../../server/runs/protocol/tool-places.ts";
 
 test("no event is told as older than the one before it, although the clock goes on while they are made", () => {
   let time = 0;
@@ -9,6 +10,7 @@ test("no event is told as older than the one before it, although the clock goes 
     "graph",
     () => (time += 1),
     () => undefined,
+    new ToolPlaces(),
   );
   const metadata = { langgraph_node: "answer", langgraph_checkpoint_ns: "answer:1" };
   const piece = new AIMessageChunk({ id: "m", content: "alpha" });

@@ -5,7 +5,7 @@ import type { StreamMode } from "@langchain/langgraph-sdk";
 import { afterEach, expect, test } from "vitest";
 import { echo } from "../fixtures/graphs.ts";
 import { startGate } from "../fixtures/gate.ts";
-import { counting, nested } from "../fixtures/told.ts";
+import { calling, callingWithin, counting, nested } from "../fixtures/told.ts";
 import { command, ended, roots, startRun, watch } from "../support/protocol.ts";
 import type { Event, Place } from "../support/protocol.ts";
 import { useServer } from "../support/server.ts";
@@ -87,19 +87,25 @@ function asProtocol(told: readonly Oracle[], graph: string): unknown[][] {
 const values = (event: unknown[]): unknown[] =>
   ["values", "updates", "tasks"].includes(String(event[0])) ? event.slice(0, 3) : event;
 
+async function toldByLangGraph(graph: Pick<typeof echo, "streamEvents">): Promise<Oracle[]> {
+  const told: Oracle[] = [];
+  const configurable = { thread_id: "oracle", __pregel_checkpointer: new MemorySaver() };
+  const stream = await graph.streamEvents(input, { version: "v3", configurable });
+  for await (const event of stream as unknown as AsyncIterable<Oracle>) told.push(event);
+  return told;
+}
+
+const isEnd = ({ method, params }: Oracle): boolean =>
+  method === "lifecycle" && params.namespace.length === 0 && params.data["event"] !== "running";
+
 // These are not redacted: only then do they tell the same pieces.
 test.each([
   ["echo", echo, "completed"],
   ["nested", nested, "interrupted"],
   ["counting", counting, "completed"],
 ] as const)("a run of %s tells what LangGraph's own stream of events tells", async (name, graph, end) => {
-  const told: Oracle[] = [];
-  const configurable = { thread_id: "oracle", __pregel_checkpointer: new MemorySaver() };
-  const stream = await (graph as typeof echo).streamEvents(input, { version: "v3", configurable });
-  for await (const event of stream as unknown as AsyncIterable<Oracle>) told.push(event);
+  const told = await toldByLangGraph(graph as typeof echo);
   // Values that a graph promises for its end come before the end is told.
-  const isEnd = ({ method, params }: Oracle): boolean =>
-    method === "lifecycle" && params.namespace.length === 0 && params.data["event"] !== "running";
   const ordered = [...told.filter((event) => !isEnd(event)), ...told.filter(isEnd)];
   const expected = asProtocol(ordered, name).slice(0, -1);
   const { events } = await eventsOf(name);
@@ -187,6 +193,20 @@ test("a message that calls tools is told block by block, one after the other", a
   ]);
   // What a provider said beside the message stays inside.
   expect(JSON.stringify(events)).not.toContain("additional_kwargs");
+});
+
+const placesOfTools = (told: readonly Oracle[]): Set<string> =>
+  new Set(told.filter(({ method }) => method === "tools").map((event) => String(briefly(event)[1])));
+
+// Hooks show the tools of a graph by it, without those of the graphs in it.
+test.each([
+  ["calling", calling],
+  ["callingWithin", callingWithin],
+] as const)("the tools of %s are told under the task that calls them", async (name, graph) => {
+  const { events } = await eventsOf(name);
+  expect(placesOfTools(events)).toEqual(
+    placesOfTools(await toldByLangGraph(graph as unknown as typeof echo)),
+  );
 });
 
 test("a run that fails says so once, in plain words", async () => {

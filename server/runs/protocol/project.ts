@@ -11,6 +11,7 @@ import { MessageEvents, begunBy } from "./messages.ts";
 import { Mux } from "./mux.ts";
 import type { Event } from "./mux.ts";
 import { toProtocolJson } from "./plain.ts";
+import type { ToolPlaces } from "./tool-places.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -26,6 +27,7 @@ export class ProtocolProjection {
   readonly #graphName: string;
   readonly #now: () => number;
   readonly #onFailure: (error: unknown) => void;
+  readonly #places: ToolPlaces;
   #mux: Mux;
   readonly #messages: MessageEvents;
   readonly #atWork = new AtWork();
@@ -39,11 +41,13 @@ export class ProtocolProjection {
   /**
    * @param now the time of the next event, in milliseconds, never before the last one's
    * @param onFailure told when a transformer of the graph fails: the run goes on without it
+   * @param places sees the tools of the graph when they are called
    */
-  constructor(graphName: string, now: () => number, onFailure: (error: unknown) => void) {
+  constructor(graphName: string, now: () => number, onFailure: (error: unknown) => void, places: ToolPlaces) {
     this.#graphName = graphName;
     this.#now = now;
     this.#onFailure = onFailure;
+    this.#places = places;
     this.#mux = new Mux([], onFailure);
     this.#messages = new MessageEvents(now);
   }
@@ -86,7 +90,7 @@ export class ProtocolProjection {
     }
     const questions = mode === "values" || mode === "updates" ? this.#questions(chunk) : [];
     const entries = this.#seen(this.#finished(chunk));
-    for (const event of mode === "values" ? this.#values(chunk) : eventsOf(chunk))
+    for (const event of mode === "values" ? this.#values(chunk) : eventsOf(this.#places.placed(chunk)))
       for (const made of this.#mux.push(event)) entries.push(...this.#entriesFrom(made));
     return inOrder([...entries, ...questions]);
   }

@@ -9,9 +9,12 @@ import type { Entry } from "../lines.ts";
 import { clockFrom, openClock } from "./clock.ts";
 import { ProtocolProjection } from "./project.ts";
 import type { Terminal } from "./project.ts";
+import { ToolPlaces } from "./tool-places.ts";
 
 export interface Told {
   readonly projection: Promise<ProtocolProjection>;
+  /** What its graph has to be called with. */
+  readonly callbacks: readonly ToolPlaces[];
   /** The first events of an attempt. */
   begin(): Promise<Entry[]>;
   /** The last ones of the run; none when it goes on elsewhere or leaves no trace. */
@@ -26,17 +29,19 @@ export function tell({ database, log }: Pick<Engine, "database" | "log">, run: A
     if (!failures.has(reason)) log.warn("transformer.failed", { run_id: run.run_id, reason });
     failures.add(reason);
   };
+  const places = new ToolPlaces();
   const opening = async (): Promise<ProtocolProjection> => {
     // A thread's first run has nothing to be later than.
     const isFirst = run.ordinal === 1 && run.attempt === 1 && !run.has_checkpoints;
     const open = (): Promise<() => number> => openClock(database, run.thread_id, run.ordinal ?? 0);
     const clock = isFirst ? clockFrom(0) : await persistently(open);
-    return new ProtocolProjection(run.graph_id, clock, onFailure);
+    return new ProtocolProjection(run.graph_id, clock, onFailure, places);
   };
   const projection = opening();
   projection.catch(() => undefined); // whoever needs it is told
   return {
     projection,
+    callbacks: [places],
     begin: async () => (await projection).begin(answeredBy(run)),
     end: async (outcome) => {
       const terminal = terminalOf(outcome);
