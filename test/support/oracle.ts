@@ -261,11 +261,9 @@ function ofOracle(state: StateSnapshot): Omit<Seen, "place" | "parent"> {
   };
 }
 
-/** LangGraph keeps an error as an object, and clients are told its message. */
-const errorText = (error: unknown): string | null => {
-  if (error === undefined || error === null) return null;
-  return typeof error === "object" && "message" in error ? String(error.message) : JSON.stringify(error);
-};
+/** LangGraph keeps an error as an object, and clients are told it as JSON. */
+const errorText = (error: unknown): string | null =>
+  error === undefined || error === null ? null : JSON.stringify(error);
 
 /** As JSON, with messages by what these graphs give them: on the wire they carry empty fields besides. */
 function plain(value: unknown): unknown {
