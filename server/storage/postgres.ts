@@ -40,6 +40,10 @@ const CLOSED = /^(55|XX)/;
 const READ_ONLY = "25006";
 /** Wrong user or password, no such database. */
 const REFUSED = /^(28|3D)/;
+/** Of a certificate that is not taken, or a file of one that cannot be read; and pg itself, where the server has none. */
+const UNTRUSTED = /CERT|TLS|SSL|UNABLE_TO|ENOENT open|EACCES open/;
+/** A pooler that was not named as one, of whom `limits` asked. */
+const POOLER = /^unsupported startup parameter/;
 const names = new Map<string, string | undefined>();
 
 export function openPostgres(options: PostgresOptions): Database {
@@ -190,6 +194,10 @@ function translate(error: unknown): unknown {
     const text = `PostgreSQL refused the connection: ${error.message}. Check DATABASE_URL.`;
     return new ConfigInvalid(text, { cause: error });
   }
+  if (error instanceof DatabaseError && POOLER.test(error.message)) {
+    const text = `DATABASE_URL leads to a pooler: ${error.message}. Set HOLDFAST_POOLER=on and DATABASE_DIRECT_URL.`;
+    return new DatabaseUnavailable(text, { cause: error });
+  }
   if (error instanceof DatabaseError && error.code === READ_ONLY) {
     const text = `PostgreSQL takes no writes: ${error.message}. DATABASE_URL must lead to the primary, as a user who may write.`;
     return new DatabaseUnavailable(text, { cause: error });
@@ -200,9 +208,18 @@ function translate(error: unknown): unknown {
   }
   if (error instanceof DatabaseError && !isGone(error)) return error;
   const reason = messageOf(error) || codeOf(error);
+  if (isUntrusted(error)) {
+    const text = `The connection to PostgreSQL could not be secured: ${reason}. Check sslmode and sslrootcert of DATABASE_URL.`;
+    return new DatabaseUnavailable(text, { cause: error });
+  }
   return new DatabaseUnavailable(`PostgreSQL did not answer: ${reason}. Check that it runs.`, {
     cause: error,
   });
+}
+
+function isUntrusted(error: unknown): boolean {
+  const syscall = error instanceof Error && "syscall" in error ? error.syscall : "";
+  return UNTRUSTED.test(`${codeOf(error) ?? messageOf(error)} ${String(syscall)}`);
 }
 
 const isGone = ({ code = "", severity }: DatabaseError): boolean =>
