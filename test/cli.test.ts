@@ -290,6 +290,16 @@ test("doctor finds a database that takes no writes, and a user who may not write
   await scratch.database.query(`drop role ${reader}`);
 });
 
+test("doctor tells a schema that is not there once, and what to do", async () => {
+  const empty = await emptyDatabase();
+  const { code, out } = await holdfast(["doctor", ...GRAPHS], { DATABASE_URL: empty.url });
+  await empty.close();
+  expect([code, out.match(/PROBLEM .*/g)]).toEqual([
+    3,
+    [expect.stringMatching(/schema: pending: .*run holdfast migrate/)],
+  ]);
+});
+
 test("what env of langgraph.json gives is not hidden by an empty variable", async () => {
   const config = join(folder, "given.langgraph.json");
   const graphs = { echo: `${GRAPHS_FILE}:echo` };

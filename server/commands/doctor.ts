@@ -60,9 +60,14 @@ async function findInDatabase(config: Config): Promise<Finding[]> {
   try {
     const { database, close } = await openDatabase(config);
     try {
-      return [
+      const basis = [
         await find("database", () => describe(database)),
         await find("schema", () => describeSchema(database)),
+      ];
+      // The others read tables, which are not there or not to be read: that would be told again for each.
+      if (basis.at(-1)?.isFine === false) return basis;
+      return [
+        ...basis,
         await find("sealing", () => describeSealing(database)),
         await find("budgets", () => describeBudgets(database)),
         await find("documents", async () => {
