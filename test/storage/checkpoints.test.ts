@@ -1,7 +1,9 @@
 // What LangGraph's own suite does not ask of a saver: branches, order, deletion, adoption.
 import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { HumanMessage } from "@langchain/core/messages";
 import type { BaseMessage } from "@langchain/core/messages";
+import { Annotation, Command, interrupt, START, StateGraph } from "@langchain/langgraph";
 import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { LeaseLost } from "../../server/errors.ts";
@@ -132,6 +134,37 @@ test("a database of the stock saver is adopted in place and its threads carry on
     expect(contents(values)).toEqual(["old", "about tea: old", "new", "about tea+: new"]);
     expect(values.log).toEqual(["tea", "tea+"]);
     expect(await Array.fromAsync(graph.getStateHistory(config))).toHaveLength(6);
+  } finally {
+    await adopted.close();
+  }
+});
+
+test("what docs/checkpoints.md has adopted threads told makes them known by graph and open question", async () => {
+  const adopted = await emptyDatabase();
+  try {
+    const stock = PostgresSaver.fromConnString(adopted.url);
+    await stock.setup();
+    const asking = new StateGraph(Annotation.Root({ said: Annotation<string> }))
+      .addNode("ask", () => ({ said: String(interrupt("sure?")) }))
+      .addEdge(START, "ask")
+      .compile({ checkpointer: stock });
+    const [waits, answered] = ["a", "b"].map((thread_id) => ({ configurable: { thread_id } }));
+    for (const config of [waits, answered]) await asking.invoke({ said: "" }, config);
+    await asking.invoke(new Command({ resume: "yes" }), answered);
+    await stock.end();
+    await migrate(adopted.database);
+
+    const text = await readFile("docs/checkpoints.md", "utf8");
+    const statements = [...text.matchAll(/```sql\n(.*?)```/gs)].map(([, statement = ""]) => statement);
+    for (const statement of statements) await adopted.database.query(statement, []);
+    const rows = await adopted.database.query(
+      "select thread_id, status, metadata from holdfast.threads order by thread_id",
+      [],
+    );
+    expect(rows).toEqual([
+      { thread_id: "a", status: "interrupted", metadata: { graph_id: "support" } },
+      { thread_id: "b", status: "idle", metadata: { graph_id: "support" } },
+    ]);
   } finally {
     await adopted.close();
   }
