@@ -59,18 +59,18 @@ export class Worker {
         controller.abort(new LeaseLost(`Run ${runId} is not ours any more.`));
     }
     // Asked after the rows were read: a run that is accepted here is announced before its row exists.
-    const lost = held
-      .filter(({ run_id: runId }) => !engine.live.has(runId))
-      .map(({ run_id: runId, attempt, is_cancelled: isCancelled }) => ({ runId, attempt, isCancelled }));
+    const rows = held.map(({ run_id: runId, attempt, is_cancelled: isCancelled }) => ({
+      runId,
+      attempt,
+      isCancelled,
+    }));
+    const lost = rows.filter(({ runId }) => !engine.live.has(runId));
     const { resting } = engine.live;
-    await this.#release(
-      engine,
-      lost.filter((run) => !resting.has(run)),
-      true,
-    );
+    resting.keep(rows);
+    const unknown = lost.filter((run) => !resting.has(run));
     const rested = lost.filter((run) => resting.has(run) && (run.isCancelled || resting.isDue(run)));
+    await this.#release(engine, unknown, true);
     await this.#release(engine, rested, false);
-    resting.keep(lost);
   }
 
   async #release(
