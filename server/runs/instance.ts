@@ -77,7 +77,9 @@ export async function startInstance(
       over.abort();
       await living;
       await deleteInstances(engine.database, [engine.workerId]).catch(() => undefined); // a reaper removes it
-      await held.session?.close().catch(() => undefined); // already gone: the lock is free either way
+      const { session } = held;
+      held.session = undefined;
+      await session?.close().catch(() => undefined); // already gone: the lock is free either way
     },
   };
 }
@@ -163,10 +165,9 @@ async function register(held: Held): Promise<void> {
 
 async function forgetClosed(held: Held, session: Session): Promise<void> {
   await session.closed;
-  if (held.session === session) {
-    held.session = undefined;
-    held.lost.abort();
-  }
+  if (held.session !== session) return; // closed in order
+  held.session = undefined;
+  held.lost.abort();
   held.engine.log.warn("instance.unlocked", { worker_id: held.engine.workerId });
 }
 

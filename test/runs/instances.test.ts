@@ -142,6 +142,14 @@ test("a server that stops hands its runs over and leaves no instance behind", as
   await live.return(undefined).catch(() => undefined);
 });
 
+test("a server that stops in order warns of nothing", async () => {
+  const config = { HOLDFAST_CONFIG: "test/fixtures/langgraph.json", HOLDFAST_LOG_LEVEL: "warn" };
+  const server = startHoldfast(["work"], { ...config, DATABASE_URL: held.scratch.url });
+  await server.says("Ready to work");
+  server.process.kill("SIGTERM");
+  expect(await server.ended).toMatchObject({ code: 0, err: "" });
+});
+
 test("a run outlives the loss of every connection to Postgres, and its thread stays usable", async () => {
   const threadId = await newThread();
   const leave = new AbortController();
