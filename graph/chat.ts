@@ -3,12 +3,15 @@
 import { ChatOpenAICompletions } from "@langchain/openai";
 import type { GraphSettings } from "../server/index.ts";
 
+// Its own timeout would end what the server is trying again: streamAnswer hears silence, the server has its limits.
+const NEVER_MS = 2 ** 31 - 1;
+
 // The completions class, because ChatOpenAI moves some model names to the Responses API by itself.
-export const chatOf = ({ model, maxOutputTokens, modelTimeoutMs }: GraphSettings): ChatOpenAICompletions =>
+export const chatOf = ({ model, maxOutputTokens }: GraphSettings): ChatOpenAICompletions =>
   new ChatOpenAICompletions({
     model,
     maxTokens: maxOutputTokens,
-    timeout: modelTimeoutMs,
+    timeout: NEVER_MS,
     maxRetries: 0,
     streamUsage: true,
     // The SDK would log what it cannot parse; our error says it without the content.

@@ -17,6 +17,7 @@ const fake = await startFakeModel({
   scripts: (model) => {
     if (model === "down" || model.startsWith("shared")) return failing;
     if (model === "shaky" && failures-- > 0) return failing;
+    if (model === "dozes") return failures-- > 0 ? { isSilent: true } : { pieces: ["awake"] };
     return model === "stalls" ? { pieces: [], ending: "stall" } : undefined;
   },
 });
@@ -85,6 +86,23 @@ test("a call that fails in passing is made again, and is told and charged once",
     "select model from holdfast.model_calls where model = 'shaky'",
   );
   expect(calls).toHaveLength(1);
+});
+
+test("a call that never answers is made again for a graph that comes with the server, too", async () => {
+  const own = await startTestServer(held.scratch.url, {
+    ...settings,
+    HOLDFAST_CONFIG: "langgraph.json",
+    HOLDFAST_MODEL: "dozes",
+    HOLDFAST_MODEL_TIMEOUT_MS: "300",
+  });
+  failures = 1;
+  const state = await own.client.runs.wait(null, "agent", {
+    input: { messages: [{ role: "user", content: "hold fast" }] },
+    raiseError: false,
+  });
+  await own.stop();
+  expect(state).not.toHaveProperty("__error__");
+  expect(models()).toEqual(["dozes", "dozes"]);
 });
 
 test("a short prompt goes to the small model, a long one to the large", async () => {
