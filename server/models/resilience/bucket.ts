@@ -58,8 +58,10 @@ export class Bucket {
    */
   async take(tokens: number, withinMs: number, signal?: AbortSignal): Promise<boolean> {
     signal?.throwIfAborted();
-    const until = now() + withinMs;
-    let readyAt = now() + this.#waitFor(1, tokens);
+    // Looked at once: a tick of the clock between two looks would be longer than no time at all.
+    const at = now();
+    const until = at + withinMs;
+    let readyAt = at + this.#waitFor(1, tokens);
     if (readyAt > until) return false;
     this.#add(-1, -tokens);
     while (now() < readyAt) {
