@@ -96,10 +96,7 @@ export const runCreate = z.object({
     .enum(["delete", "keep", "complete", "continue"])
     .nullish()
     .transform((value) => (value === "delete" || value === "keep" ? value : undefined)),
-  durability: z
-    .enum(["sync", "async", "exit"])
-    .nullish()
-    .transform((value) => value ?? "sync"),
+  durability: z.enum(["sync", "async", "exit"]).nullish(),
 });
 
 /** What a batch holds; the official client sends the keys in its own spelling. */

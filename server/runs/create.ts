@@ -37,6 +37,12 @@ import { getThread, requireCheckpoint, settlingAfter, storeState } from "./state
 
 type Fields = Record<string, unknown>;
 
+/**
+ * When a superstep's checkpoint is on disk. "sync": before the next superstep begins. "async": within a few milliseconds,
+ * and before the one after the next begins. "exit": when the graph stops.
+ */
+export type Durability = "sync" | "async" | "exit";
+
 /** What a client asks for; the same fields, under the same names, as the body of runs/stream. */
 export interface RunRequest {
   readonly assistant_id: string;
@@ -53,7 +59,8 @@ export interface RunRequest {
   readonly checkpoint_id?: string | null | undefined;
   readonly multitask_strategy: "reject" | "enqueue" | "interrupt" | "rollback";
   readonly if_not_exists: "create" | "reject";
-  readonly durability: "sync" | "async" | "exit";
+  /** "async" by default. */
+  readonly durability?: Durability | null | undefined;
   /** Fail, before anything is written, if the command answers a question that is not asked. */
   readonly strict_resume?: boolean;
   /** Seconds until the run may begin. */
@@ -96,7 +103,7 @@ export interface RunKwargs {
   readonly stream_subgraphs: boolean;
   readonly interrupt_before: "*" | readonly string[] | null;
   readonly interrupt_after: "*" | readonly string[] | null;
-  readonly durability: "sync" | "async" | "exit";
+  readonly durability: Durability;
 }
 
 export type AcceptedRun = Omit<OwnedRunRow, "kwargs"> & {

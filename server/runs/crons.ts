@@ -198,7 +198,6 @@ function requestOf(cron: DueCron): RunRequest {
     stream_subgraphs: false,
     multitask_strategy: "enqueue",
     if_not_exists: "reject",
-    durability: "sync",
     // Checked when they came in, by the same schema as those of a run.
     ...cron.payload,
     metadata: { ...cron.metadata, cron_id: cron.cron_id },

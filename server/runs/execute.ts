@@ -252,6 +252,7 @@ function checkpointerOf(held: Drive, graph: Graph): Checkpoints {
       await text.keep();
       return engine.checkpoints.put(owner, write, urgency);
     },
+    mayTrail: run.kwargs.durability === "async",
     settled: () => engine.checkpoints.settled(owner),
     triggers: graph.triggerToNodes,
     redact: keepingOf(engine, text.guard, about, () => (held.masked += 1)),
@@ -375,7 +376,8 @@ function optionsOf(held: Drive, given: Given): object {
     ...(held.told ? { callbacks: held.told.callbacks } : {}),
     // With a version and subgraphs LangGraph tells of each checkpoint before its values.
     ...(tellsCheckpoints(run) ? { version: "v2" } : {}),
-    durability: kwargs.durability,
+    // How far the graph may be ahead of the disk is the checkpointer's to say: by itself LangGraph waits for nothing.
+    durability: kwargs.durability === "exit" ? "exit" : "sync",
     control,
   };
 }

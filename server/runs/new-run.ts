@@ -87,6 +87,6 @@ function kwargsOf(request: RunRequest, assistant: AssistantRow, identity: Fields
     stream_subgraphs: request.stream_subgraphs,
     interrupt_before: request.interrupt_before ?? null,
     interrupt_after: request.interrupt_after ?? null,
-    durability: request.durability,
+    durability: request.durability ?? "async",
   };
 }

@@ -68,10 +68,10 @@ export class CheckpointBatch {
     this.#open.set(owner, open);
     open.waiting.push({ owner, write, written: Promise.withResolvers() });
     this.#events.hold(owner);
-    if (urgency === "now") return this.#written(open);
-    if (urgency === "the end") open.stopTimer?.();
-    else if (open.stopTimer) return true;
-    open.stopTimer = later(urgency === "soon" ? SOON_MS : END_MS, () => this.#release(open));
+    // While the database is busy with others, what comes gathers for the statement after.
+    if (urgency === "now" || (urgency === "trailing" && this.#isWriting)) return this.#written(open);
+    if (urgency === "the end") stopTimer(open);
+    open.stopTimer ??= later(urgency === "the end" ? END_MS : SOON_MS, () => this.#release(open));
     return true;
   }
 
@@ -104,8 +104,7 @@ export class CheckpointBatch {
   }
 
   #release(open: Open): void {
-    open.stopTimer?.();
-    open.stopTimer = undefined;
+    stopTimer(open);
     for (const item of open.waiting) {
       open.underWay.add(item);
       item.written.promise.catch(() => undefined); // whoever waits for it, now or at the end, is told
@@ -167,6 +166,11 @@ export class CheckpointBatch {
       item.written.resolve(isOwn);
     }
   }
+}
+
+function stopTimer(open: Open): void {
+  open.stopTimer?.();
+  open.stopTimer = undefined;
 }
 
 const sizeOf = (write: CheckpointWrite): number =>

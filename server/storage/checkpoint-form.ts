@@ -30,10 +30,12 @@ interface TaskWrite extends CheckpointKey {
 export type CheckpointWrite = PointWrite | TaskWrite;
 
 /**
- * When a write must be on disk. One for "soon" goes with its run's next one, and one for "the end" with the end of its
- * run; both count as written: they come before anything that the graph waits for.
+ * When a write must be on disk. One for "soon" goes with what its run writes within a few milliseconds, and one for "the
+ * end" with the end of its run; both count as written: they come before anything that the graph waits for. One that is
+ * "trailing" is for soon while no statement is under way, and for now otherwise: a graph runs ahead of what waits to be
+ * written, and never of what a slow database is writing.
  */
-export type Urgency = "now" | "soon" | "the end";
+export type Urgency = "now" | "trailing" | "soon" | "the end";
 
 /**
  * Common table expressions that write what `packed` made of checkpoints, given as $1, $2 and $3. They follow one named

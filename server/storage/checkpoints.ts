@@ -48,6 +48,8 @@ export interface CheckpointsOptions {
   readonly put?: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
   /** Called before a write, for what has to be stored before it; undefined when nothing has. */
   readonly keep?: () => Promise<void> | undefined;
+  /** Whether a superstep's checkpoint may be written while the next one begins. */
+  readonly mayTrail?: boolean;
   /** Resolves when everything that was put can be read. */
   readonly settled?: () => Promise<void>;
   /** The channels that trigger nodes of the graph; unknown: any may. */
@@ -77,6 +79,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #onLost: (error: LeaseLost) => void;
   readonly #patienceMs: number;
   readonly #put: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
+  readonly #urgencyOfStep: Urgency;
   readonly #triggers: Readonly<Record<string, readonly string[]>> | undefined;
   readonly #redact: <Kept>(value: Kept, channel: string) => Kept;
   readonly #settled: () => Promise<void>;
@@ -99,6 +102,7 @@ export class Checkpoints extends BaseCheckpointSaver {
       return this.#persist(() => this.#putAlone(write));
     };
     this.#put = options.put ?? putAlone;
+    this.#urgencyOfStep = options.mayTrail ? "trailing" : "now";
     this.#triggers = options.triggers;
     this.#redact = options.redact ?? ((value) => value);
     this.#settled = options.settled ?? (() => Promise.resolve());
@@ -258,11 +262,11 @@ export class Checkpoints extends BaseCheckpointSaver {
   ): Urgency {
     const triggers = namespace === "" ? this.#triggers : undefined;
     if (isInput) return "soon";
-    if (!triggers) return "now";
+    if (!triggers) return this.#urgencyOfStep;
     if (previous?.isInput && triggers[START]?.join() === START) return "soon";
     const mayTrigger = ({ channel }: Value): boolean =>
       channel === TASKS || (channel in triggers && !isWaitingForAll(channel, current[channel]));
-    return values.some(mayTrigger) ? "now" : "the end";
+    return values.some(mayTrigger) ? this.#urgencyOfStep : "the end";
   }
 
   #lose(threadId: string): never {

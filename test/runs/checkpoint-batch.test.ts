@@ -123,6 +123,19 @@ test("what nobody waits for is written a moment later", async () => {
   expect(await batch.rest(owner)).toEqual([]);
 });
 
+test("a trailing checkpoint waits for its statement only while another one is under way", async () => {
+  const batch = newBatch();
+  const [one, other] = [await newRun(), await newRun()];
+  statements.length = 0;
+  expect(await batch.put(one, point(one), "trailing")).toBe(true);
+  expect(await batch.put(one, point(one), "trailing")).toBe(true);
+  expect(statements).toEqual([]);
+  const busy = batch.put(other, point(other), "now");
+  expect(await batch.put(one, point(one), "trailing")).toBe(true);
+  expect(await countOf(one)).toEqual({ points: 3, writes: 0 });
+  expect(await busy).toBe(true);
+});
+
 test("the last checkpoint comes with the end of its run, in the same statement", async () => {
   const [owner, batch] = [await newRun(), newBatch()];
   const before = point(owner);

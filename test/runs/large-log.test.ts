@@ -101,7 +101,12 @@ test("all that a step has told is kept with its checkpoint, although it is more 
   await dying.says("Ready on");
   const apiUrl = /Ready on (\S+)/.exec(dying.out())?.[1] ?? "";
   const { runs } = new Client({ apiUrl, callerOptions: { maxRetries: 0 } });
-  const asked = { input: {}, streamMode: ["custom" as const], ifNotExists: "create" as const };
+  const asked = {
+    input: {},
+    streamMode: ["custom" as const],
+    ifNotExists: "create" as const,
+    durability: "sync" as const,
+  };
   const run = await runs.create(randomUUID(), "bursting", asked);
   await dying.ended;
   const told: unknown[] = [];

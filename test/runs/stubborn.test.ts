@@ -2,7 +2,7 @@
 // somebody holds, a database that was away, somebody else who cancels too.
 import type { Run } from "@langchain/langgraph-sdk";
 import { expect, test } from "vitest";
-import type { Session } from "../../server/storage/database.ts";
+import { holding, letGo, WAITING, waitsFor } from "../support/locks.ts";
 import { startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
@@ -46,24 +46,6 @@ async function begun(threadId: string, graph: string): Promise<Run> {
   await until(async () => (await query(points, [threadId, run.run_id])).length > 1, "its first node");
   return run;
 }
-
-/** Holds a row or table until it is let go of. */
-async function holding(text: string, values: unknown[] = []): Promise<Session> {
-  const session = await held.scratch.database.session();
-  await session.query("begin");
-  await session.query(text, values);
-  return session;
-}
-const letGo = async (session: Session): Promise<void> => {
-  await session.query("rollback");
-  await session.close();
-};
-
-const WAITING =
-  "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and starts_with(query, $1)";
-/** A statement waits for what is held. */
-const waitsFor = (statement: string): Promise<void> =>
-  until(async () => (await query(`select ${WAITING}`, [statement])).length > 0, `${statement} to wait`);
 
 /** Minutes that are left of a thread; null: it stays. */
 async function timeLeft(threadId: string): Promise<number | null | undefined> {
@@ -131,9 +113,13 @@ test("a run whose graph is never made can be cancelled, runs out of time, and ke
 test("a run that is accepted while its server stops is handed over too", async () => {
   const stopping = await startTestServer(held.scratch.url, { HOLDFAST_CONFIG });
   const threadId = await newThread();
-  const thread = await holding("select from holdfast.threads where thread_id = $1 for update", [threadId]);
+  const thread = await holding(
+    held.scratch.database,
+    "select from holdfast.threads where thread_id = $1 for update",
+    [threadId],
+  );
   const creating = stopping.client.runs.create(threadId, "waiting", { input: {} });
-  await waitsFor("/* insertRun */");
+  await waitsFor(held.scratch.database, "/* insertRun */");
   const stopped = stopping.stop();
   await letGo(thread);
   await creating.catch(() => undefined); // its connection may be cut before the answer
@@ -147,9 +133,9 @@ test("a run that is accepted while its server stops is handed over too", async (
 test("a connection that breaks during a takeover does not end the run", async () => {
   const threadId = await newThread();
   const run = await begun(threadId, "waiting");
-  const writes = await holding("lock table public.checkpoint_writes in share mode");
+  const writes = await holding(held.scratch.database, "lock table public.checkpoint_writes in share mode");
   await takeAway(run);
-  await waitsFor("/* withdrawAnswer */");
+  await waitsFor(held.scratch.database, "/* withdrawAnswer */");
   await query(`select pg_terminate_backend(pid) ${WAITING}`, ["/* withdrawAnswer */"]);
   await letGo(writes);
   // Driven again, the graph makes its next checkpoint or stands in its node; ended, the run would take no cancel.
@@ -193,15 +179,17 @@ test("whoever cancels all runs in a state cancels them although one goes meanwhi
     runs.push(await create(await newThread(), "waiting", { afterSeconds: 3600 }));
   const [first, second, third] = runs;
   if (!first || !second || !third) throw new Error("There are three.");
-  const thread = await holding("select from holdfast.threads where thread_id = $1 for update", [
-    first.thread_id,
-  ]);
+  const thread = await holding(
+    held.scratch.database,
+    "select from holdfast.threads where thread_id = $1 for update",
+    [first.thread_id],
+  );
   const cancelling = fetch(`${held.server.url}/runs/cancel`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ status: "all" }),
   });
-  await waitsFor("/* lockThreads */");
+  await waitsFor(held.scratch.database, "/* lockThreads */");
   await held.server.client.runs.cancel(second.thread_id, second.run_id, false, "rollback");
   await letGo(thread);
   expect((await cancelling).status).toBe(204);

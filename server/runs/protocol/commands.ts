@@ -166,7 +166,6 @@ async function begin(
     stream_mode: [],
     stream_subgraphs: true,
     if_not_exists: "create",
-    durability: "sync",
   });
   const before = await begunBefore(engine, origin);
   if (before) return before;
