@@ -1,8 +1,8 @@
 // How far a graph may be ahead of the disk: each step of `climbs` comes to a gate, and the table of checkpoints is held.
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Durability } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Durability } from "../../server/runs/create.ts";
 import type { Session } from "../../server/storage/database.ts";
 import { startGate } from "../fixtures/gate.ts";
 import type { Gate } from "../fixtures/gate.ts";
