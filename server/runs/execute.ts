@@ -21,7 +21,6 @@ import type { Outcome } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { configOfRun, graphOfRun } from "./graph-of.ts";
 import { streamOf } from "./graph-stream.ts";
-import { hasUntracked } from "./graphs.ts";
 import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, contextOf, recursionOf } from "./input.ts";
@@ -32,6 +31,7 @@ import { metadataOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
 import { tell } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
+import { reached } from "./reached.ts";
 import { readAhead } from "./read-ahead.ts";
 import type { Recording } from "./record.ts";
 import { ChunkRedactor } from "./redaction.ts";
@@ -43,7 +43,7 @@ import { toolsFor } from "./tools.ts";
 import type { Owner } from "./run.ts";
 import { guardThreadText } from "./vault.ts";
 import type { ThreadGuard } from "./vault.ts";
-import { newestState, requireCheckpoint, stateTextOf } from "./state.ts";
+import { requireCheckpoint } from "./state.ts";
 
 // After a crash of the database its last moments may be missing from the log: numbers go on far beyond any
 // that a client can have seen.
@@ -183,17 +183,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       }
     if (signal.aborted) throw signal.reason;
     await record(recording, await projection.end({ status: isInterrupted ? "interrupted" : "completed" }));
-    // Values as the stream has them show what is never to be stored.
-    const threadState =
-      isInterrupted || hasUntracked(graph)
-        ? JSON.stringify(await newestState(graph, checkpointer, run.thread_id))
-        : stateTextOf(run.thread_id, checkpointer.lastPut, values);
-    return {
-      state: "success",
-      error: null,
-      threadStatus: isInterrupted ? "interrupted" : "idle",
-      threadState,
-    };
+    return await reached(graph, checkpointer, run.thread_id, { isInterrupted, values });
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : refusalBehind(error);
     if (isPassing(reason)) throw reason;

@@ -227,9 +227,7 @@ export async function storeState(
   if (!graph) return updateThreadState(transaction, threadId, unless("idle"), null);
   try {
     const newest = await newestState(graph, new Checkpoints(transaction), threadId);
-    // LangGraph names a task no more that was answered once, although it asks its next question.
-    const isOpen = newest.next.length > 0 || askingTasks(newest).length > 0;
-    const status = unless(isOpen && settling === "by state" ? "interrupted" : "idle");
+    const status = unless(isOpen(newest) && settling === "by state" ? "interrupted" : "idle");
     await updateThreadState(transaction, threadId, status, JSON.stringify(newest));
   } catch (error) {
     // A state that cannot be read must not keep a run from being cancelled.
@@ -253,6 +251,9 @@ export const askingTasks = ({ tasks }: Pick<ThreadState, "tasks">): readonly Fie
   tasks.filter(
     ({ interrupts, result }) => Array.isArray(interrupts) && interrupts.length > 0 && result === null,
   );
+
+/** Whether a state waits to be gone on with. LangGraph names no task that was answered once, although it asks again. */
+export const isOpen = (state: ThreadState): boolean => state.next.length > 0 || askingTasks(state).length > 0;
 
 /** Whether a state cannot be read: it is damaged, its key is gone, or its graph does not take it. */
 export const isUnreadable = (error: unknown): boolean =>

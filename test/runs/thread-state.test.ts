@@ -120,6 +120,19 @@ describe.each(["sync", "async", "exit"])(
 );
 
 describe("the stored state is the computed one after", () => {
+  test("an answer at an old checkpoint that asks nothing: the thread still waits for its own", async () => {
+    const threadId = await newThread(held.server);
+    await after("asking", { input: {} }, threadId);
+    const { state: ended } = await after("asking", { command: { resume: "yes" } }, threadId);
+    const { state: asks } = await after("asking", { input: {} }, threadId);
+    const checkpointId = ended.checkpoint?.checkpoint_id;
+    const { state } = await after("asking", { command: { resume: "late" }, checkpointId }, threadId);
+    expect(state).toEqual(asks);
+    expect((await held.server.client.threads.get(threadId)).status).toBe("interrupted");
+    const { state: last } = await after("asking", { command: { resume: "yes" } }, threadId);
+    expect(last.next).toEqual([]);
+  });
+
   test("a run that was cancelled", async () => {
     const threadId = await newThread(held.server);
     const name = newName();

@@ -1,0 +1,31 @@
+// How a graph that went to its end leaves its thread.
+import type { Checkpoints } from "../storage/checkpoints.ts";
+import type { Outcome } from "./end.ts";
+import { hasUntracked } from "./graphs.ts";
+import type { Graph } from "./graphs.ts";
+import { isOpen, newestState, stateTextOf } from "./state.ts";
+
+/**
+ * What became of a run that was not stopped.
+ * @param told whether its graph stopped to be gone on with, and the last values that it told
+ */
+export async function reached(
+  graph: Graph,
+  checkpointer: Checkpoints,
+  threadId: string,
+  { isInterrupted, values }: { isInterrupted: boolean; values: unknown },
+): Promise<Outcome> {
+  const { lastPut } = checkpointer;
+  const end = (isWaiting: boolean, threadState: string | null): Outcome => ({
+    state: "success",
+    error: null,
+    threadStatus: isWaiting ? "interrupted" : "idle",
+    threadState,
+  });
+  // Values as the stream has them show what is never to be stored.
+  if (lastPut && !isInterrupted && !hasUntracked(graph))
+    return end(false, stateTextOf(threadId, lastPut, values));
+  const newest = await newestState(graph, checkpointer, threadId);
+  // From an old checkpoint where nothing was left to do, the run has written none: the thread stays at its newest.
+  return end(isInterrupted || (!lastPut && isOpen(newest)), JSON.stringify(newest));
+}
