@@ -1,7 +1,7 @@
 // Turns schedules into runs: each fire time makes one run, with any number of instances, whoever dies in between. Times
 // that were missed while no server ran make one run together, the latest of them.
 import { now, sleep } from "../clock.ts";
-import { CronNotFound, DatabaseUnavailable, ThreadNotFound, messageOf } from "../errors.ts";
+import { CronInvalid, CronNotFound, DatabaseUnavailable, ThreadNotFound, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import {
@@ -62,7 +62,12 @@ export async function createCron(
   const { schedule, timezone = null, endTime = null, isEnabled = true } = given;
   const at = new Date(now());
   checkSchedule({ schedule, timezone }, at, endTime);
-  if (given.threadId !== null) await getThread(engine, given.threadId);
+  const thread = given.threadId === null ? undefined : await getThread(engine, given.threadId);
+  if (thread?.is_temporary) {
+    throw new CronInvalid(
+      `Thread ${given.threadId} belongs to a stateless run and goes with it. Put the cron on a thread that stays, or make one without a thread.`,
+    );
+  }
   const cron = await insertCron(engine.database, {
     cron_id: given.cronId,
     auth: given.auth ?? null,

@@ -16,16 +16,17 @@ export async function reached(
   { isInterrupted, values }: { isInterrupted: boolean; values: unknown },
 ): Promise<Outcome> {
   const { lastPut } = checkpointer;
-  const end = (isWaiting: boolean, threadState: string | null): Outcome => ({
-    state: "success",
-    error: null,
-    threadStatus: isWaiting ? "interrupted" : "idle",
-    threadState,
-  });
   // Values as the stream has them show what is never to be stored.
   if (lastPut && !isInterrupted && !hasUntracked(graph))
-    return end(false, stateTextOf(threadId, lastPut, values));
+    return completed(false, stateTextOf(threadId, lastPut, values));
   const newest = await newestState(graph, checkpointer, threadId);
   // From an old checkpoint where nothing was left to do, the run has written none: the thread stays at its newest.
-  return end(isInterrupted || (!lastPut && isOpen(newest)), JSON.stringify(newest));
+  return completed(isInterrupted || (!lastPut && isOpen(newest)), JSON.stringify(newest));
 }
+
+const completed = (isWaiting: boolean, threadState: string | null): Outcome => ({
+  state: "success",
+  error: null,
+  threadStatus: isWaiting ? "interrupted" : "idle",
+  threadState,
+});

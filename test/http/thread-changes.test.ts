@@ -225,3 +225,12 @@ test("nothing is put on the thread of a run without one once the run is over: it
   expect(await held.scratch.database.query(sql, [threadId])).toEqual([{ run_id: run.run_id }]);
   expect(await client.runs.get(threadId, run.run_id)).toMatchObject({ status: "success" });
 });
+
+test("no cron is put on the thread of a run without one while the run lives: nobody would see the thread again", async () => {
+  const { client } = held.server;
+  const run = await client.runs.create(null, "asking", { input: {}, afterSeconds: 60 });
+  await expect(
+    client.crons.createForThread(run.thread_id, "asking", { schedule: "0 0 * * *" }),
+  ).rejects.toThrow(/^HTTP 422.*belongs to a stateless run/);
+  await client.runs.cancel(run.thread_id, run.run_id);
+});
