@@ -53,6 +53,8 @@ function meetsOne({ namespace, key, value }: Item, { field, operator, operand }:
   const is = Object.hasOwn(value, field) ? value[field] : undefined;
   if (operator === "$eq") return is !== undefined && isEqual(is, operand);
   if (operator === "$ne") return !isEqual(is, operand);
+  if (operator === "$in") return isOneOf(is, operand);
+  if (operator === "$nin") return !isOneOf(is, operand);
   const order = orderOf(is, operand);
   if (order === undefined) return false;
   if (operator === "$gt") return order > 0;
@@ -76,6 +78,9 @@ const listContains = (list: readonly unknown[], wanted: readonly unknown[], step
     spend(steps, list.length / 8); // comparing scalars is so much cheaper
     return list.includes(part);
   });
+
+const isOneOf = (value: unknown, list: unknown): boolean =>
+  value !== undefined && Array.isArray(list) && list.some((one) => isEqual(value, one));
 
 /** Not isDeepStrictEqual: that tells -0 from 0. */
 function isEqual(one: unknown, other: unknown): boolean {

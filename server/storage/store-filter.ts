@@ -2,7 +2,7 @@
 import { InputInvalid } from "../errors.ts";
 import type { AuthFilter } from "./auth-filter.ts";
 
-const OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"] as const;
+const OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin"] as const;
 
 type Operator = (typeof OPERATORS)[number];
 
@@ -28,7 +28,10 @@ export const meets = (parameter: string): string => `not exists (
                when t.of_is = 'string' and t.of_asked = 'string'
                  then case when (f.is #>> '{}') collate "C" < (f.asked #>> '{}') then -1
                            when (f.is #>> '{}') collate "C" > (f.asked #>> '{}') then 1 else 0 end
-             end as order_of) as o
+             end as order_of) as o,
+             lateral (select exists (
+               select from jsonb_array_elements(case when t.of_asked = 'array' then f.asked else '[]' end) as e
+                where e = f.is) as has) as l
        where not coalesce(case c ->> 'operator'
          when '$eq' then f.is = f.asked
          when '$ne' then f.is is distinct from f.asked
@@ -36,6 +39,8 @@ export const meets = (parameter: string): string => `not exists (
          when '$gte' then o.order_of >= 0
          when '$lt' then o.order_of < 0
          when '$lte' then o.order_of <= 0
+         when '$in' then l.has
+         when '$nin' then not l.has
          when '$holds' then i.value || jsonb_build_object('namespace', i.namespace, 'key', i.key) @> f.asked
        end, false))`;
 
@@ -52,7 +57,7 @@ export const holding = (filter: AuthFilter): Condition => ({
 
 /**
  * The conditions of a filter: `{kind: "note", size: {$gte: 2, $lt: 9}}` is three.
- * @throws InputInvalid for an operator that is not one of ours
+ * @throws InputInvalid for an operator that is not one of ours, and for `$in` and `$nin` of what is no list
  */
 export function conditionsOf(filter: Readonly<Record<string, unknown>> | null | undefined): Condition[] {
   return Object.entries(filter ?? {}).flatMap(([field, wanted]) =>
@@ -86,7 +91,12 @@ const hasOperators = (wanted: unknown): wanted is object =>
 
 function operationsOf(wanted: unknown): [Operator, unknown][] {
   if (!hasOperators(wanted)) return [["$eq", wanted]];
-  return Object.entries(wanted).map(([name, operand]) => [operatorOf(name), operand]);
+  return Object.entries(wanted).map(([name, operand]) => {
+    const operator = operatorOf(name);
+    if ((operator === "$in" || operator === "$nin") && !Array.isArray(operand))
+      throw new InputInvalid(`A filter's ${operator} takes a list of values.`);
+    return [operator, operand];
+  });
 }
 
 function operatorOf(name: string): Operator {

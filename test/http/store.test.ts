@@ -53,6 +53,9 @@ test("a search filters, pages and gives whole items", async () => {
   expect(await sizes({})).toHaveLength(10);
   expect(await sizes({ filter: { kind: "odd", size: { $gt: 1, $lte: 9 } } })).toEqual([3, 5, 7, 9]);
   expect(await sizes({ filter: { kind: { $ne: "odd" } }, limit: 2, offset: 1 })).toEqual([2, 4]);
+  expect(await sizes({ filter: { kind: { $nin: ["odd"] }, size: { $in: [3, 4, 10, "4"] } } })).toEqual([
+    4, 10,
+  ]);
   const { items } = await store().searchItems([user], { filter: { size: 7 } });
   expect(items).toMatchObject([{ namespace: [user], key: "item 07", value: { size: 7, kind: "odd" } }]);
   expect(items[0]?.createdAt).toMatch(/Z$/);

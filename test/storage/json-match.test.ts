@@ -66,7 +66,7 @@ const pair = fc
   .tuple(json, json, dice)
   .map(([value, other, roll]) => [value, roll() > 1 ? partOf(value, roll) : other] as const);
 
-const operator = fc.constantFrom("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$holds");
+const operator = fc.constantFrom("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$holds");
 const condition = fc.record({
   field: name,
   operator,
@@ -82,7 +82,9 @@ const filtered = fc
       if (asked.operator === "$holds") return { ...asked, operand: partOf(whole, roll) };
       const field = Object.keys(one.value)[0] ?? asked.field;
       const same = Object.hasOwn(one.value, field) ? one.value[field] : undefined;
-      return { ...asked, field, operand: roll() < 5 ? partOf(same, roll) : same };
+      const part = roll() < 5 ? partOf(same, roll) : same;
+      const isOfList = asked.operator === "$in" || asked.operator === "$nin";
+      return { ...asked, field, operand: isOfList ? [asked.operand ?? null, part ?? null] : part };
     };
     return { item: one, conditions: conditions.map(near) };
   });

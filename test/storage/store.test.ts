@@ -148,7 +148,11 @@ const scalar = oneof(
 const field = constantFrom("x", "y", "$z", "a.b");
 const filters: Arbitrary<Value> = dictionary(
   field,
-  oneof(scalar, dictionary(constantFrom(...OPERATORS), scalar, { minKeys: 1, maxKeys: 2 })),
+  oneof(
+    scalar,
+    dictionary(constantFrom(...OPERATORS), scalar, { minKeys: 1, maxKeys: 2 }),
+    dictionary(constantFrom("$in", "$nin"), array(scalar, { maxLength: 4 }), { minKeys: 1, maxKeys: 2 }),
+  ),
   { maxKeys: 2 },
 );
 
@@ -160,7 +164,7 @@ function matches(value: Value, filter: Value): boolean {
       typeof wanted === "object" && wanted !== null && Object.keys(wanted).some((key) => key.startsWith("$"));
     const operations = isOperation ? Object.entries(wanted as Value) : [["$eq", wanted] as const];
     return operations.every(([operator, operand]) =>
-      has ? holds(value[name], operator, operand) : operator === "$ne",
+      has ? holds(value[name], operator, operand) : operator === "$ne" || operator === "$nin",
     );
   });
 }
@@ -169,6 +173,9 @@ function holds(value: unknown, operator: string, operand: unknown): boolean {
   const isEqual = JSON.stringify(value) === JSON.stringify(operand);
   if (operator === "$eq") return isEqual;
   if (operator === "$ne") return !isEqual;
+  const isListed = Array.isArray(operand) && operand.some((one) => holds(value, "$eq", one));
+  if (operator === "$in") return isListed;
+  if (operator === "$nin") return !isListed;
   let order: number | undefined;
   if (typeof value === "number" && typeof operand === "number") order = value - operand;
   if (typeof value === "string" && typeof operand === "string") order = byBytes(value, operand);
@@ -195,6 +202,8 @@ test("a filter finds exactly the items that match it", async () => {
 test("an unknown operator is refused instead of matching nothing", () => {
   expect(() => conditionsOf({ size: { $near: 3 } })).toThrow(InputInvalid);
   expect(() => conditionsOf({ size: { $gt: 3, plain: 1 } })).toThrow(InputInvalid);
+  for (const operator of ["$in", "$nin"])
+    expect(() => conditionsOf({ size: { [operator]: 3 } })).toThrow("takes a list");
 });
 
 test("a value is read as it was written", async () => {
