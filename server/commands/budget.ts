@@ -20,6 +20,9 @@ const COMMAND: Actor = { actorKind: "command" };
 const MOST = 1000;
 const DAY_MS = 86_400_000;
 
+/** What a field is called where it was typed. */
+const OPTIONS: Readonly<Record<string, string>> = { scope_id: "--of", period: "--per", from: "--days" };
+
 /** @returns the exit code: 0, or 2 when it was asked for what cannot be */
 export async function setBudget(
   config: Config,
@@ -32,7 +35,7 @@ export async function setBudget(
   }
   const unit = usd === undefined ? "tokens" : "usd";
   const request = { scope, scope_id: of, unit, period: per, max: amountIn(usd ?? tokens ?? "") };
-  return checked(budgetCreate, request, say, (given) =>
+  return checked(budgetCreate, request, { say, options: { ...OPTIONS, max: `--${unit}` } }, (given) =>
     onDatabase(config, asked, async (database) => {
       const budget = await putBudget(database, given, COMMAND);
       say(asked.json ? JSON.stringify(budget) : lineOf(budget));
@@ -40,8 +43,9 @@ export async function setBudget(
   );
 }
 
-/** Of an empty text Number makes 0, which would refuse every call. */
-const amountIn = (text: string): number => (text.trim() === "" ? Number.NaN : Number(text));
+/** As people write amounts: to Number an empty text is 0, which would refuse every call, and 0x10 is 16. */
+const amountIn = (text: string): number =>
+  /^[+-]?\d+(\.\d+)?$/.test(text.trim()) ? Number(text) : Number.NaN;
 
 /** @returns the exit code */
 export async function showBudgets(config: Config, asked: Asked): Promise<number> {
@@ -69,7 +73,7 @@ export async function showUsage(
   asked: Asked & { by: string; days: number },
 ): Promise<number> {
   const from = new Date(now() - asked.days * DAY_MS).toISOString();
-  return checked(usageQuery, { by: asked.by, from }, asked.say, (query) =>
+  return checked(usageQuery, { by: asked.by, from }, { say: asked.say, options: OPTIONS }, (query) =>
     onDatabase(config, asked, async (database) => {
       const lines = await searchUsage(database, query);
       if (asked.json) asked.say(JSON.stringify(lines));
@@ -84,13 +88,14 @@ export async function showUsage(
 async function checked<Schema extends z.ZodType>(
   schema: Schema,
   given: unknown,
-  say: Say,
+  { say, options }: { say: Say; options: Readonly<Record<string, string>> },
   work: (value: z.output<Schema>) => Promise<number>,
 ): Promise<number> {
   const result = schema.safeParse(given);
   if (result.success) return work(result.data);
   const [issue] = result.error.issues;
-  say(`${issue?.path.join(".") ?? "It"}: ${issue?.message ?? "is wrong"}.`);
+  const field = issue?.path.join(".") ?? "";
+  say(`${options[field] ?? `--${field}`}: ${issue?.message ?? "is wrong"}.`);
   return 2;
 }
 

@@ -35,6 +35,10 @@ export async function makeKey(options: { name: string; file?: string; say: Say }
     say(line);
     return 0;
   }
+  if (file === "") {
+    say("--file names no file. Give it a path, or leave it out to see the key here.");
+    return 2;
+  }
   const before = await ownFile(file);
   if (before.split("\n").some((one) => one.trim().startsWith(`${name}:`))) {
     say(`${file} holds a key ${name} already. Give the new one another name: --name.`);

@@ -36,11 +36,14 @@ test("a budget is made, changed where it is there already, listed and deleted", 
 
 test.each([
   [["set", "--scope", "user", "--per", "day"], "--usd or as --tokens"],
-  [["set", "--scope", "user", "--per", "day", "--tokens", "-5"], "max"],
-  [["set", "--scope", "user", "--per", "day", "--tokens", "many"], "max"],
-  [["set", "--scope", "galaxy", "--per", "day", "--tokens", "5"], "scope"],
-  [["set", "--scope", "user", "--per", "week", "--tokens", "5"], "period"],
-  [["usage", "--by", "colour"], "by"],
+  [["set", "--scope", "user", "--per", "day", "--tokens", "-5"], "--tokens: "],
+  [["set", "--scope", "user", "--per", "day", "--tokens", "many"], "--tokens: "],
+  [["set", "--scope", "user", "--per", "day", "--tokens", "0x10"], "--tokens: "],
+  [["set", "--scope", "user", "--per", "day", "--usd", ""], "--usd: "],
+  [["set", "--scope", "user", "--of", "", "--per", "day", "--usd", "1"], "--of: "],
+  [["set", "--scope", "galaxy", "--per", "day", "--tokens", "5"], "--scope: "],
+  [["set", "--scope", "user", "--per", "week", "--tokens", "5"], "--per: "],
+  [["usage", "--by", "colour"], "--by: "],
 ])("what makes no sense is refused with a sentence: %j", async (args, said) => {
   const { code, out } = await budget(...args);
   expect(code).toBe(2);

@@ -161,6 +161,7 @@ describe("a new key", () => {
 
   test("is not made under a bad name, nor where it cannot be kept", async () => {
     expect(await run(["keys", "new", "--name", "a key:"])).toEqual([2, has("The name of a key is made of")]);
+    expect(await run(["keys", "new", "--file", ""])).toEqual([2, has("--file names no file")]);
     const { mode } = await stat(folder);
     for (const path of [join(folder, "none", "keys"), folder]) {
       const [code, said] = await run(["keys", "new", "--file", path]);
