@@ -25,6 +25,8 @@ interface Open {
   stopTimer: (() => void) | undefined;
   /** What is being written, or was refused. */
   readonly underWay: Set<Item>;
+  /** Something was refused, or the run has another owner: nothing that comes later is written. */
+  isBroken: boolean;
 }
 
 // Keeps one statement short; the next one follows at once. What is large goes alone: large states of many runs together
@@ -64,12 +66,12 @@ export class CheckpointBatch {
    * not this owner's any more.
    */
   async put(owner: Owner, write: CheckpointWrite, urgency: Urgency): Promise<boolean> {
-    const open = this.#open.get(owner) ?? { waiting: [], stopTimer: undefined, underWay: new Set() };
-    this.#open.set(owner, open);
+    const open = this.#openFor(owner);
     open.waiting.push({ owner, write, written: Promise.withResolvers() });
     this.#events.hold(owner);
     // While the database is busy with others, what comes gathers for the statement after.
-    if (urgency === "now" || (urgency === "trailing" && this.#isWriting)) return this.#written(open);
+    const isAwaited = urgency === "now" || (urgency === "trailing" && this.#isWriting);
+    if (isAwaited || open.isBroken) return this.#written(open);
     if (urgency === "the end") stopTimer(open);
     open.stopTimer ??= later(urgency === "the end" ? END_MS : SOON_MS, () => this.#release(open));
     return true;
@@ -97,8 +99,19 @@ export class CheckpointBatch {
     this.#open.delete(owner);
   }
 
+  #openFor(owner: Owner): Open {
+    const open = this.#open.get(owner) ?? {
+      waiting: [],
+      stopTimer: undefined,
+      underWay: new Set(),
+      isBroken: false,
+    };
+    this.#open.set(owner, open);
+    return open;
+  }
+
   async #written(open: Open): Promise<boolean> {
-    this.#release(open);
+    if (!open.isBroken) this.#release(open);
     const written = await Promise.all([...open.underWay].map((item) => item.written.promise));
     return !written.includes(false);
   }
@@ -139,14 +152,21 @@ export class CheckpointBatch {
       const isOfOne = items.length === 1 && riders.length === 0;
       if (isOfOne || (error instanceof AppError && error.retryable)) {
         for (const { lost } of riders) lost(unwritten(error));
-        for (const { written } of items) written.reject(error);
+        for (const item of items) this.#refuse(item, error);
         return;
       }
       // A value that PostgreSQL refuses fails its own run only.
       for (const rider of riders)
         await this.#putAll([], [rider]).catch((refused: unknown) => rider.lost(unwritten(refused)));
-      for (const item of items) await this.#putAll([item], []).catch(item.written.reject);
+      for (const item of items)
+        await this.#putAll([item], []).catch((refused: unknown) => this.#refuse(item, refused));
     }
+  }
+
+  #refuse({ owner, written }: Item, error: unknown): void {
+    const open = this.#open.get(owner);
+    if (open) open.isBroken = true;
+    written.reject(error);
   }
 
   async #putAll(items: readonly Item[], riders: readonly Rider[]): Promise<void> {
@@ -162,7 +182,9 @@ export class CheckpointBatch {
     }
     for (const item of items) {
       const isOwn = held.has(keyOf(item.owner));
-      if (isOwn) this.#open.get(item.owner)?.underWay.delete(item);
+      const open = this.#open.get(item.owner);
+      if (isOwn) open?.underWay.delete(item);
+      else if (open) open.isBroken = true;
       item.written.resolve(isOwn);
     }
   }

@@ -136,6 +136,22 @@ test("a trailing checkpoint waits for its statement only while another one is un
   expect(await busy).toBe(true);
 });
 
+test("whoever goes on before his checkpoint is written is told with the next one what became of it", async () => {
+  const batch = newBatch();
+  const [bad, lost] = [await newRun(), await newRun()];
+  await scratch.database.query("update holdfast.runs set attempt = 2 where run_id = $1", [lost.runId]);
+  statements.length = 0;
+  expect(await batch.put(bad, point(bad, { metadata: '{"a":"\\u0000"}' }), "trailing")).toBe(true);
+  await batch.settled(bad).catch(() => undefined);
+  expect(await batch.put(lost, point(lost), "trailing")).toBe(true);
+  await batch.settled(lost);
+  const count = statements.length;
+  await expect(batch.put(bad, point(bad), "trailing")).rejects.toThrow("unsupported Unicode");
+  expect(await batch.put(lost, point(lost), "trailing")).toBe(false);
+  expect(statements).toHaveLength(count);
+  for (const owner of [bad, lost]) expect(await countOf(owner)).toEqual({ points: 0, writes: 0 });
+});
+
 test("the last checkpoint comes with the end of its run, in the same statement", async () => {
   const [owner, batch] = [await newRun(), newBatch()];
   const before = point(owner);
