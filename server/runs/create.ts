@@ -38,8 +38,8 @@ import { getThread, requireCheckpoint, settlingAfter, storeState } from "./state
 type Fields = Record<string, unknown>;
 
 /**
- * When a superstep's checkpoint is on disk. "sync": before the next superstep begins. "async": within a few milliseconds,
- * and before the one after the next begins. "exit": when the graph stops.
+ * When a superstep's checkpoint is on disk. "sync": before the next superstep begins. "async": a few milliseconds later,
+ * and the graph runs ahead of no more than one commit. "exit": when the graph stops.
  */
 export type Durability = "sync" | "async" | "exit";
 

@@ -111,13 +111,14 @@ export class CheckpointBatch {
   }
 
   async #written(open: Open): Promise<boolean> {
-    if (!open.isBroken) this.#release(open);
+    this.#release(open);
     const written = await Promise.all([...open.underWay].map((item) => item.written.promise));
     return !written.includes(false);
   }
 
   #release(open: Open): void {
     stopTimer(open);
+    if (open.isBroken) return;
     for (const item of open.waiting) {
       open.underWay.add(item);
       item.written.promise.catch(() => undefined); // whoever waits for it, now or at the end, is told
