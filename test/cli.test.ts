@@ -324,7 +324,7 @@ test("a limit that is empty is no limit of nothing", async () => {
   const args = ["budget", "set", "--scope", "tenant", "--per", "day", "--usd", ""];
   expect(await holdfast(args, { DATABASE_URL: scratch.url })).toMatchObject({
     code: 2,
-    out: expect.stringMatching(/^max: /),
+    out: expect.stringMatching(/^--usd: /),
   });
 });
 
