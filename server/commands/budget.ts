@@ -45,7 +45,7 @@ export async function setBudget(
 
 /** As people write amounts: to Number an empty text is 0, which would refuse every call, and 0x10 is 16. */
 const amountIn = (text: string): number =>
-  /^[+-]?\d+(\.\d+)?$/.test(text.trim()) ? Number(text) : Number.NaN;
+  /^[+-]?(\d+\.?\d*|\.\d+)$/.test(text.trim()) ? Number(text) : Number.NaN;
 
 /** @returns the exit code */
 export async function showBudgets(config: Config, asked: Asked): Promise<number> {

@@ -7,7 +7,8 @@ import { isOpen, newestState, stateTextOf } from "./state.ts";
 
 /**
  * What became of a run that was not stopped.
- * @param told whether its graph stopped to be gone on with, and the last values that it told
+ * @param isInterrupted whether its graph stopped to be gone on with
+ * @param values the last ones that it told
  */
 export async function reached(
   graph: Graph,

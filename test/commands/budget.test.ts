@@ -62,3 +62,8 @@ test("doctor finds a counter that somebody changed past the server", async () =>
   });
   expect(out).toMatch(/PROBLEM budgets: 1 counters differ/);
 });
+
+test("an amount may begin with its point", async () => {
+  const { code, out } = await budget("set", "--scope", "thread", "--per", "day", "--usd", ".5");
+  expect([code, out]).toEqual([0, expect.stringContaining("$0.5 a day")]);
+});
