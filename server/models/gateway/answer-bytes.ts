@@ -3,7 +3,8 @@
 import { z } from "zod";
 import { deadline } from "../../clock.ts";
 import { sourceOf, withBody } from "../answer-body.ts";
-import type { Bytes, Source } from "../answer-body.ts";
+import type { Source } from "../answer-body.ts";
+import { Kept } from "./kept.ts";
 import { paced } from "./pace.ts";
 
 /** What a provider says that a call was. */
@@ -36,8 +37,8 @@ const frame = z.looseObject({
 });
 type Frame = z.infer<typeof frame>;
 
-/** Of a longer answer only the end is kept: the bill stands there. */
-const MOST_BYTES = 4_194_304;
+/** Of an answer of more than twice as many only the end is kept: the bill stands there. */
+const KEPT_BYTES = 2_097_152;
 /** How long a bill is waited for that comes after the reader has left. */
 const BILL_MS = 2000;
 const isDocument = (text: string): boolean => !/^\s*(data|event|id|retry|:)/.test(text);
@@ -75,35 +76,25 @@ export function heard(
   }
   const pace = shown && paced(bare, shown);
   const source = pace ?? bare;
-  const parts: Bytes[] = [];
-  let size = 0;
-  let isTail = false;
+  const kept = new Kept(KEPT_BYTES);
   let isOver = false;
   let leaving: Promise<void> | undefined;
-  const keep = (value: Bytes): void => {
-    parts.push(value);
-    size += value.length;
-    while (size > MOST_BYTES && parts.length > 1) {
-      size -= parts.shift()?.length ?? 0;
-      isTail = true;
-    }
-  };
   const end = async (isWhole: boolean): Promise<void> => {
     if (isOver) return;
     isOver = true;
-    await onEnd(Buffer.concat(parts), isWhole, isTail);
+    await onEnd(kept.bytes(), isWhole, kept.isTail);
   };
   const leave = async (reason: unknown): Promise<void> => {
     const rest = pace?.takeRest();
-    if (rest) keep(rest);
-    const isWhole = isFinished(Buffer.concat(parts), choices) && (await readOn(source, keep));
+    if (rest) kept.push(rest);
+    const isWhole = isFinished(kept.bytes(), choices) && (await readOn(source, kept));
     await Promise.allSettled([isWhole || source.cancel(reason), end(isWhole)]);
   };
   return withBody(response, {
     read: async () => {
       try {
         const piece = await source.read();
-        if (piece.value) keep(piece.value);
+        if (piece.value) kept.push(piece.value);
         else if (!leaving) await end(true);
         return piece;
       } catch (error) {
@@ -122,14 +113,14 @@ export function heard(
 }
 
 /** Reads to the end, for what comes after the last word. */
-async function readOn(source: Source, keep: (value: Bytes) => void): Promise<boolean> {
+async function readOn(source: Source, kept: Kept): Promise<boolean> {
   const over = deadline(BILL_MS);
   over.addEventListener("abort", () => void source.cancel().catch(() => undefined), { once: true });
   try {
     for (;;) {
       const { value } = await source.read();
       if (!value) return !over.aborted;
-      keep(value);
+      kept.push(value);
     }
   } catch {
     return false; // it broke off
