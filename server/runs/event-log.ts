@@ -4,8 +4,8 @@
 import { now } from "../clock.ts";
 import { persistently } from "../persist.ts";
 import type { Database, Session } from "../storage/database.ts";
-import { commitWithoutWaiting, insertSegments } from "../storage/events.ts";
-import type { Segment } from "../storage/events.ts";
+import { commitWithoutWaiting, insertPacked, pack, packedAsOne } from "../storage/events.ts";
+import type { Packed, Segment } from "../storage/events.ts";
 
 // PostgreSQL writes its log to disk at least every three times wal_writer_delay, which is at most 10 s in theory
 // and 200 ms by default.
@@ -17,7 +17,8 @@ export class EventLog {
   readonly #hasSessions: boolean;
   #session: Session | undefined;
   #opening: Promise<Session> | undefined;
-  readonly #recent: { readonly segments: readonly Segment[]; readonly at: number }[] = [];
+  /** What each write sent, as it was sent: one string instead of thousands of segments. */
+  readonly #recent: { readonly packed: Packed; readonly at: number }[] = [];
 
   /** @param hasSessions false behind a transaction pooler: then every commit waits for the disk instead */
   constructor(database: Database, workerId: string, hasSessions: boolean) {
@@ -31,10 +32,11 @@ export class EventLog {
    * @returns the attempts that this worker still owns, as `run:attempt`; nothing was written for the others
    */
   async write(segments: readonly Segment[]): Promise<ReadonlySet<string>> {
-    const held = await persistently(() => this.#write(segments));
+    const packed = pack(segments);
+    const held = await persistently(() => this.#write(packed));
     const at = now();
     while (this.#recent[0] && at - this.#recent[0].at >= KEPT_MS) this.#recent.shift();
-    if (this.#hasSessions && segments.length > 0) this.#recent.push({ segments, at });
+    if (this.#hasSessions && segments.length > 0) this.#recent.push({ packed, at });
     return new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));
   }
 
@@ -53,13 +55,13 @@ export class EventLog {
     await this.#session?.close().catch(() => undefined); // already gone
   }
 
-  async #write(segments: readonly Segment[]): ReturnType<typeof insertSegments> {
-    if (!this.#hasSessions) return insertSegments(this.#database, this.#workerId, segments);
+  async #write(packed: Packed): ReturnType<typeof insertPacked> {
+    if (!this.#hasSessions) return insertPacked(this.#database, this.#workerId, packed);
     this.#opening ??= this.#session ? undefined : this.#open().finally(() => (this.#opening = undefined));
     const session = this.#session ?? (await this.#opening);
-    if (!session) return this.#write(segments); // lost again while it was opened
+    if (!session) return this.#write(packed); // lost again while it was opened
     try {
-      return await insertSegments(session, this.#workerId, segments);
+      return await insertPacked(session, this.#workerId, packed);
     } catch (error) {
       this.#drop(session);
       throw error;
@@ -71,8 +73,8 @@ export class EventLog {
     const session = await this.#database.session({ pipelines: true });
     try {
       await commitWithoutWaiting(session);
-      const again = this.#recent.flatMap(({ segments: written }) => written);
-      if (again.length > 0) await insertSegments(session, this.#workerId, again);
+      const again = this.#recent.map(({ packed }) => packed);
+      if (again.length > 0) await insertPacked(session, this.#workerId, packedAsOne(again));
     } catch (error) {
       await session.close().catch(() => undefined); // the first error is the one to tell
       throw error;

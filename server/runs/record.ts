@@ -109,7 +109,7 @@ export class Recorder {
   ): Recording {
     const tail = new Tail(first);
     const next = first + written.length;
-    for (const [index, entry] of written.entries()) tail.push({ seq: first + index, entry });
+    for (const entry of written) tail.push(entry);
     if (written.length > 0) tail.commit(next - 1);
     const state = { lines: [], bytes: 0, isFlushing: false, isHeld: false, failure: undefined };
     const hasBegun = written.length > 0;
@@ -130,9 +130,8 @@ export class Recorder {
       tail,
       append: (entry) => {
         if (open.failure) throw open.failure;
-        const event = { seq: open.next, entry };
-        tail.push(event);
-        this.#add(open, writer.line(event));
+        tail.push(entry);
+        this.#add(open, writer.line({ seq: open.next, entry }));
         return this.#pendingBytes > MAX_PENDING_BYTES ? this.#room() : undefined;
       },
       flushed: async () => {

@@ -1,14 +1,16 @@
 // The newest events of a run that this process executes, kept in memory for those who follow it here.
 // Only what is committed is shown. Who falls behind its beginning reads the log instead.
 import { MOST_AT_ONCE, sizeOf } from "./lines.ts";
-import type { Numbered } from "./lines.ts";
+import type { Entry, Numbered } from "./lines.ts";
 
 const MOST = 1024;
 const MOST_BYTES = 1_000_000;
 
 export class Tail {
   readonly #waiters = new Set<() => void>();
-  #events: Numbered[] = [];
+  /** In order, from number #first on: hundreds are kept of every open stream, so each is one object and no more. */
+  readonly #entries: Entry[] = [];
+  #first: number;
   #bytes = 0;
   /** Number of the last event that is committed. */
   #committed: number;
@@ -16,6 +18,7 @@ export class Tail {
 
   /** @param next number of the first event this process writes */
   constructor(next: number) {
+    this.#first = next;
     this.#committed = next - 1;
   }
 
@@ -23,15 +26,16 @@ export class Tail {
     return this.#fate;
   }
 
-  push(event: Numbered): void {
-    this.#events.push(event);
-    this.#bytes += keptOf(event);
+  /** Takes the next event. */
+  push(entry: Entry): void {
+    this.#entries.push(entry);
+    this.#bytes += keptOf(entry);
   }
 
   /** Everything up to `last` may be shown. */
   commit(last: number): void {
     this.#committed = last;
-    if (this.#events.length > 2 * MOST || this.#bytes > 2 * MOST_BYTES) this.#trim();
+    if (this.#entries.length > 2 * MOST || this.#bytes > 2 * MOST_BYTES) this.#trim();
     this.#wake();
   }
 
@@ -39,23 +43,21 @@ export class Tail {
   close(fate: "over" | "lost"): void {
     if (this.#fate !== "live") return;
     this.#fate = fate;
-    if (fate === "over") this.#committed = this.#events.at(-1)?.seq ?? this.#committed;
+    if (fate === "over") this.#committed = this.#first + this.#entries.length - 1;
     this.#wake();
   }
 
   /** Events after number `after`, some at a time; undefined when some of them are in the log only. */
   after(after: number): Numbered[] | undefined {
-    const first = this.#events[0]?.seq ?? this.#committed + 1;
-    if (after < first - 1) return undefined;
-    if (after >= this.#committed) return [];
-    // Numbers are dense from the first on.
-    const [begin, end] = [after + 1 - first, this.#committed + 1 - first];
-    let next = begin;
-    for (let size = 0; next < end && size < MOST_AT_ONCE; next += 1) {
-      const event = this.#events[next];
-      size += event ? sizeOf(event.entry) : 0;
+    if (after < this.#first - 1) return undefined;
+    const events: Numbered[] = [];
+    for (let size = 0, seq = after + 1; seq <= this.#committed && size < MOST_AT_ONCE; seq += 1) {
+      const entry = this.#entries[seq - this.#first];
+      if (!entry) break;
+      size += sizeOf(entry);
+      events.push({ seq, entry });
     }
-    return this.#events.slice(begin, next);
+    return events;
   }
 
   /** Calls `wake` once: at the next commit, at the end, or at once if that has come. */
@@ -69,15 +71,15 @@ export class Tail {
   }
 
   #trim(): void {
-    const uncommitted = this.#events.findIndex(({ seq }) => seq > this.#committed);
-    const shown = uncommitted < 0 ? this.#events.length : uncommitted;
+    const shown = this.#committed + 1 - this.#first;
     let gone = 0;
-    while (gone < shown && (this.#events.length - gone > MOST || this.#bytes > MOST_BYTES)) {
-      const event = this.#events[gone];
-      this.#bytes -= event ? keptOf(event) : 0;
+    while (gone < shown && (this.#entries.length - gone > MOST || this.#bytes > MOST_BYTES)) {
+      const entry = this.#entries[gone];
+      this.#bytes -= entry ? keptOf(entry) : 0;
       gone += 1;
     }
-    this.#events.splice(0, gone);
+    this.#entries.splice(0, gone);
+    this.#first += gone;
   }
 
   #wake(): void {
@@ -88,4 +90,4 @@ export class Tail {
 }
 
 /** What is kept for an event alone: templates are shared. */
-const keptOf = ({ entry }: Numbered): number => ("template" in entry ? entry.text : entry.data).length;
+const keptOf = (entry: Entry): number => ("template" in entry ? entry.text : entry.data).length;

@@ -79,21 +79,34 @@ export async function commitWithoutWaiting(session: Queryable): Promise<void> {
   await session.query(relaxSession);
 }
 
+/** Segments as they are sent, sealed. */
+export type Packed = string & { readonly packed: true };
+
+export const pack = (segments: readonly Segment[]): Packed =>
+  JSON.stringify(
+    segments.map((one) => {
+      const { runId, attempt, seq, last } = one;
+      return { run_id: runId, attempt, seq, last, body: sealedBody(one) };
+    }),
+  ) as Packed;
+
+/** One for all of them; none may be empty. */
+export const packedAsOne = (all: readonly Packed[]): Packed =>
+  `[${all.map((one) => one.slice(1, -1)).join(",")}]` as Packed;
+
 /** Writes segments of runs that `workerId` owns. Returns the runs, with their attempts, that it does own. */
+export const insertPacked = (
+  on: Queryable,
+  workerId: string,
+  packed: Packed,
+): Promise<{ run_id: string; attempt: number }[]> => on.query(insertSegmentRows, [packed, workerId]);
+
+/** The same for segments that are written once. */
 export const insertSegments = (
   on: Queryable,
   workerId: string,
   segments: readonly Segment[],
-): Promise<{ run_id: string; attempt: number }[]> =>
-  on.query(insertSegmentRows, [
-    JSON.stringify(
-      segments.map((one) => {
-        const { runId, attempt, seq, last } = one;
-        return { run_id: runId, attempt, seq, last, body: sealedBody(one) };
-      }),
-    ),
-    workerId,
-  ]);
+): ReturnType<typeof insertPacked> => insertPacked(on, workerId, pack(segments));
 
 /** Why a run whose events could not be written must stop: the database is away, or it refuses these events. */
 export const unwritten = (error: unknown): AppError =>

@@ -56,7 +56,7 @@ function sourceOf(rows: readonly Row[], shown: { last: number; isOver: boolean; 
 
 function tailOf(events: readonly Numbered[]): Tail {
   const tail = new Tail(events[0]?.seq ?? 0);
-  for (const event of events) tail.push(event);
+  for (const { entry } of events) tail.push(entry);
   tail.commit(events.at(-1)?.seq ?? 0);
   return tail;
 }
