@@ -134,7 +134,10 @@ test("a copy made during a run stands at its last checkpoint and can go on by it
   const { client } = held.server;
   const source = await newThread(held.server);
   const name = newName();
-  const run = await client.runs.create(source, "slow", { input: { name, gate: gate.url } });
+  const run = await client.runs.create(source, "slow", {
+    input: { name, gate: gate.url },
+    durability: "sync",
+  });
   await gate.waitFor(name);
   const copy = await client.threads.copy(source);
   expect(copy).toMatchObject({ status: "interrupted", values: { log: [`${name}:begin`] } });
@@ -151,7 +154,10 @@ test("a rolled back run takes nothing from a copy that was made before", async (
   const { client } = held.server;
   const source = await newThread(held.server);
   const name = newName();
-  const run = await client.runs.create(source, "slow", { input: { name, gate: gate.url } });
+  const run = await client.runs.create(source, "slow", {
+    input: { name, gate: gate.url },
+    durability: "sync",
+  });
   await gate.waitFor(name);
   const copy = await copyOf(source);
   const before = await historyOf(copy);

@@ -137,7 +137,10 @@ describe("the stored state is the computed one after", () => {
     const threadId = await newThread(held.server);
     const name = newName();
     await after("keeping", { input: { value: "before" } }, threadId);
-    const run = await held.server.client.runs.create(threadId, "slow", { input: { name, gate: gate.url } });
+    const run = await held.server.client.runs.create(threadId, "slow", {
+      input: { name, gate: gate.url },
+      durability: "sync",
+    });
     await gate.waitFor(name);
     expect((await compare(threadId)).state.values).toMatchObject({ log: [`${name}:begin`] });
     await held.server.client.runs.cancel(threadId, run.run_id, true);

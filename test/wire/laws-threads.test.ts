@@ -103,7 +103,10 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/stateful.langgraph.json" }, (clust
     const { threads, runs } = cluster.client;
     const threadId = await cluster.newThread();
     const name = randomUUID();
-    const run = await runs.create(threadId, "slow", { input: { name, gate: gate.url } });
+    const run = await runs.create(threadId, "slow", {
+      input: { name, gate: gate.url },
+      durability: "sync",
+    });
     await gate.waitFor(name);
     const before = await threads.getState<{ log: string[] }>(threadId);
     const update = { values: { log: ["by hand"] } };
