@@ -21,4 +21,4 @@ USER node
 EXPOSE 8123
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s \
   CMD ["node", "-e", "process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'; const at = '://127.0.0.1:' + (process.env.PORT || 8123) + '/ok'; fetch('http' + at).catch(() => fetch('https' + at)).then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-CMD ["node", "--max-semi-space-size=32", "--heap-growing-percent=50", "--v8-pool-size=0", "dist/server/cli.js", "serve"]
+CMD ["node", "--max-semi-space-size=32", "--heap-growing-percent=50", "dist/server/cli.js", "serve"]

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=32 --heap-growing-percent=50 --v8-pool-size=0
+#!/usr/bin/env -S node --max-semi-space-size=32 --heap-growing-percent=50
 // The commands: parse, call, print. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a problem was found, 130 interrupted.
 // What a command needs is loaded when it runs: help and a wrong setting answer at once.
 import { existsSync } from "node:fs";

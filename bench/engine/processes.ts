@@ -22,7 +22,7 @@ export async function startServer(
   const { PATH = "", HOME = "" } = process.env;
   const child = spawn(
     "node",
-    ["--max-semi-space-size=32", "--heap-growing-percent=50", "--v8-pool-size=0", "server/cli.ts", ...args],
+    ["--max-semi-space-size=32", "--heap-growing-percent=50", "server/cli.ts", ...args],
     {
       env: {
         PATH,
