@@ -151,20 +151,30 @@ test("a run ends while others stream without a pause", async () => {
 
 test("a log session that was cut writes its last moments once more, and every event is there once", async () => {
   const source = start();
-  const run = await newRun();
+  const [run, other] = [await newRun(), await newRun()];
   const recording = source.recorder.open(run, 0, unlost);
-  await recording.append(n("0"));
-  await recording.flushed();
+  const beside = source.recorder.open(other, 0, unlost);
+  // Several writes, each of them of two runs.
+  for (const name of ["0", "1", "2"]) {
+    await recording.append(n(name));
+    await beside.append(n(`beside ${name}`));
+    await Promise.all([recording.flushed(), beside.flushed()]);
+  }
   // As a crash of the database leaves it: the session is gone, and so is what it had not written to disk.
-  await scratch.database.query("delete from holdfast.run_events where run_id = $1", [run.runId]);
+  await scratch.database.query("delete from holdfast.run_events where run_id = any ($1::uuid[])", [
+    [run.runId, other.runId],
+  ]);
   await scratch.database.query(
     `select pg_terminate_backend(pid) from pg_stat_activity
       where datname = current_database() and query like '/* insertSegments */%' and pid <> pg_backend_pid()`,
   );
-  await recording.append(n("1"));
+  await recording.append(n("3"));
   await recording.flushed();
-  await end(run);
-  expect((await read(source, run.runId)).map(({ data }) => data)).toEqual(["0", "1"]);
+  for (const owner of [run, other]) await end(owner);
+  const told = async ({ runId }: Owner): Promise<string[]> =>
+    (await read(source, runId)).map(({ data }) => data);
+  expect(await told(run)).toEqual(["0", "1", "2", "3"]);
+  expect(await told(other)).toEqual(["beside 0", "beside 1", "beside 2"]);
   await source.eventLog.close();
 });
 
