@@ -21,8 +21,8 @@ export interface Beginnings {
   readonly extent: number;
   /** The shortest match, in characters. */
   readonly least: number;
-  /** The same without what a match demands of the text before it. */
-  readonly bare: string;
+  /** The characters with which a match, or what may become one, can begin. */
+  readonly first: Characters;
   /** Whether a match depends on the character before it. */
   readonly hasLeftBorder: boolean;
   /** All that a match and its lookaheads can consist of. */
@@ -57,23 +57,23 @@ const WIDE = /^\[\^|\\[pPDWS]|\\u\{|[^\0-\uffff]|^\.$/u;
 
 /**
  * @param name of the rule, for the message
+ * @param flags of the rule: what its characters stand for
  * @throws ConfigInvalid naming the rule and the construct that is not allowed
  */
-export function beginningsOf(name: string, pattern: string): Beginnings {
-  const branches = parse(name, pattern);
+export function beginningsOf(name: string, pattern: string, flags = ""): Beginnings {
+  const branches = parse(name, pattern, flags);
   const extent = extentOf(branches, false);
   if (extent === 0) throw refusal(name, "can match nothing at all");
   if (extent > MAX_EXTENT)
     throw refusal(name, `can be ${extent} characters long; ${MAX_EXTENT} is the limit`);
   const hasLeftBorder = branches.some(([first]) => first?.type === "behind" || first?.type === "border");
-  const prefix = prefixOf(branches, beginsSolid(branches));
   return {
-    prefix,
+    prefix: prefixOf(branches, beginsSolid(branches)),
     extent,
     least: leastOf(branches),
-    bare: prefixOf(branches.map(withoutBorder), beginsSolid(branches)),
+    first: firstOf(branches, flags),
     hasLeftBorder,
-    characters: charactersOf(branches),
+    characters: charactersOf(branches, flags),
   };
 }
 
@@ -81,8 +81,8 @@ export function beginningsOf(name: string, pattern: string): Beginnings {
  * For a rule that nobody has measured.
  * @throws ConfigInvalid when hostile text would cost too much
  */
-export function refuseManyWays(name: string, pattern: string): void {
-  const ways = mostWays(parse(name, pattern), isIn);
+export function refuseManyWays(name: string, pattern: string, flags = ""): void {
+  const ways = mostWays(parse(name, pattern, flags), (source, code) => isIn(asciiOf(source, flags), code));
   if (ways <= MAX_WAYS) return;
   throw refusal(
     name,
@@ -94,7 +94,7 @@ function refusal(name: string, why: string): ConfigInvalid {
   return new ConfigInvalid(`The redaction rule ${name} ${why}.`);
 }
 
-function parse(name: string, pattern: string): Branches {
+function parse(name: string, pattern: string, flags: string): Branches {
   let at = 0;
 
   const refuse = (what: string): never => {
@@ -146,7 +146,7 @@ function parse(name: string, pattern: string): Branches {
     const inner = body(isFirst);
     const found = quantifier();
     // Each way to share a text between the inner and the outer repetition would be tried.
-    if (found.max > FEW && inner.some(isAmbiguous))
+    if (found.max > FEW && inner.some((one) => isAmbiguous(one, flags)))
       refuse("a repetition of a repetition that no character sets apart");
     return { type: "group", body: inner, quantifier: found };
   };
@@ -178,18 +178,14 @@ function parse(name: string, pattern: string): Branches {
   return whole;
 }
 
-function withoutBorder(items: readonly Item[]): readonly Item[] {
-  const [first, ...rest] = items;
-  if (first?.type === "behind" || first?.type === "border") return withoutBorder(rest);
-  return first?.type === "group" ? [{ ...first, body: first.body.map(withoutBorder) }, ...rest] : items;
-}
-
 /** Whether a text of one character can be shared between repetitions of this sequence in many ways. */
-function isAmbiguous(sequence: readonly Item[]): boolean {
+function isAmbiguous(sequence: readonly Item[], flags: string): boolean {
   const atoms = sequence.flatMap(atomsIn);
   const open = atoms.filter(({ quantifier: { min, max } }) => max > 1 && min < max);
   const sure = atoms.filter(({ quantifier: { min } }) => min > 0);
-  const isApart = (one: Atom): boolean => open.every((other) => !haveCommon(asciiOf(one), asciiOf(other)));
+  const characters = ({ source }: Atom): Characters => asciiOf(source, flags);
+  const isApart = (one: Atom): boolean =>
+    open.every((other) => !haveCommon(characters(one), characters(other)));
   return open.length > 0 && !sure.some(isApart);
 }
 
@@ -201,33 +197,50 @@ function atomsIn(item: Item): readonly Atom[] {
   return others.length === 0 ? only.flatMap(atomsIn) : [];
 }
 
-function charactersOf(branches: Branches): Characters {
+function charactersOf(branches: Branches, flags: string): Characters {
   const ofItem = (item: Item): Characters => {
-    if (item.type === "atom") return asciiOf(item);
-    return item.type === "group" || item.type === "ahead" ? charactersOf(item.body) : united([]);
+    if (item.type === "atom") return asciiOf(item.source, flags);
+    return item.type === "group" || item.type === "ahead" ? charactersOf(item.body, flags) : united([]);
   };
   return united(branches.flat().map(ofItem));
 }
 
+const mustBe = (item: Item): boolean => leastOf([[item]]) > 0;
+
+/** Those of the first character that must be there, and of all that may stand before it. */
+function firstOf(branches: Branches, flags: string): Characters {
+  const ofItem = (item: Item): Characters => {
+    if (item.type === "atom") return asciiOf(item.source, flags);
+    return item.type === "group" ? firstOf(item.body, flags) : united([]);
+  };
+  return united(
+    branches.flatMap((items) => {
+      const solid = items.findIndex(mustBe);
+      return (solid < 0 ? items : items.slice(0, solid + 1)).map(ofItem);
+    }),
+  );
+}
+
 const known = new Map<string, Characters>();
 
-function asciiOf({ source }: { readonly source: string }): Characters {
-  const found = known.get(source) ?? firstsOf(source);
-  known.set(source, found);
+function asciiOf(source: string, flags: string): Characters {
+  const key = `${flags}/${source}`;
+  const found = known.get(key) ?? firstsOf(source, flags);
+  known.set(key, found);
   return found;
 }
 
-function firstsOf(source: string): Characters {
+function firstsOf(source: string, flags: string): Characters {
   try {
-    return charactersAt(new RegExp(source, "iuy"));
+    return charactersAt(new RegExp(source, `${flags}uy`));
   } catch {
     return ALL; // no expression at all: whoever compiles the rule says so
   }
 }
 
 // The index is 0 to 3.
-const isIn = (source: string, code: number): boolean =>
-  ((asciiOf({ source })[(code >> 5) as 0 | 1 | 2 | 3] >>> (code & 31)) & 1) === 1;
+const isIn = (characters: Characters, code: number): boolean =>
+  ((characters[(code >> 5) as 0 | 1 | 2 | 3] >>> (code & 31)) & 1) === 1;
 
 /** In characters, or (the default) in UTF-16 units. */
 function extentOf(branches: Branches, inCharacters: boolean): number {

@@ -2,7 +2,7 @@
 // A compiled rule looks at nothing but its match, the 40 characters to its left and its lookaheads.
 import { ConfigInvalid } from "../errors.ts";
 import { isInBase64 } from "./base64.ts";
-import { behindOthers, charactersAt } from "./characters.ts";
+import { behindOthers } from "./characters.ts";
 import type { Characters } from "./characters.ts";
 import { behindEscapes, withoutEscapes } from "./escapes.ts";
 import { beginningsOf, CONTEXT, refuseManyWays } from "./prefix.ts";
@@ -101,7 +101,11 @@ export function compileRule(rule: Rule): CompiledRule {
       `The redaction rule ${JSON.stringify(kind)} needs a kind of 1 to 24 capital letters, digits and underscores.`,
     );
   }
-  const { prefix, bare, extent, least, hasLeftBorder, characters } = beginningsOf(kind, rule.pattern);
+  const { prefix, first, extent, least, hasLeftBorder, characters } = beginningsOf(
+    kind,
+    rule.pattern,
+    rule.flags,
+  );
   const ownFlags = rule.group === undefined ? "g" : "dg";
   const plain = regexOf(rule, rule.pattern, ownFlags);
   const escaped = regexOf(rule, behindEscapes(rule.pattern), ownFlags);
@@ -115,7 +119,7 @@ export function compileRule(rule: Rule): CompiledRule {
     kind,
     extent,
     least,
-    first: charactersAt(regexOf(rule, `(?:${bare})$`, "y")),
+    first,
     next: (text, from, hasEscapes) => {
       if (needs && !isIn(needs, text, from)) return undefined;
       const regex = hasEscapes ? escaped : plain;
@@ -147,7 +151,7 @@ export function compileRule(rule: Rule): CompiledRule {
 /** @throws ConfigInvalid as compileRule does, and when hostile text would cost too much */
 export function compileOwn(own: Own): CompiledRule {
   const compiled = compileRule(own);
-  refuseManyWays(own.kind, own.pattern);
+  refuseManyWays(own.kind, own.pattern, own.flags);
   return compiled;
 }
 

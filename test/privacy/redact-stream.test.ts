@@ -176,9 +176,17 @@ test("a rule alone finds what its regular expression finds", () => {
 const always = structured.map(compileRule);
 
 test("any rules that are bounded tell a text in pieces as it is whole", () => {
-  const small = fc.array(fc.constantFrom("a", "b", "-", "😀", "\u200b", "aab", "--a"), { maxLength: 20 });
-  const law = fc.property(fc.tuple(pattern, pattern), small, lengths, (patterns, parts, widths) => {
-    const own: Own[] = patterns.map((one, index) => ({ kind: `K${index}`, pattern: `${one}(?:)|-b-` }));
+  const small = fc.array(fc.constantFrom("a", "b", "-", "😀", "\u200b", "aab", "--a", "B", "\n"), {
+    maxLength: 20,
+  });
+  const flags = fc.constantFrom("", "i", "s", "is");
+  const each = fc.tuple(pattern, flags);
+  const law = fc.property(fc.tuple(each, each), small, lengths, (patterns, parts, widths) => {
+    const own: Own[] = patterns.map(([one, given], index) => ({
+      kind: `K${index}`,
+      pattern: `${one}(?:)|-b-`,
+      flags: given,
+    }));
     // An operator may not have all of these: some cost too much.
     const rules = [...always, ...own.map(compileRule)];
     const by = { stream: () => redactionStream(rules) };
@@ -186,6 +194,13 @@ test("any rules that are bounded tell a text in pieces as it is whole", () => {
     expect(told(one, cutsOf(one, widths), by)).toBe(by.stream().push(one, true));
   });
   fc.assert(law, { numRuns: 1500 });
+});
+
+test("a rule whose dot takes line breaks is followed over them", () => {
+  const by = new Redactor({ own: [{ kind: "NOTE", pattern: "A9.{1,60}Z9", flags: "s" }] });
+  const stream = by.stream();
+  const parts = ["x A9", "\nhello\n", "and more words here ", "q Z9", " y"];
+  expect(parts.map((part) => stream.push(part)).join("") + stream.push("", true)).toBe("x [REDACTED_NOTE] y");
 });
 
 test("a label is held with its value: told alone, it would leave the value in clear", () => {
