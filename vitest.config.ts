@@ -19,7 +19,8 @@ export default defineConfig({
     globalSetup: "test/support/setup.ts",
     testTimeout: 20_000,
     hookTimeout: 60_000,
-    maxWorkers: 2,
+    maxWorkers: 3,
+    isolate: false, // a process for each file would load LangGraph two hundred times
     coverage: { provider: "v8", include: ["server/**", "graph/**"] },
   },
 });

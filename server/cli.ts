@@ -287,7 +287,7 @@ function serving(command: Command): Command {
 
 async function dev(options: Shared): Promise<never> {
   const { config, graphs } = await configure(options);
-  const { serveUntilStopped } = await import("./main.ts");
+  const { serveUntilStopped } = await import("./process.ts");
   const { indexSamples } = await import("./commands/index-documents.ts");
   say(`Holdfast: graphs of ${graphs.path}`);
   const prepare = indexSamples(config, { graphsPath: graphs.path, say });
@@ -300,7 +300,7 @@ async function dev(options: Shared): Promise<never> {
 
 async function serve(options: Shared, role: "all" | "http" | "worker"): Promise<never> {
   const { config, graphs } = await configure(options);
-  const { serveUntilStopped } = await import("./main.ts");
+  const { serveUntilStopped } = await import("./process.ts");
   return serveUntilStopped({ config, graphs, say, mayModelBeOffline: false, role }, ({ url, graphIds }) => {
     say(`Ready${url ? ` on ${url}` : " to work"} with graph ${graphIds.join(", ")}.`);
   });

@@ -1,9 +1,9 @@
 // Builds a server from its parts, in order, and takes it down in the opposite one.
-// This file is the wiring diagram; it is also the only one that ends the process.
+// This file is the wiring diagram.
 import type { Server } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
 import { serve } from "@hono/node-server";
-import { later, sleep, unlessAborted } from "./clock.ts";
+import { sleep, unlessAborted } from "./clock.ts";
 import { awaitCallbacks } from "./config.ts";
 import type { Config } from "./config.ts";
 import { ConfigInvalid, ResourceTaken, messageOf } from "./errors.ts";
@@ -20,10 +20,8 @@ import { certificateOf } from "./http/tls.ts";
 import { buildUi } from "./http/ui-build.ts";
 import { serveSockets } from "./http/websocket.ts";
 import { uuidv7 } from "./ids.ts";
-import { tendMemory } from "./memory.ts";
 import { openEgress } from "./models/egress.ts";
 import { connectModel } from "./models/endpoint.ts";
-import { callContext } from "./models/gateway/context.ts";
 import { interceptCalls } from "./models/gateway/intercept.ts";
 import { openGateway } from "./models/gateway/open.ts";
 import { cachedSearch } from "./retrieval/search-cache.ts";
@@ -69,8 +67,6 @@ import type { Privacy } from "./privacy/guard.ts";
 import { openLog } from "./telemetry/log.ts";
 
 const DAY_MS = 86_400_000;
-// Who is to stop while it starts waits no longer for code of the project, or for a migration of somebody else.
-const CUT_MS = 3000;
 
 export interface ServerOptions {
   readonly config: Config;
@@ -236,7 +232,6 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   worker.start(engine);
   const [crons, sweep, audit] = [startCrons(engine), startSweep(engine), startAuditChain(engine)];
   parts.defer(() => Promise.all([crons.stop(), sweep.stop(), audit.stop()]).then(() => undefined));
-  parts.defer(tendMemory());
   log.info("server.started", { url: http?.url, graphs: graphIds, worker_id: workerId, role });
   return { url: http?.url, graphIds, stop: () => parts.disposeAsync() };
 }
@@ -306,55 +301,13 @@ async function serveHttp(
   };
 }
 
-const privacyOf = ({ graphs, config }: ServerOptions): Privacy =>
+export const privacyOf = ({ graphs, config }: ServerOptions): Privacy =>
   openPrivacy({ ...graphs.privacy, names: config.privacyNames });
 
 /** The process ends itself as `kill -9` would. */
 function armFaultOf(fault: string): void {
   const [name = "", nth] = fault.split(":");
   armFault(name, Number(nth), () => process.kill(process.pid, "SIGKILL"));
-}
-
-/** Serves until SIGINT or SIGTERM, then stops in order; a second signal ends the process at once. */
-export async function serveUntilStopped(
-  options: ServerOptions,
-  started: (server: RunningServer) => void,
-): Promise<never> {
-  const stopping = Promise.withResolvers<void>();
-  const cut = new AbortController();
-  const log = openLog(options.config.logLevel, privacyOf(options).strict);
-  const server = startServer({ ...options, signal: cut.signal });
-  let signals = 0;
-  const onSignal = (signal: NodeJS.Signals): void => {
-    signals += 1;
-    if (signals > 1) process.exit(130);
-    options.say(
-      `${signal}: letting runs end or handing them over, then stopping. Press Ctrl-C again to end at once.`,
-    );
-    stopping.resolve();
-    later(CUT_MS, () => cut.abort());
-  };
-  // A promise that a node forgot is that node's fault, and no reason to end everybody's runs.
-  process.on("unhandledRejection", (error) => log.error("promise.unhandled", { reason: messageOf(error) }));
-  // Nor is an exception that nobody can catch, such as of a timer: it ends the run whose code it comes from. Of what is
-  // nobody's the process does not know what it has left behind.
-  process.on("uncaughtException", (error: unknown) => {
-    const run = callContext();
-    const stack = error instanceof Error ? error.stack : undefined;
-    log.error("exception.uncaught", { reason: messageOf(error), stack });
-    if (run) run.fail(error);
-    else process.exit(1);
-  });
-  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
-  const running = await server.catch((error: unknown) => {
-    if (!cut.signal.aborted) throw error;
-  });
-  if (running) {
-    started(running);
-    await stopping.promise;
-    await running.stop();
-  }
-  process.exit(0); // a graph may have left timers of its own
 }
 
 function listen(

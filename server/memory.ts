@@ -23,19 +23,20 @@ function releaseMemory(isAll: boolean): void {
 }
 
 /**
- * Gives memory back now, and whenever the process has grown and then has had nothing to do for a while.
+ * Gives memory back when the process has had nothing to do for a while: after its start, and whenever it has grown.
  * @returns ends it
  */
 export function tendMemory({ everyMs = EVERY_MS, leastBytes = LEAST_BYTES } = {}): () => void {
-  releaseMemory(true);
-  let settled = process.memoryUsage.rss();
+  let [settled, isStart] = [0, true];
   let last = process.cpuUsage();
   return every(everyMs, () => {
     const used = process.cpuUsage(last);
     last = process.cpuUsage();
+    const isAfterStart = isStart;
+    isStart = false;
     const isQuiet = used.user + used.system < everyMs * 1000 * QUIET_SHARE;
     if (!isQuiet || process.memoryUsage.rss() < settled + leastBytes) return;
-    releaseMemory(false);
+    releaseMemory(isAfterStart);
     settled = process.memoryUsage.rss();
     last = process.cpuUsage(); // its own work is none
   });

@@ -9,10 +9,12 @@ afterEach(() => vi.restoreAllMocks());
 
 test("a graph without a server has settings, finds nothing, and says so once", async () => {
   const warn = vi.spyOn(console, "warn").mockReturnValue();
-  const { settings, search } = servicesOf({ configurable: { thread_id: "t" } });
+  vi.resetModules(); // as in a process in which nobody has searched yet
+  const fresh = await import("../server/services.ts");
+  const { settings, search } = fresh.servicesOf({ configurable: { thread_id: "t" } });
   expect(settings).toEqual(graphSettings());
   expect(await search("anything", {})).toEqual([]);
-  expect(await servicesOf(undefined).search("anything", {})).toEqual([]);
+  expect(await fresh.servicesOf(undefined).search("anything", {})).toEqual([]);
   expect(warn).toHaveBeenCalledTimes(1);
 });
 

