@@ -208,6 +208,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
     poke: () => worker.poke(),
     freed: () => worker.freed(),
     claimed: () => worker.settled(),
+    compare: () => worker.compare(),
   };
   const instance = await startInstance(engine, worker, hasSessions);
   parts.defer(() => instance.stop());

@@ -19,6 +19,10 @@ export async function serveUntilStopped(
   const stopping = Promise.withResolvers<void>();
   const cut = new AbortController();
   const log = openLog(options.config.logLevel, privacyOf(options).strict);
+  // Node.js would print them as text between the lines of the log.
+  process.removeAllListeners("warning").on("warning", ({ name, message }) => {
+    log.warn("process.warned", { name, reason: message });
+  });
   const server = startServer({ ...options, signal: cut.signal });
   let signals = 0;
   const onSignal = (signal: NodeJS.Signals): void => {

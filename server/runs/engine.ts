@@ -71,6 +71,8 @@ export interface Engine {
   readonly freed: () => void;
   /** Resolves when all that was claimed is among the live runs. */
   readonly claimed: () => Promise<void>;
+  /** Gives back what the database says is ours and nobody here executes. */
+  readonly compare: () => Promise<void>;
 }
 
 /** Whether this process may begin one more run. */

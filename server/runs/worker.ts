@@ -68,7 +68,10 @@ export class Worker {
     const { resting } = engine.live;
     resting.keep(rows);
     const unknown = lost.filter((run) => !resting.has(run));
-    const rested = lost.filter((run) => resting.has(run) && (run.isCancelled || resting.isDue(run)));
+    // Nobody waits here any more when this process stops.
+    const isDue = (run: (typeof rows)[number]): boolean =>
+      run.isCancelled || engine.stopping.aborted || resting.isDue(run);
+    const rested = lost.filter((run) => resting.has(run) && isDue(run));
     await this.#release(engine, unknown, true);
     await this.#release(engine, rested, false);
   }

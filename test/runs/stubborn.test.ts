@@ -1,7 +1,10 @@
 // Runs end, threads come to rest and servers stop although something is in the way: a graph's own code, a row that
 // somebody holds, a database that was away, somebody else who cancels too.
+import { Client } from "@langchain/langgraph-sdk";
 import type { Run } from "@langchain/langgraph-sdk";
 import { expect, test } from "vitest";
+import { testDatabase } from "../support/database.ts";
+import { startHoldfast } from "../support/holdfast.ts";
 import { holding, letGo, WAITING, waitsFor } from "../support/locks.ts";
 import { startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
@@ -155,6 +158,26 @@ test("a run that only the database has failed goes on later, until its time is o
   ]);
   await reaches(always, "timeout", 40_000);
 }, 90_000);
+
+test("a server that stops hands over what waits there for the database, and that is no failed attempt", async () => {
+  const scratch = await testDatabase();
+  const server = startHoldfast(["serve"], {
+    DATABASE_URL: scratch.url,
+    PORT: "0",
+    HOLDFAST_CONFIG,
+    HOLDFAST_LOG_LEVEL: "warn",
+  });
+  await server.says("Ready on ");
+  const [apiUrl = ""] = /http:\S+/.exec(server.out()) ?? [];
+  await new Client({ apiUrl }).runs.create(null, "awayAlways", { input: {} });
+  await until(() => server.err().includes("run.abandoned"), "the run to rest");
+  server.process.kill("SIGTERM");
+  await server.ended;
+  expect(await scratch.database.query("select state, attempt, handovers from holdfast.runs")).toEqual([
+    { state: "ready", attempt: 1, handovers: 1 },
+  ]);
+  await scratch.close();
+});
 
 test("a thread whose waiting run is cancelled is kept no longer than it says", async () => {
   for (const action of ["interrupt", "rollback"] as const) {

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { holdfast, startHoldfast } from "../support/holdfast.ts";
+import { until } from "../support/until.ts";
 
 let scratch: TestDatabase;
 beforeAll(async () => {
@@ -36,18 +37,37 @@ test("a run that throws where no caller is ends in error, and the others go on",
 });
 
 test("one that belongs to no run ends the server, and what it says is redacted", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "holdfast-uncaught-"));
-  const path = join(folder, "graph.mjs");
-  const graphs = resolve("test/fixtures/stubborn.ts");
-  await writeFile(
-    path,
-    `export { waiting } from "${graphs}"; setTimeout(() => { throw new Error("of ada@lovelace.example"); }, 50);`,
+  const { args, remove } = await project(
+    'setTimeout(() => { throw new Error("of ada@lovelace.example"); }, 50);',
   );
-  const config = join(folder, "langgraph.json");
-  await writeFile(config, JSON.stringify({ graphs: { waiting: "./graph.mjs:waiting" } }));
-  const args = ["serve", "--port", "0", "--config", config];
   const { code, err } = await holdfast(args, { DATABASE_URL: scratch.url });
-  await rm(folder, { recursive: true });
+  await remove();
   expect([code, err]).toEqual([1, expect.stringContaining("of [REDACTED_EMAIL]")]);
   expect(err).not.toContain("lovelace.example");
 });
+
+test("a warning is a line of the log as all others are, and redacted", async () => {
+  const { args, remove } = await project('process.emitWarning("of ada@lovelace.example");');
+  const server = startHoldfast(args, { DATABASE_URL: scratch.url, HOLDFAST_LOG_LEVEL: "warn" });
+  await until(() => server.err().includes("\n"), "the line");
+  server.process.kill("SIGTERM");
+  const { err } = await server.ended;
+  await remove();
+  const lines = err.trim().split("\n");
+  expect(lines.map((line) => JSON.parse(line) as object)).toContainEqual(
+    expect.objectContaining({ event: "process.warned", name: "Warning", reason: "of [REDACTED_EMAIL]" }),
+  );
+});
+
+/** A graph whose file does something beside. */
+async function project(beside: string): Promise<{ args: string[]; remove: () => Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), "holdfast-uncaught-"));
+  const graphs = resolve("test/fixtures/stubborn.ts");
+  await writeFile(join(folder, "graph.mjs"), `export { waiting } from "${graphs}"; ${beside}`);
+  const config = join(folder, "langgraph.json");
+  await writeFile(config, JSON.stringify({ graphs: { waiting: "./graph.mjs:waiting" } }));
+  return {
+    args: ["serve", "--port", "0", "--config", config],
+    remove: () => rm(folder, { recursive: true }),
+  };
+}
