@@ -60,6 +60,19 @@ test.each([
   expect(() => withRule(pattern)).not.toThrow();
 });
 
+test.each([
+  [String.raw`(?:.{1,9}\n){1,9}x`, "s", "no character sets apart"],
+  ["(?:[a-z]{1,9}A){1,9}x", "i", "no character sets apart"],
+  [String.raw`.{1,300}\n.{1,300}!`, "s", "can share a text in"],
+  ["[a-z]{1,300}A[a-z]{1,300}!", "i", "can share a text in"],
+])(
+  "%j is refused with the flag %s only, which makes more of its characters common",
+  (pattern, flags, reason) => {
+    expect(() => withRule(pattern)).not.toThrow();
+    expect(() => withRule(pattern, { flags })).toThrow(reason);
+  },
+);
+
 test.each(["g", "y", "u", "v", "m", "i s"])("the flags %j are refused", (flags) => {
   expect(() => withRule("a", { flags })).toThrow("only i and s are allowed");
 });
