@@ -16,6 +16,8 @@ export function charactersIn(text: string, from: number): Characters {
 export const haveCommon = (a: Characters, b: Characters): boolean =>
   ((a[0] & b[0]) | (a[1] & b[1]) | (a[2] & b[2]) | (a[3] & b[3])) !== 0;
 
+export const isNone = (set: Characters): boolean => !haveCommon(set, ALL);
+
 export const united = (sets: readonly Characters[]): Characters =>
   sets.reduce<Characters>((a, b) => [a[0] | b[0], a[1] | b[1], a[2] | b[2], a[3] | b[3]], [0, 0, 0, 0]);
 

@@ -1,7 +1,7 @@
 // The beginnings of a rule's matches, derived from its pattern: what a stream must hold back, because more text
 // may still make a match of it. Only bounded patterns have them, so all others are refused here, with the reason.
 import { ConfigInvalid } from "../errors.ts";
-import { ALL, charactersAt, haveCommon, united } from "./characters.ts";
+import { ALL, charactersAt, haveCommon, isNone, united } from "./characters.ts";
 import type { Characters } from "./characters.ts";
 import { mostWays } from "./ways.ts";
 
@@ -67,11 +67,13 @@ export function beginningsOf(name: string, pattern: string, flags = ""): Beginni
   if (extent > MAX_EXTENT)
     throw refusal(name, `can be ${extent} characters long; ${MAX_EXTENT} is the limit`);
   const hasLeftBorder = branches.some(([first]) => first?.type === "behind" || first?.type === "border");
+  const first = firstOf(branches, flags);
   return {
     prefix: prefixOf(branches, beginsSolid(branches)),
     extent,
     least: leastOf(branches),
-    first: firstOf(branches, flags),
+    // A rule may begin with no character of ASCII at all; where there is another, all are looked for.
+    first: isNone(first) ? ALL : first,
     hasLeftBorder,
     characters: charactersOf(branches, flags),
   };

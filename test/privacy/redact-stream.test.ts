@@ -140,13 +140,22 @@ test("any text in any pieces is told as it is whole", () => {
 });
 
 // Bounded parts of all that a rule may be made of, put together at random.
-const atom = fc.constantFrom("a", "b", "[ab]", String.raw`\w`, "[^b]", String.raw`\p{L}`, "-", ".", "😀");
+const ATOMS = String.raw`a b [ab] [^b] - . 1 k é 😀 [é😀] \w \W \s \p{L} \u{1f600}`.split(" ");
+const atom = fc.constantFrom(...ATOMS);
 const repeated = fc
   .tuple(atom, fc.constantFrom("", "?", "{2}", "{1,3}", "{0,2}", "{1,4}?", "??"))
   .map(([one, count]) => one + count);
-const pattern = fc
+const sequence = fc
   .tuple(
-    fc.constantFrom("", String.raw`\b`, "(?<![ab])", "(?<=-)", String.raw`\B`),
+    fc.constantFrom(
+      "",
+      String.raw`\b`,
+      "(?<![ab])",
+      "(?<=-)",
+      String.raw`\B`,
+      String.raw`(?<!\w)`,
+      "(?<!a|-)",
+    ),
     fc.array(
       fc.oneof(
         repeated,
@@ -160,14 +169,23 @@ const pattern = fc
     fc.constantFrom("", String.raw`\b`, "(?=b{1,4}-)", "(?!-{1,3}a)", "(?!a)", "(?=[ab]{2}(?!a))"),
   )
   .map(([before, parts, after]) => before + parts.join("") + after);
+const pattern = fc.oneof(
+  { weight: 3, arbitrary: sequence },
+  { weight: 1, arbitrary: fc.tuple(sequence, sequence).map((two) => two.join("|")) },
+  { weight: 1, arbitrary: fc.tuple(sequence, sequence, atom).map(([x, y, z]) => `(${x}|${y})${z}`) },
+);
+
+const flags = fc.constantFrom("", "i", "s", "is");
 
 test("a rule alone finds what its regular expression finds", () => {
-  const small = fc.array(fc.constantFrom("a", "b", "-", "😀", "aab", "--a", "."), { maxLength: 30 });
-  const law = fc.property(pattern, small, (one, parts) => {
+  const small = fc.array(fc.constantFrom("a", "b", "-", "😀", "aab", "--a", ".", "é", "1", "\n", "K"), {
+    maxLength: 30,
+  });
+  const law = fc.property(pattern, flags, small, (one, given, parts) => {
     const found = parts
       .join("")
-      .replaceAll(new RegExp(one, "gu"), (match) => (match === "" ? "" : "[REDACTED_K]"));
-    const rule = compileRule({ kind: "K", pattern: `${one}|0{9}` });
+      .replaceAll(new RegExp(one, `${given}gu`), (match) => (match === "" ? "" : "[REDACTED_K]"));
+    const rule = compileRule({ kind: "K", pattern: one, flags: given });
     expect(redactionStream([rule]).push(parts.join(""), true)).toBe(found);
   });
   fc.assert(law, { numRuns: 1500 });
@@ -176,16 +194,15 @@ test("a rule alone finds what its regular expression finds", () => {
 const always = structured.map(compileRule);
 
 test("any rules that are bounded tell a text in pieces as it is whole", () => {
-  const small = fc.array(fc.constantFrom("a", "b", "-", "😀", "\u200b", "aab", "--a", "B", "\n"), {
-    maxLength: 20,
-  });
-  const flags = fc.constantFrom("", "i", "s", "is");
-  const each = fc.tuple(pattern, flags);
+  const words = String.raw`a b - 😀 aab --a B é 1 １ K %20 %4 &#97; \ \n \u0061`.split(" ");
+  const small = fc.array(fc.constantFrom(...words, "\n", "\u200b"), { maxLength: 20 });
+  const each = fc.tuple(pattern, flags, fc.constantFrom("", "(?:)|-b-"));
   const law = fc.property(fc.tuple(each, each), small, lengths, (patterns, parts, widths) => {
-    const own: Own[] = patterns.map(([one, given], index) => ({
+    const own: Own[] = patterns.map(([one, given, more], index) => ({
       kind: `K${index}`,
-      pattern: `${one}(?:)|-b-`,
+      pattern: one + more,
       flags: given,
+      ...(/^\((?!\?)/.test(one) ? { group: 1 } : {}),
     }));
     // An operator may not have all of these: some cost too much.
     const rules = [...always, ...own.map(compileRule)];

@@ -92,6 +92,9 @@ test.each([
   ["(?:a|bc|)d", "bcd d", "[REDACTED_BADGE] [REDACTED_BADGE]"],
   [String.raw`(?:\p{Lu}\p{L}{1,9} ){1,3}KG`, "Emil Sohn KG", "[REDACTED_BADGE]"],
   ["a(b)?c", "abc ac", "[REDACTED_BADGE] [REDACTED_BADGE]"],
+  [String.raw`é\d{3}`, "dé123", "d[REDACTED_BADGE]"],
+  [String.raw`社員番号\d{3}`, "(社員番号123)", "([REDACTED_BADGE])"],
+  [String.raw`(?:[а-я]{4}|😀)№\d{3}`, "дело№123 😀№123", "[REDACTED_BADGE] [REDACTED_BADGE]"],
 ])("%j finds its part of %j", (pattern, text, redacted) => {
   expect(withRule(pattern).redact(text)).toBe(redacted);
 });
