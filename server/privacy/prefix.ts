@@ -66,7 +66,6 @@ export function beginningsOf(name: string, pattern: string, flags = ""): Beginni
   if (extent === 0) throw refusal(name, "can match nothing at all");
   if (extent > MAX_EXTENT)
     throw refusal(name, `can be ${extent} characters long; ${MAX_EXTENT} is the limit`);
-  const hasLeftBorder = branches.some(([first]) => first?.type === "behind" || first?.type === "border");
   const first = firstOf(branches, flags);
   return {
     prefix: prefixOf(branches, beginsSolid(branches)),
@@ -74,7 +73,7 @@ export function beginningsOf(name: string, pattern: string, flags = ""): Beginni
     least: leastOf(branches),
     // A rule may begin with no character of ASCII at all; where there is another, all are looked for.
     first: isNone(first) ? ALL : first,
-    hasLeftBorder,
+    hasLeftBorder: branches.some(hasBorder),
     characters: charactersOf(branches, flags),
   };
 }
@@ -208,6 +207,15 @@ function charactersOf(branches: Branches, flags: string): Characters {
 }
 
 const mustBe = (item: Item): boolean => leastOf([[item]]) > 0;
+
+/** Whether it may begin at a border. */
+function hasBorder(items: readonly Item[]): boolean {
+  const solid = items.findIndex(mustBe);
+  const first = solid < 0 ? items : items.slice(0, solid + 1);
+  return first.some((item) =>
+    item.type === "group" ? item.body.some(hasBorder) : item.type === "behind" || item.type === "border",
+  );
+}
 
 /** Those of the first character that must be there, and of all that may stand before it. */
 function firstOf(branches: Branches, flags: string): Characters {

@@ -59,6 +59,27 @@ test("an own rule looks behind escapes too, and the letter n is no escape", () =
 });
 
 test.each([
+  String.raw`\bC-\d{6}\b|\bE-\d{6}\b`,
+  String.raw`(?:\bC|\bE)-\d{6}`,
+  String.raw`(?:\bE|F)-\d{6}`,
+  String.raw`(\bE-\d{6})`,
+  String.raw`(?:badge )?\bE-\d{6}\b`,
+  String.raw`(?<!\w)E-\d{6}(?!\w)`,
+  String.raw`(?<!\p{L}|-)E-\d{6}`,
+  String.raw`C|(?<![a-z])E-\d{6}`,
+])("%s looks behind escapes at each of its borders, whole and in pieces", (pattern) => {
+  const redactor = new Redactor({ own: [{ kind: "EMPLOYEE_ID", pattern }] });
+  for (const before of [String.raw`by\n`, String.raw`by\\t`, "?of=%20"]) {
+    const text = `${before}E-123456`;
+    expect(redactor.redact(text)).toBe(`${before}[REDACTED_EMPLOYEE_ID]`);
+    expect(redactor.redact(`${before}xE-123456`)).toBe(`${before}xE-123456`);
+    const stream = redactor.stream();
+    const told = text.split("").map((piece) => stream.push(piece));
+    expect(told.join("") + stream.push("", true)).toBe(`${before}[REDACTED_EMPLOYEE_ID]`);
+  }
+});
+
+test.each([
   ["f(password=hunter222)", "f(password=[REDACTED_SECRET])"],
   ["(see f(password=hunter222)).", "(see f(password=[REDACTED_SECRET]))."],
   ["{a: [{token: hunter222}]}", "{a: [{token: [REDACTED_SECRET]}]}"],

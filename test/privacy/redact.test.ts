@@ -228,6 +228,15 @@ test("an operator's own rule is one more kind", () => {
   expect(redactor.redact("B-1234, Case 778 closed")).toBe("[REDACTED_BADGE], Case [REDACTED_CASE] closed");
 });
 
+test.each([String.raw`\bE-\d{3}`, String.raw`(?:\bE|(?<!\w)F)-\d{3}`, String.raw`(?:no )?\bE-\d{3}`])(
+  "a placeholder makes no border for %s",
+  (pattern) => {
+    const redactor = new Redactor({ own: [{ kind: "BADGE", pattern }] });
+    const once = redactor.redact("by E-123E-456");
+    expect([once, redactor.redact(once)]).toEqual(["by [REDACTED_BADGE]E-456", once]);
+  },
+);
+
 test("redacting twice changes nothing", () => {
   const redactor = new Redactor({ names: true });
   const parts = [
