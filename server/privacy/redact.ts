@@ -41,7 +41,8 @@ export class Redactor {
    */
   tokenising(vault: Vault, onFound: (kind: string) => void = () => {}): RedactionStream {
     const replace: Replace = (kind, found) => {
-      if (kind === TOKENS.kind) return found;
+      // What hangs together with a token is no part of it.
+      if (kind === TOKENS.kind) return IS_TOKEN.test(found) ? found : "[REDACTED]";
       return vault.token(kind, found) ?? placeholderOf(kind, found);
     };
     const told = (kind: string): void => {
@@ -71,7 +72,9 @@ function compiledStructured(): readonly CompiledRule[] {
   return compiled;
 }
 
-const TOKENS: Rule = { kind: "TOKEN", pattern: TOKEN_PATTERN };
+/** No rule of an operator can be of this kind. */
+const TOKENS: Rule = { kind: "token", pattern: TOKEN_PATTERN };
+const IS_TOKEN = new RegExp(`^${TOKEN_PATTERN}$`);
 let compiledToken: CompiledRule | undefined;
 
 function compiledTokens(): CompiledRule {

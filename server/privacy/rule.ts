@@ -96,11 +96,6 @@ const LONGEST_PLACEHOLDER = 41;
 /** @throws ConfigInvalid when the rule is not bounded, or is no regular expression */
 export function compileRule(rule: Rule): CompiledRule {
   const { kind, opens, needs } = rule;
-  if (!KIND.test(kind)) {
-    throw new ConfigInvalid(
-      `The redaction rule ${JSON.stringify(kind)} needs a kind of 1 to 24 capital letters, digits and underscores.`,
-    );
-  }
   const { prefix, first, extent, least, hasLeftBorder, characters } = beginningsOf(
     kind,
     rule.pattern,
@@ -150,6 +145,11 @@ export function compileRule(rule: Rule): CompiledRule {
 
 /** @throws ConfigInvalid as compileRule does, and when hostile text would cost too much */
 export function compileOwn(own: Own): CompiledRule {
+  if (!KIND.test(own.kind)) {
+    throw new ConfigInvalid(
+      `The redaction rule ${JSON.stringify(own.kind)} needs a kind of 1 to 24 capital letters, digits and underscores.`,
+    );
+  }
   const compiled = compileRule(own);
   refuseManyWays(own.kind, own.pattern, own.flags);
   return compiled;

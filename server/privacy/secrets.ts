@@ -82,6 +82,8 @@ const words = [
   "bearer",
   "credential",
 ].join("|");
+/** Whether a text ends with such a word. */
+export const SAYS_SECRET = new RegExp(`(?:${words})s?$`, "i");
 const label = String.raw`(?:${words})s?(?:\\{0,7}["']\]?)?`;
 const sign = String.raw`\s{0,3}(?:[:=]{1,2}|=>|:=)\s{0,3}(?:(?:Bearer|Basic|Token)\s{1,3})?`;
 // Code that says of what type it is, or where it stands, says nothing of it.

@@ -4,6 +4,7 @@
 import { createHmac, hkdfSync } from "node:crypto";
 import { TOKEN_PATTERN } from "./rule.ts";
 import type { DataKey } from "./seal.ts";
+import { SAYS_SECRET } from "./secrets.ts";
 
 /** A value that was found, and the token for it. */
 export interface VaultEntry {
@@ -21,7 +22,7 @@ const LETTERS = 26;
 /** A token as it stands in a text. */
 export const TOKEN = new RegExp(TOKEN_PATTERN, "g");
 
-/** Secrets are never kept, not even sealed; nor is what no rule had decided. */
+/** Secrets are never kept, not even sealed, whatever a rule of an operator calls them; nor is what no rule had decided. */
 const NEVER_KEPT = new Set(["SECRET", "UNDECIDED"]);
 
 export class Vault {
@@ -38,7 +39,7 @@ export class Vault {
 
   /** The token for a value; undefined for what is never kept. */
   token(kind: string, value: string): string | undefined {
-    if (NEVER_KEPT.has(kind)) return undefined;
+    if (NEVER_KEPT.has(kind) || SAYS_SECRET.test(kind)) return undefined;
     const same = kind === "EMAIL" ? value.toLowerCase() : value;
     const token = `[${kind}:${this.#mark(`${kind}\0${same.normalize()}`)}]`;
     if (!this.#known.has(token)) {

@@ -49,6 +49,37 @@ test("tokens that are there stay, also when the text is looked at again with or 
   }
 });
 
+test.each(["TOKEN", "API_KEY", "ACCESS_TOKEN", "PASSWORD", "PHONE", "CASE_ID"])(
+  "what an own rule of the kind %s finds is never told in clear, and what stands for it stays",
+  (kind) => {
+    const own = new Redactor({ own: [{ kind, pattern: String.raw`tk_\d{6}` }] });
+    const found: string[] = [];
+    const vault = vaultOf();
+    const told = (text: string): string => own.tokenising(vault, (one) => found.push(one)).push(text, true);
+    const isKept = ["PHONE", "CASE_ID"].includes(kind);
+    for (const [before, after] of [
+      ["a ", " b"],
+      ["(", ")x b"],
+      ['{"a":"', '"}'],
+      ["", "xyz"],
+    ]) {
+      const once = told(`${before}tk_123456${after}`);
+      expect(once).not.toContain("123456");
+      expect(once.replace(TOKEN, `[REDACTED_${kind}]`)).toBe(`${before}[REDACTED_${kind}]${after}`);
+      expect(once.match(TOKEN) !== null).toBe(isKept);
+      expect([told(once), own.redact(once)]).toEqual([once, once]);
+    }
+    expect(found).toEqual([kind, kind, kind, kind]);
+    expect(vault.hasNew).toBe(isKept);
+  },
+);
+
+test("what hangs together with a token is not told with it", () => {
+  const own = new Redactor({ own: [{ kind: "CASE", pattern: String.raw`[a-z]\] case \d{4}` }] });
+  const token = vaultOf().token("EMAIL", "ada@example.org");
+  expect(own.tokenising(vaultOf()).push(`see ${token} case 1234.`, true)).toBe("see [REDACTED].");
+});
+
 test("a text in pieces becomes what it becomes whole, tokens and values cut anywhere", () => {
   const values = taintsOfEachKind(3).map(({ value }) => value);
   const tokens = values.map((value) => whole(value, vaultOf(newKey())));
