@@ -1,6 +1,7 @@
 // A rule says how one kind of personal data or secret looks; compiling it proves that a stream can follow it.
 // A compiled rule looks at nothing but its match, the 40 characters to its left and its lookaheads.
 import { ConfigInvalid } from "../errors.ts";
+import { asRead } from "./as-read.ts";
 import { isInBase64 } from "./base64.ts";
 import { behindOthers } from "./characters.ts";
 import type { Characters } from "./characters.ts";
@@ -150,8 +151,9 @@ export function compileOwn(own: Own): CompiledRule {
       `The redaction rule ${JSON.stringify(own.kind)} needs a kind of 1 to 24 capital letters, digits and underscores.`,
     );
   }
-  const compiled = compileRule(own);
-  refuseManyWays(own.kind, own.pattern, own.flags);
+  const pattern = asRead(own.pattern);
+  const compiled = compileRule({ ...own, pattern });
+  refuseManyWays(own.kind, pattern, own.flags);
   return compiled;
 }
 

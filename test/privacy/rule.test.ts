@@ -1,4 +1,5 @@
 // A rule that cannot be followed in a stream is refused, with its name and the reason.
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { ConfigInvalid } from "../../server/errors.ts";
 import { Redactor } from "../../server/privacy/redact.ts";
@@ -97,6 +98,40 @@ test.each([
   [String.raw`(?:[а-я]{4}|😀)№\d{3}`, "дело№123 😀№123", "[REDACTED_BADGE] [REDACTED_BADGE]"],
 ])("%j finds its part of %j", (pattern, text, redacted) => {
   expect(withRule(pattern).redact(text)).toBe(redacted);
+});
+
+const R = String.raw;
+
+test.each([
+  [R`社員番号：\d{3}`, "社員番号：123", "社員番号:123"],
+  [R`№ \d{2}–\d{2}（[Ａ-Ｃ]）`, "№ 12–34（Ｂ）", "№\u00a012-34(B)"],
+  [R`[٠-٩]{4}`, "٠١٢٣", "0123"],
+  [R`[\u00a0_]n[:\]：]\d{3}`, "\u00a0n：123", " n:123"],
+  ["کارت\u200cنو \\d{3}", "کارت\u200cنو 123", "کارتنو 123"],
+  ["❤\ufe0f?\\d{3}", "❤\ufe0f123", "❤123"],
+  [R`\ud83d\ude00[\ud83d\ude00\]]\d{3}`, "😀😀123", R`😀]123`],
+  [R`[^：]x\u{ff1a}\d`, "ax：1", "bx:1"],
+])("%s is found as it is written, and in plain characters", (pattern, written, plain) => {
+  const redactor = withRule(pattern);
+  for (const text of [`a ${written} b`, `a ${plain} b`]) {
+    expect(redactor.redact(text)).toMatch(/^a ?\[REDACTED_BADGE\] b$/);
+    const stream = redactor.stream();
+    const told = text.split("").map((piece) => stream.push(piece));
+    expect(told.join("") + stream.push("", true)).toBe(redactor.redact(text));
+  }
+});
+
+test("any text that an operator writes as a rule is found, with all that rules read otherwise", () => {
+  const unit = fc.constantFrom(
+    ...Array.from(
+      "ab1é社😀\u00a0\u202f\u2011–—−１９ＡＺｚ（）＠：｛［＼＊\u3000\u061c\u034f\ufe0f\u200b\ufe52٣\u{1d7d3}",
+    ),
+  );
+  const text = fc.array(unit, { maxLength: 8 }).map((all) => `x${all.join("")}#`);
+  const law = fc.property(text, fc.constantFrom("", "i"), (one, flags) => {
+    expect(withRule(one, { flags }).redact(one)).toMatch(/^\[REDACTED_BADGE\]$/);
+  });
+  fc.assert(law, { numRuns: 300 });
 });
 
 test.each([2, -1, 0.5])("the group %j of a rule that has one is refused", (group) => {
