@@ -148,7 +148,8 @@ export class PieceRedactor {
     if (!Array.isArray(given)) return given;
     return given.map((block: unknown, position) => {
       const index = indexOf(block, position);
-      const own = order + (typeof index === "number" ? index : position);
+      // Calls may be told in turns.
+      const own = order === CALLS ? CALLS : order + (typeof index === "number" ? index : position);
       this.#finishBefore(own);
       return this.#grown(block, {
         place: `${kind} ${index}`,

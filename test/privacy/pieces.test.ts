@@ -100,6 +100,33 @@ test("thoughts, blocks and arguments of calls are texts of their own", () => {
   );
 });
 
+test("arguments of calls that come in turns are texts of their own, also when some pieces are empty", () => {
+  const turns = fc.array(fc.nat(2), { minLength: 1, maxLength: 12 });
+  const lengths = fc.array(fc.nat(25), { minLength: 1, maxLength: 12 });
+  fc.assert(
+    fc.property(fc.array(text, { minLength: 3, maxLength: 3 }), turns, lengths, (all, order, sizes) => {
+      const wholes = all.map((one) =>
+        JSON.stringify({ [one]: 1, to: [{ password: one }, 4111111111111111] }),
+      );
+      const left = [...wholes];
+      const pieces: Piece[] = [];
+      for (let turn = 0; left.some((one) => one !== ""); turn += 1) {
+        const isSure = turn % 4 === 0;
+        const index = isSure ? left.findIndex((one) => one !== "") : (order[turn % order.length] ?? 0);
+        const size = (sizes[turn % sizes.length] ?? 0) + (isSure ? 1 : 0);
+        const args = left[index]?.slice(0, size) ?? "";
+        left[index] = left[index]?.slice(size) ?? "";
+        pieces.push(piece({ content: [], tool_call_chunks: [{ type: "tool_call_chunk", index, args }] }));
+      }
+      const calls = joined(told(pieces)).tool_call_chunks ?? [];
+      expect(wholes.map((_, at) => calls.find(({ index }) => index === at)?.args)).toEqual(
+        wholes.map((one) => guard.text(one)),
+      );
+    }),
+    { numRuns: 80 },
+  );
+});
+
 test("a value is never told in part, whatever else the provider repeats", () => {
   const raw = "ada@example.org";
   const pieces = cut(raw, [3]).map((part) =>
