@@ -6,12 +6,13 @@ import { isStorable } from "../privacy/storable.ts";
 import { parseBody } from "./ingress.ts";
 
 export const fields = z.record(z.string(), z.unknown());
-/** LangGraph waits for ever for a place among fewer than one. */
-export const config = fields.refine(
-  ({ max_concurrency: most }) =>
-    most === undefined || most === null || (Number.isInteger(most) && Number(most) > 0),
-  { path: ["max_concurrency"], message: "must be a whole number above 0" },
-);
+/** LangGraph waits for ever for a place among fewer than one, in whichever spelling it is told so. */
+const leavesPlace = (most: unknown): boolean =>
+  most === undefined || most === null || (Number.isInteger(most) && Number(most) > 0);
+const message = "must be a whole number above 0";
+export const config = fields
+  .refine((given) => leavesPlace(given["max_concurrency"]), { path: ["max_concurrency"], message })
+  .refine((given) => leavesPlace(given["maxConcurrency"]), { path: ["maxConcurrency"], message });
 const mode = z.union([z.string(), z.array(z.string())]);
 const breakpoints = z.union([z.literal("*"), z.array(z.string())]);
 export const uuid = z
@@ -41,13 +42,19 @@ const checkpoint = z
   })
   .transform((given) => Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)));
 
-/** Every object has such a field: LangGraph takes it for a channel of the graph, and no run could read the thread again. */
+/** Every object has such a field: LangGraph takes it for one of the graph's, and no run could read the thread again. */
 const INHERITED = new Set(Object.getOwnPropertyNames(Object.prototype));
+
+/** An object is no name either, and not each can be made a text. */
+const isName = (name: unknown): boolean => !(name instanceof Object) && !INHERITED.has(String(name));
 
 function namesChannels(update: unknown): boolean {
   const pairs: unknown[] = Array.isArray(update) ? update : Object.entries(Object(update));
-  return !pairs.some((pair) => Array.isArray(pair) && INHERITED.has(String(pair[0])));
+  return pairs.every((pair) => !Array.isArray(pair) || isName(pair[0]));
 }
+
+/** A node that is given an input is looked up; one that is only named is not. */
+const namesNodes = (goto: unknown): boolean => [goto].flat().every((place) => isName(Object(place).node));
 
 export const command = z.object({
   resume: z.unknown().optional(),
@@ -55,7 +62,10 @@ export const command = z.object({
     .unknown()
     .optional()
     .refine(namesChannels, 'must not name a channel like a part of every object, such as "constructor"'),
-  goto: z.unknown().optional(),
+  goto: z
+    .unknown()
+    .optional()
+    .refine(namesNodes, 'must not name a node like a part of every object, such as "constructor"'),
 });
 
 export const minutes = z.number().positive().max(100_000_000);
@@ -187,7 +197,7 @@ export const joinQuery = streamQuery.extend({
   /** Only events of these modes; all if none is named. */
   stream_mode: mode.optional().transform((value) => (value === undefined ? undefined : [value].flat())),
   /** Only events after this checkpoint, if it is one of the run's and no last event is named. */
-  checkpoint_id: z.string().optional(),
+  checkpoint_id: z.string().refine(isStorable, "must hold no NUL character").optional(),
 });
 
 export const stateAtCheckpoint = z.object({ checkpoint, subgraphs: flag.nullish() });

@@ -38,7 +38,9 @@ export async function graphOfThread(
   threadId: string,
   on: Queryable = engine.database,
 ): Promise<Graph | undefined> {
-  const graph = engine.graphs.get(String(graphId));
+  // Clients may have written anything there, also what cannot be made a text.
+  if (typeof graphId !== "string") return undefined;
+  const graph = engine.graphs.get(graphId);
   if (!(graph instanceof GraphFactory)) return graph;
   const writer = await findWriter(on, threadId);
   // What this server stored: see kwargsOf in new-run.ts.
@@ -49,7 +51,7 @@ export async function graphOfThread(
   return graph.make({ ...config, configurable }, READING).catch(async (error: unknown) => {
     // The run that says how it is to be made may be gone.
     if (!writer && !(await hasCheckpoints(on, threadId))) return undefined;
-    throw new GraphUnloadable(`Graph ${String(graphId)} of this thread cannot be made: ${messageOf(error)}`);
+    throw new GraphUnloadable(`Graph ${graphId} of this thread cannot be made: ${messageOf(error)}`);
   });
 }
 

@@ -121,26 +121,41 @@ test("an object that names a constructor is data: accepted, read back, and the t
   });
 });
 
-test("a command that names a channel like a part of every object is refused, and the thread goes on", async () => {
+test("a command that names a channel or a node like a part of every object is refused, and the thread goes on", async () => {
   const thread = (await held.server.client.threads.create()).thread_id;
-  const updates = [
-    { value: 2, constructor: 1 },
-    [
-      ["value", 2],
-      ["toString", 1],
-    ],
+  const commands = [
+    { update: { value: 2, constructor: 1 } },
+    {
+      update: [
+        ["value", 2],
+        ["toString", 1],
+      ],
+    },
+    { update: [[{ toString: 1 }, 2]] },
+    { goto: { node: "constructor", input: { value: 2 } } },
+    { goto: ["keep", { node: "toString" }] },
   ];
-  for (const update of updates) {
-    const refused = await wait({ assistant_id: "keeping", command: { update } }, thread);
+  for (const command of commands) {
+    const refused = await wait({ assistant_id: "keeping", command }, thread);
     expect(refused.status).toBe(400);
-    expect(await refused.json()).toMatchObject({ error: { issues: [{ path: ["command", "update"] }] } });
-    const supersteps = [{ updates: [{ command: { update }, as_node: "keep" }] }];
+    const path = ["command", ...Object.keys(command)];
+    expect(await refused.json()).toMatchObject({ error: { issues: [{ path }] } });
+    const supersteps = [{ updates: [{ command, as_node: "keep" }] }];
     const past = await post("/threads", JSON.stringify({ metadata: { graph_id: "keeping" }, supersteps }));
     expect(past.status).toBe(400);
   }
   expect(await held.server.client.runs.list(thread)).toEqual([]);
   const command = { update: { value: 3 } };
   expect(await (await wait({ assistant_id: "keeping", command }, thread)).json()).toMatchObject({ value: 3 });
+});
+
+test("a thread whose metadata name a graph with what is no text is shown, alone and among others", async () => {
+  const { threads } = held.server.client;
+  const { thread_id: thread } = await threads.create();
+  await wait({ assistant_id: "failing", input: {} }, thread);
+  await threads.update(thread, { metadata: { graph_id: { toString: 1 } } });
+  expect(await threads.get(thread)).toMatchObject({ status: "error", values: {} });
+  expect(await threads.search({ ids: [thread] })).toMatchObject([{ thread_id: thread }]);
 });
 
 test.each(["\ud800", "a\0"])(
@@ -168,9 +183,9 @@ test("a run id of another thread, of nobody, or of no form is not found", async 
   ).toEqual([404, "run_not_found", "Run not found"]);
   expect((await fetch(`${held.server.url}/threads/${threadId}/runs/7`)).status).toBe(400);
   const cursor = { headers: { "last-event-id": "abc" } };
-  expect((await fetch(`${held.server.url}/threads/${threadId}/runs/${runId}/stream`, cursor)).status).toBe(
-    400,
-  );
+  const stream = `${held.server.url}/threads/${threadId}/runs/${runId}/stream`;
+  expect((await fetch(stream, cursor)).status).toBe(400);
+  expect((await fetch(`${stream}?checkpoint_id=a%00b`)).status).toBe(400);
 });
 
 test("a route that does not exist is 404 and named", async () => {

@@ -214,8 +214,10 @@ test("many runs are cancelled by their ids or by their state", async () => {
 });
 
 test.each([0, -1, 1.5, "x"])("a run that could never begin a node is refused: %j at a time", async (most) => {
-  const refused = await post(pair.here, "/runs", { assistant_id: "slow", config: { max_concurrency: most } });
-  expect([refused.status, await refused.text()]).toEqual([400, expect.stringContaining("max_concurrency")]);
+  for (const name of ["max_concurrency", "maxConcurrency"]) {
+    const refused = await post(pair.here, "/runs", { assistant_id: "slow", config: { [name]: most } });
+    expect([refused.status, await refused.text()]).toEqual([400, expect.stringContaining(name)]);
+  }
 });
 
 test("a delayed run starts when it is due and not before, and cancel takes it back", async () => {

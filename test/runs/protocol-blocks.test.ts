@@ -83,6 +83,15 @@ test("blocks never interleave, and their pieces make what the block holds at its
   );
 });
 
+test.each([{ toString: 1 }, "constructor", ["text"], 5, null])(
+  "a block of a kind that nobody knows (%j) is told as it is",
+  (type) => {
+    const known = { type: "text", text: "known", index: 1 };
+    const told = assembled([{ content: [{ type, text: "any", index: 0 }, known] }]).map((one) => one["told"]);
+    expect(told).toEqual([{ type, text: "any", index: 0 }, known]);
+  },
+);
+
 test("arguments that are no JSON are told as a call that is not valid", () => {
   const piece = { content: "", tool_call_chunks: [{ id: "c", name: "any", args: '{"a":', index: 0 }] };
   expect(assembled([piece])[0]?.["told"]).toEqual({

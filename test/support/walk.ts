@@ -58,6 +58,7 @@ const ODD: readonly unknown[] = [
   {},
   { "": null },
   { constructor: { prototype: 1 } },
+  { toString: 1 },
   { lc: 1, type: "constructor", id: ["a", "B"], kwargs: {} },
   Array.from({ length: 30 }).reduce<unknown>((inner) => [inner], 1),
 ];
@@ -109,13 +110,15 @@ const KNOWN: Readonly<Record<string, readonly unknown[]>> = {
     { user: "u" },
     { graph_id: "keeping" },
     { graph_id: "gone" },
-    { graph_id: 5, thread_id: "x" },
+    { graph_id: { toString: 1 }, thread_id: "x" },
   ],
   command: [
     { resume: "yes" },
     { goto: "keep" },
     { update: { value: 1 } },
     { goto: [{ node: "keep", input: {} }] },
+    { goto: { node: "constructor", input: {} } },
+    { update: [[{ toString: 1 }, 1]] },
   ],
   config: [{}, { configurable: { a: 1 } }, { recursion_limit: 9, tags: ["a"] }],
   values: [
@@ -221,6 +224,9 @@ export class Seen {
   }
 }
 
+/** As a header or a query has it. */
+const textOf = (value: unknown): string => (value instanceof Object ? JSON.stringify(value) : String(value));
+
 export class Walker {
   readonly #random: Random;
   readonly #schemas: Readonly<Record<string, JsonSchema>>;
@@ -248,10 +254,8 @@ export class Walker {
       if (where === "path") path = path.replace(`{${name}}`, this.#segment(name, isBroken));
       else if (required ? !isBroken || random.chance(0.8) : random.chance(where === "header" ? 0.15 : 0.4)) {
         const value = isBroken && random.chance(0.5) ? random.pick(ODD) : this.#value(name, schema, 0);
-        if (where === "header") headers[name] = String(value).replaceAll(/[^ -~]/g, "?");
-        else
-          for (const one of [value].flat())
-            query.append(name, one instanceof Object ? JSON.stringify(one) : String(one));
+        if (where === "header") headers[name] = textOf(value).replaceAll(/[^ -~]/g, "?");
+        else for (const one of [value].flat()) query.append(name, textOf(one));
       }
     }
     const search = query.size > 0 ? `?${query.toString()}` : "";

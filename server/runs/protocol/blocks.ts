@@ -18,15 +18,15 @@ interface Block {
 }
 
 /** How a block grows by text: which of its fields, told by which kind of delta, in which field of that. */
-const GROWS: Readonly<Record<string, { field: string; delta: string; as: string }>> = {
-  text: { field: "text", delta: "text-delta", as: "text" },
-  reasoning: { field: "reasoning", delta: "reasoning-delta", as: "reasoning" },
-  tool_call_chunk: { field: "args", delta: "tool-call-delta", as: "args" },
-  image: { field: "base64", delta: "data-delta", as: "data" },
-  audio: { field: "base64", delta: "data-delta", as: "data" },
-  video: { field: "base64", delta: "data-delta", as: "data" },
-  file: { field: "base64", delta: "data-delta", as: "data" },
-};
+const GROWS = new Map<unknown, { field: string; delta: string; as: string }>([
+  ["text", { field: "text", delta: "text-delta", as: "text" }],
+  ["reasoning", { field: "reasoning", delta: "reasoning-delta", as: "reasoning" }],
+  ["tool_call_chunk", { field: "args", delta: "tool-call-delta", as: "args" }],
+  ["image", { field: "base64", delta: "data-delta", as: "data" }],
+  ["audio", { field: "base64", delta: "data-delta", as: "data" }],
+  ["video", { field: "base64", delta: "data-delta", as: "data" }],
+  ["file", { field: "base64", delta: "data-delta", as: "data" }],
+]);
 
 export class Blocks {
   #open: Block | undefined;
@@ -44,7 +44,7 @@ export class Blocks {
     for (const part of Array.isArray(content) ? content : []) {
       const block = partOf(part);
       // A provider's own form of a call comes a second time among the message's calls.
-      if (block && !CALLS.has(String(block["type"]))) this.#grow(events, keyOf(block), block);
+      if (block && !CALLS.has(block["type"])) this.#grow(events, keyOf(block), block);
     }
     for (const piece of isPiece ? asFieldsList(pieces) : []) {
       const { id, name, args, index } = piece;
@@ -69,7 +69,7 @@ export class Blocks {
   }
 
   #grow(events: BlockEvent[], key: string, block: Fields): void {
-    const grows = GROWS[String(block["type"])];
+    const grows = GROWS.get(block["type"]);
     if (this.#open?.key !== key) {
       this.#close(events);
       const empty = grows && typeof block[grows.field] === "string" ? { [grows.field]: "" } : {};
@@ -112,7 +112,13 @@ export class Blocks {
   }
 }
 
-const CALLS = new Set(["tool_use", "tool_call", "tool_call_chunk", "function_call", "input_json_delta"]);
+const CALLS = new Set<unknown>([
+  "tool_use",
+  "tool_call",
+  "tool_call_chunk",
+  "function_call",
+  "input_json_delta",
+]);
 
 const asFieldsList = (value: unknown): Fields[] =>
   Array.isArray(value)

@@ -45,11 +45,11 @@ function blocksOf(content: unknown): unknown {
   );
 }
 
-const DATA_BLOCKS = new Set(["image", "audio", "video", "file"]);
+const DATA_BLOCKS = new Set<unknown>(["image", "audio", "video", "file"]);
 
 /** One block: older names of a data block's fields become the protocol's. */
 export function blockOf(block: Fields): Fields {
-  if (!DATA_BLOCKS.has(String(block["type"]))) return block;
+  if (!DATA_BLOCKS.has(block["type"])) return block;
   const { mimeType, data, ...rest } = block;
   return {
     ...rest,
