@@ -1,6 +1,6 @@
 // What the routes of assistants take. Unknown keys are ignored and null counts as unset, as in schemas.ts.
 import { z } from "zod";
-import { config, fields, flag, uuid, whole } from "./schemas.ts";
+import { config, fields, flag, names, uuid, whole } from "./schemas.ts";
 
 // An index holds names: PostgreSQL limits what fits into one of its rows.
 const name = z.string().max(500).nullish();
@@ -33,7 +33,7 @@ export const assistantSearch = assistantFilter.extend({
   ...page,
   sort_by: z.enum(["assistant_id", "graph_id", "name", "created_at", "updated_at"]).nullish(),
   sort_order: z.enum(["asc", "desc"]).nullish(),
-  select: z.array(z.string()).nullish(),
+  select: names,
 });
 
 export const versionList = z.object({ ...page, metadata: fields.nullish() });

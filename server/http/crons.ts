@@ -19,7 +19,7 @@ import type { CronFilter, CronRow } from "../storage/crons.ts";
 import { readForCron, readGuarded } from "./door.ts";
 import { refuseUnstorable } from "./ingress.ts";
 import { permitRun } from "./run-access.ts";
-import { check, checkId, runCreate, uuid } from "./schemas.ts";
+import { check, checkId, names, runCreate, uuid, whole } from "./schemas.ts";
 import type { Bindings } from "./sse.ts";
 
 // What of a run's request a cron keeps; its thread, its time and its end are the cron's own.
@@ -69,11 +69,11 @@ const sortable = [
   "next_run_date",
 ] as const;
 export const cronSearch = cronFilter.extend({
-  limit: z.coerce.number().int().min(1).max(1000).default(10),
-  offset: z.coerce.number().int().min(0).max(1_000_000_000).default(0),
+  limit: whole(1, 1000, 10),
+  offset: whole(0, 1_000_000_000, 0),
   sort_by: z.enum(sortable).nullish(),
   sort_order: z.enum(["asc", "desc"]).nullish(),
-  select: z.array(z.string()).nullish(),
+  select: names,
 });
 
 /** @param egress decides which addresses a webhook may have */

@@ -111,6 +111,9 @@ test("search finds by graph, by part of the name and by metadata, and count agre
   expect(await assistants().search({ ...within, name: "%", select: ["name", "version"] })).toEqual([
     { name: "100%_Sure", version: 1 },
   ]);
+  expect(await assistants().search({ ...within, name: "%", select: [] })).toEqual([
+    expect.objectContaining({ name: "100%_Sure" }),
+  ]);
 });
 
 test("pagination headers give the full count and the next offset only when there is more", async () => {

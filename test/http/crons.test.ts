@@ -81,6 +81,7 @@ test("pages visit every cron once, in the order asked for, with totals in the he
   expect(await page(byDate)).toEqual({ ids: [first, second], total: "3", next: "2" });
   expect(await page({ ...byDate, offset: 2 })).toEqual({ ids: [third], total: "3", next: null });
   expect((await page({})).ids).toEqual(made.toReversed());
+  expect((await page({ limit: null, offset: null, select: [] })).ids).toEqual(made.toReversed());
   expect((await page({ sort_by: "cron_id", sort_order: "asc" })).ids).toEqual(made);
   expect(await held.server.client.crons.search({ limit: 1, select: ["cron_id", "enabled"] })).toEqual([
     { cron_id: second, enabled: true },
