@@ -22,7 +22,7 @@ export const budgets: Noun = {
         "Every budget that a call falls under must have room for it. `scope_id` of a user is the identity that auth knows; left out, each user, assistant or thread has the limit for itself. `max` is in tokens or in US dollars.",
       body: budgetCreate,
       answers: json(Budget, "The budget."),
-      errors: { 409: ["budget_exists"] },
+      errors: { 404: ["assistant_not_found"], 409: ["budget_exists"] },
     },
     "GET /budgets/usage": {
       id: "searchUsage",
