@@ -9,7 +9,7 @@ import type { Ask, Change, Side, View } from "./oracle.ts";
 
 const MOST_THREADS = 6;
 // Longer ones cost time and show nothing new: they are deleted.
-const MOST_CHECKPOINTS = 40;
+const MOST_CHECKPOINTS = 30;
 
 const goOn = (): Partial<Ask> => ({ input: null });
 
@@ -94,6 +94,7 @@ export const KINDS = [
   "run",
   "run to a breakpoint",
   "go on",
+  "command",
   "resume",
   "update",
   "fork by update",
@@ -109,6 +110,7 @@ const WEIGHTS: Record<Kind, number> = {
   run: 20,
   "run to a breakpoint": 12,
   "go on": 12,
+  command: 14,
   resume: 20,
   update: 12,
   "fork by update": 10,
@@ -153,7 +155,23 @@ export class Sequence {
       : undefined;
     const input = (): Partial<Ask> => ({ input: this.#input() });
     const resume = (): Partial<Ask> => ({ resume: `answer ${this.#count}` });
-    const breakpoint = (): Partial<Ask> => ({ ...input(), interruptBefore: [this.#random.pick(NODES)] });
+    const at = (): (typeof NODES)[number][] | "*" =>
+      this.#random.chance(0.1) ? "*" : [this.#random.pick(NODES)];
+    const breakpoint = (): Partial<Ask> => ({
+      ...this.#random.pick([input, input, goOn])(),
+      ...(this.#random.chance(0.6) ? { interruptBefore: at() } : { interruptAfter: at() }),
+    });
+    const command = (): Partial<Ask> => ({
+      command: this.#random.pick<Record<string, unknown>>([
+        { goto: this.#random.pick(NODES) },
+        { goto: [{ node: "each", input: { item: `sent ${this.#count}` } }, this.#random.pick(NODES)] },
+        { resume: `with ${this.#count}`, goto: this.#random.pick(NODES) },
+        { goto: "nobody" },
+        { resume: "" },
+        { resume: false },
+        {},
+      ]),
+    });
     const run = (ask: () => Partial<Ask>) => () => this.#run(kind, threadId, ask(), place);
     const update = (): Operation => this.#update(kind, threadId, place);
     const other = (perform: Operation["perform"]) => () => ({ kind, about: { threadId }, perform });
@@ -162,10 +180,11 @@ export class Sequence {
       run: run(input),
       "run to a breakpoint": run(breakpoint),
       "go on": run(goOn),
+      command: run(command),
       resume: run(resume),
       update,
       "fork by update": update,
-      "fork by run": run(() => this.#random.pick([input, goOn, resume])()),
+      "fork by run": run(() => this.#random.pick([input, goOn, resume, command])()),
       copy: other(() => this.#pair.copy(threadId)),
       delete: other(() => this.#pair.delete(threadId)),
     };
@@ -187,8 +206,11 @@ export class Sequence {
   }
 
   #update(kind: Kind, threadId: string, place: number | undefined): Operation {
-    const asNode = this.#random.chance(0.5) ? this.#random.pick(NODES) : undefined;
-    const change = { values: this.#change(), ...(asNode ? { asNode } : {}) };
+    const asNode = this.#random.chance(0.6)
+      ? this.#random.pick([...NODES, ...NODES, "__start__", "__end__", "__copy__", "__input__", "nobody"])
+      : undefined;
+    const values = this.#random.chance(asNode?.startsWith("__") ? 0.6 : 0.1) ? null : this.#change();
+    const change = { values, ...(asNode ? { asNode } : {}) };
     return {
       kind,
       about: { threadId, change, place },
@@ -217,6 +239,8 @@ export class Sequence {
       { way: this.#random.pick(WAYS) },
       { messages: [{ type: "ai", id: "answer 1", content: `changed ${this.#count}` }], log: ["and more"] },
       { messages: [{ type: "remove", id: "answer 1" }] },
+      { messages: [{ type: "remove", id: "__remove_all__" }] },
+      {},
     ]);
   }
 }

@@ -3,7 +3,7 @@
 // of its thread in the order they were made, because ids differ.
 import { isBaseMessage } from "@langchain/core/messages";
 import type { RunnableConfig } from "@langchain/core/runnables";
-import { Command, MemorySaver } from "@langchain/langgraph";
+import { Command, MemorySaver, Send } from "@langchain/langgraph";
 import type { StateSnapshot } from "@langchain/langgraph";
 import { WRITES_IDX_MAP } from "@langchain/langgraph-checkpoint";
 import type { PendingWrite } from "@langchain/langgraph-checkpoint";
@@ -14,11 +14,13 @@ import type { NODES } from "../fixtures/oracle.ts";
 const GRAPH = "oracle";
 const ALL = 1000;
 
-/** What a run is asked for; `resume` answers what an interrupt asked. */
+/** What a run is asked for; `resume` answers what an interrupt asked. Of a command no `update`: LangGraph may apply it twice. */
 export interface Ask {
   readonly input?: Record<string, unknown> | null;
   readonly resume?: string;
-  readonly interruptBefore?: (typeof NODES)[number][];
+  readonly command?: Record<string, unknown>;
+  readonly interruptBefore?: (typeof NODES)[number][] | "*";
+  readonly interruptAfter?: (typeof NODES)[number][] | "*";
   readonly durability: "sync" | "async" | "exit";
 }
 
@@ -167,8 +169,9 @@ export function oracleSide(): Side {
       .filter(([, [owner]]) => owner === threadId);
   return {
     create: () => Promise.resolve(),
-    run: async (threadId, { input, resume, ...ask }, at) => {
-      const asked = resume === undefined ? (input ?? null) : new Command<string, never, never>({ resume });
+    run: async (threadId, { input, resume, command, ...ask }, at) => {
+      const commanded = resume === undefined ? command : { resume };
+      const asked = commanded ? new Command<string, never, never>(sent(commanded)) : (input ?? null);
       return graph.invoke(asked, { ...ask, ...placeOf(threadId, at) }).then(
         () => "done",
         (error: unknown) => String(error),
@@ -212,6 +215,14 @@ export function oracleSide(): Side {
       };
     },
   };
+}
+
+const place = (one: unknown): unknown =>
+  one instanceof Object ? new Send(Reflect.get(one, "node"), Reflect.get(one, "input")) : one;
+
+/** A command as the client sends it, in LangGraph's own form. */
+function sent({ goto, ...rest }: Record<string, unknown>): object {
+  return { ...rest, ...(goto === undefined ? {} : { goto: Array.isArray(goto) ? goto.map(place) : goto }) };
 }
 
 const halfOf = <Item>(list: readonly Item[]): Item | undefined => list[Math.floor(list.length / 2)];
