@@ -135,7 +135,7 @@ export function holdfastSide(client: Client): Side {
  * for ours, nothing that comes with results replaces anything: so a run that is rolled back leaves the answers of the
  * runs before it. A resume from an older checkpoint shows the difference.
  */
-class Oracle extends MemorySaver {
+export class Oracle extends MemorySaver {
   override async putWrites(
     config: RunnableConfig,
     writes: PendingWrite[],
