@@ -6,6 +6,10 @@ const propertiesOf = (schema: object): object => ("properties" in schema ? Objec
 
 afterEach(() => vi.unstubAllEnvs());
 
+afterEach(() => {
+  vi.unstubAllEnvs();
+});
+
 test.each([
   ["plain", MessagesValue],
   ["delta", MessagesDeltaValue],

@@ -22,10 +22,11 @@ let model: FakeModel;
 const pair = usePair();
 beforeAll(async () => {
   model = await startFakeModel();
-  process.env["OPENAI_BASE_URL"] = model.url;
-  process.env["OPENAI_API_KEY"] = "none";
+  vi.stubEnv("OPENAI_BASE_URL", model.url);
+  vi.stubEnv("OPENAI_API_KEY", "none");
 });
 afterAll(() => model.stop());
+afterAll(() => vi.unstubAllEnvs());
 afterEach(() => {
   vi.restoreAllMocks();
 });

@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Client } from "@langchain/langgraph-sdk";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { TEST_KEYS } from "../support/keys.ts";
 import { command, ended, startRun, watch } from "../support/protocol.ts";
 import { collect, startTestServer, useServer } from "../support/server.ts";
@@ -21,8 +21,9 @@ beforeAll(async () => {
     });
   });
   await new Promise<void>((resolve) => receiver.listen(0, "127.0.0.1", resolve));
-  process.env["OUTBOX_URL"] = `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`;
+  vi.stubEnv("OUTBOX_URL", `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`);
 });
+afterAll(() => vi.unstubAllEnvs());
 afterAll(() => new Promise((resolve) => receiver.close(resolve)));
 
 const SETTINGS = { HOLDFAST_CONFIG: "test/fixtures/vault.langgraph.json", HOLDFAST_KEYS: TEST_KEYS };
