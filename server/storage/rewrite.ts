@@ -7,16 +7,19 @@ import { codeOf } from "./postgres.ts";
 
 const findPlace = `/* findTransactionId */ select pg_current_xact_id()::xid::text as place`;
 
+// A vacuum's own snapshot is as old as the oldest transaction that writes, in whatever database: it keeps what that one
+// could see. Another vacuum is not counted; what an analyze sees is.
 const listOlder = `/* listOlderTransactions */
-select concat('session ', pid, ' of ', coalesce(nullif(application_name, ''), usename)) as who
+select concat('session ', pid, ' of ', coalesce(nullif(application_name, ''), usename, backend_type)) as who
   from pg_stat_activity
- where datname = current_database() and pid <> pg_backend_pid() and backend_type not like 'autovacuum%'
-   and greatest(age(backend_xmin), age(backend_xid)) > age($1::text::xid)
+ where pid <> pg_backend_pid()
+   and (age(backend_xid) > age($1::text::xid)
+     or (datname is null or datname = current_database()) and age(backend_xmin) > age($1::text::xid)
+       and (backend_type <> 'autovacuum worker' or query like '%ANALYZE%'))
 union all
 select concat('replication slot ', slot_name) from pg_replication_slots where age(xmin) > age($1::text::xid)
 union all
-select concat('prepared transaction ', gid) from pg_prepared_xacts
- where database = current_database() and age(transaction) > age($1::text::xid)`;
+select concat('prepared transaction ', gid) from pg_prepared_xacts where age(transaction) > age($1::text::xid)`;
 
 const LOCK_NOT_AVAILABLE = "55P03";
 const POLL_MS = 200;
