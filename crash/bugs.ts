@@ -91,7 +91,7 @@ const EVENTS_LOCK = " for share) r),\nput as (";
 const POINTS_OWN = '${isOwn("o", { attempt: "f.attempt", worker: "$5" })}';
 const POINTS_LOCK = `${POINTS_OWN} for share) r`;
 
-const BUGS: readonly Bug[] = [
+export const BUGS: readonly Bug[] = [
   {
     name: "events without FOR SHARE",
     replacements: [{ file: "storage/events.ts", from: EVENTS_LOCK, to: ") r),\nput as (" }],
@@ -164,8 +164,8 @@ const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "runs/record.ts",
-        from: "        tail.push(event);\n        this.#add(",
-        to: "        tail.push(event);\n        tail.commit(event.seq);\n        this.#add(",
+        from: "        tail.push(entry);\n        this.#add(",
+        to: "        tail.push(entry);\n        tail.commit(open.next);\n        this.#add(",
       },
     ],
     scenes: ["kill -9 some time into a commit of events"],

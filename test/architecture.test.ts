@@ -4,6 +4,7 @@ import { globSync, readFileSync } from "node:fs";
 import { stripTypeScriptTypes } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { expect, test } from "vitest";
+import { BUGS } from "../crash/bugs.ts";
 
 // Floors, lowest first: a file imports from its own floor or a lower one. A folder of server/ is a floor.
 const floors = "ground privacy telemetry storage models retrieval tools runs http commands entry".split(" ");
@@ -159,3 +160,10 @@ test("a file is named after what it holds", () => {
 test("nothing is exported by default, and every file begins with what it is for", () => {
   expect([...sources].filter(([, source]) => !isProper(source)).map(([file]) => file)).toEqual([]);
 });
+
+test.each(BUGS.flatMap(({ name, replacements }) => replacements.map((one) => ({ name, ...one }))))(
+  "the crash suite can still plant its bug: $name",
+  ({ file, from }) => {
+    expect(readFileSync(join("server", file), "utf8").split(from)).toHaveLength(2);
+  },
+);
