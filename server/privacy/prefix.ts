@@ -206,29 +206,24 @@ function charactersOf(branches: Branches, flags: string): Characters {
   return united(branches.flat().map(ofItem));
 }
 
-const mustBe = (item: Item): boolean => leastOf([[item]]) > 0;
-
-/** Whether it may begin at a border. */
-function hasBorder(items: readonly Item[]): boolean {
-  const solid = items.findIndex(mustBe);
-  const first = solid < 0 ? items : items.slice(0, solid + 1);
-  return first.some((item) =>
-    item.type === "group" ? item.body.some(hasBorder) : item.type === "behind" || item.type === "border",
-  );
+/** The first part that must be there, and all that may stand before it. */
+function beginningOf(items: readonly Item[]): readonly Item[] {
+  const solid = items.findIndex((item) => leastOf([[item]]) > 0);
+  return solid < 0 ? items : items.slice(0, solid + 1);
 }
 
-/** Those of the first character that must be there, and of all that may stand before it. */
+/** Whether it may begin at a border. */
+const hasBorder = (items: readonly Item[]): boolean =>
+  beginningOf(items).some((item) =>
+    item.type === "group" ? item.body.some(hasBorder) : item.type === "behind" || item.type === "border",
+  );
+
 function firstOf(branches: Branches, flags: string): Characters {
   const ofItem = (item: Item): Characters => {
     if (item.type === "atom") return asciiOf(item.source, flags);
     return item.type === "group" ? firstOf(item.body, flags) : united([]);
   };
-  return united(
-    branches.flatMap((items) => {
-      const solid = items.findIndex(mustBe);
-      return (solid < 0 ? items : items.slice(0, solid + 1)).map(ofItem);
-    }),
-  );
+  return united(branches.flatMap((items) => beginningOf(items).map(ofItem)));
 }
 
 const known = new Map<string, Characters>();
