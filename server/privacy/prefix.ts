@@ -1,8 +1,9 @@
 // The beginnings of a rule's matches, derived from its pattern: what a stream must hold back, because more text
 // may still make a match of it. Only bounded patterns have them, so all others are refused here, with the reason.
 import { ConfigInvalid } from "../errors.ts";
-import { ALL, charactersAt, haveCommon, isNone, united } from "./characters.ts";
+import { ALL, charactersAt, isNone, united } from "./characters.ts";
 import type { Characters } from "./characters.ts";
+import { samplesFor, takes } from "./samples.ts";
 import { mostWays } from "./ways.ts";
 
 /** A lookbehind, and the text that a rule may look at to the left of its match, in characters. */
@@ -83,7 +84,9 @@ export function beginningsOf(name: string, pattern: string, flags = ""): Beginni
  * @throws ConfigInvalid when hostile text would cost too much
  */
 export function refuseManyWays(name: string, pattern: string, flags = ""): void {
-  const ways = mostWays(parse(name, pattern, flags), (source, code) => isIn(asciiOf(source, flags), code));
+  const ways = mostWays(parse(name, pattern, flags), samplesFor(pattern), (source, character) =>
+    takes(source, flags, character),
+  );
   if (ways <= MAX_WAYS) return;
   throw refusal(
     name,
@@ -97,6 +100,7 @@ function refusal(name: string, why: string): ConfigInvalid {
 
 function parse(name: string, pattern: string, flags: string): Branches {
   let at = 0;
+  const samples = samplesFor(pattern);
 
   const refuse = (what: string): never => {
     throw refusal(name, `has ${what} at character ${at}, which cannot be bounded in a stream`);
@@ -147,7 +151,7 @@ function parse(name: string, pattern: string, flags: string): Branches {
     const inner = body(isFirst);
     const found = quantifier();
     // Each way to share a text between the inner and the outer repetition would be tried.
-    if (found.max > FEW && inner.some((one) => isAmbiguous(one, flags)))
+    if (found.max > FEW && inner.some((one) => isAmbiguous(one, flags, samples)))
       refuse("a repetition of a repetition that no character sets apart");
     return { type: "group", body: inner, quantifier: found };
   };
@@ -180,13 +184,14 @@ function parse(name: string, pattern: string, flags: string): Branches {
 }
 
 /** Whether a text of one character can be shared between repetitions of this sequence in many ways. */
-function isAmbiguous(sequence: readonly Item[], flags: string): boolean {
+function isAmbiguous(sequence: readonly Item[], flags: string, samples: readonly string[]): boolean {
   const atoms = sequence.flatMap(atomsIn);
   const open = atoms.filter(({ quantifier: { min, max } }) => max > 1 && min < max);
   const sure = atoms.filter(({ quantifier: { min } }) => min > 0);
-  const characters = ({ source }: Atom): Characters => asciiOf(source, flags);
+  const takenBy = ({ source }: Atom): readonly string[] =>
+    samples.filter((character) => takes(source, flags, character));
   const isApart = (one: Atom): boolean =>
-    open.every((other) => !haveCommon(characters(one), characters(other)));
+    takenBy(one).every((character) => open.every(({ source }) => !takes(source, flags, character)));
   return open.length > 0 && !sure.some(isApart);
 }
 
@@ -242,10 +247,6 @@ function firstsOf(source: string, flags: string): Characters {
     return ALL; // no expression at all: whoever compiles the rule says so
   }
 }
-
-// The index is 0 to 3.
-const isIn = (characters: Characters, code: number): boolean =>
-  ((characters[(code >> 5) as 0 | 1 | 2 | 3] >>> (code & 31)) & 1) === 1;
 
 /** In characters, or (the default) in UTF-16 units. */
 function extentOf(branches: Branches, inCharacters: boolean): number {

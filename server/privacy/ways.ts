@@ -12,20 +12,27 @@ interface Ways {
   readonly most: number;
 }
 
-/** @param matches whether an atom matches a character, by its code */
-export function mostWays(branches: Branches, matches: (atom: string, code: number) => boolean): number {
+/**
+ * @param samples the characters to try
+ * @param matches whether an atom matches one of them
+ */
+export function mostWays(
+  branches: Branches,
+  samples: readonly string[],
+  matches: (atom: string, character: string) => boolean,
+): number {
   const one: Ways = { whole: 1, lead: 1, tail: 1, most: 1 };
 
-  const ofItem = (item: Item, code: number): Ways => {
+  const ofItem = (item: Item, character: string): Ways => {
     if (item.type === "behind" || item.type === "border") return one;
-    if (item.type === "ahead") return { ...one, most: ofBranches(item.body, code).most };
+    if (item.type === "ahead") return { ...one, most: ofBranches(item.body, character).most };
     const { min, max } = item.quantifier;
-    if (item.type === "group") return repeated(ofBranches(item.body, code), min, max);
-    return repeated(matches(item.source, code) ? one : { ...one, whole: 0 }, min, max);
+    if (item.type === "group") return repeated(ofBranches(item.body, character), min, max);
+    return repeated(matches(item.source, character) ? one : { ...one, whole: 0 }, min, max);
   };
-  const ofBranches = (all: Branches, code: number): Ways =>
+  const ofBranches = (all: Branches, character: string): Ways =>
     all
-      .map((items) => items.map((item) => ofItem(item, code)).reduce(joined, one))
+      .map((items) => items.map((item) => ofItem(item, character)).reduce(joined, one))
       .reduce((a, b) => ({
         whole: a.whole + b.whole,
         lead: Math.max(a.lead, b.lead),
@@ -33,7 +40,7 @@ export function mostWays(branches: Branches, matches: (atom: string, code: numbe
         most: Math.max(a.most, b.most),
       }));
 
-  return Math.max(...Array.from({ length: 128 }, (_, code) => ofBranches(branches, code).most));
+  return Math.max(...samples.map((character) => ofBranches(branches, character).most));
 }
 
 function joined(a: Ways, b: Ways): Ways {
