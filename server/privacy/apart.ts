@@ -2,19 +2,19 @@
 // space or dash. Numbers stand so too, so the check digits have to be right, and more of the same beside them says no.
 
 /** What may stand between two groups. */
-export const APART = String.raw`(?: (?:- | )?|[-./_·\t+]|%20|\r?\n|\\{1,3}n)`;
+export const APART = String.raw`(?: (?:- | )?|[-./_·\t+]|%20|\r{0,2}\n|\r{1,2})`;
 const FOUR_GROUPS = String.raw`(?:2[2-7]|[3-6]\d)\d{2}(?:${APART}\d{4}){3}`;
 /** Four groups that may be those of a card; no year begins so. */
 export const CARD_APART = String.raw`${FOUR_GROUPS}(?!${APART}\d|[\w-]|\[REDACTED_)`;
 
 const GAP = new RegExp(APART, "g");
 const SPLIT = new RegExp(APART);
-const BREAK = /^(?:\r?\n|\\{1,3}n)$/;
+const BREAK = /^(?:\r{0,2}\n|\r{1,2})$/;
 /** Rows of tables look the same, and so do sums. */
 const IN_ROW = /^(?:\t| {2}|\+)$/;
 const IS_CARD = new RegExp(`^${FOUR_GROUPS}$`);
 // Of an escape to the left only its beginning is there.
-const BEHIND_DIGITS = new RegExp(String.raw`\d(?:${APART}|%2 |\\ )$`);
+const BEHIND_DIGITS = new RegExp(String.raw`\d(?:${APART}|%2 )$`);
 const IN_FOURS = new RegExp(
   String.raw`^[A-Z]{2}\d{2}(?:${APART}[A-Z0-9]{4}){2,7}(?:${APART}[A-Z0-9]{1,4})?(?![A-Z0-9])`,
 );

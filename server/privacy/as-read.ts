@@ -1,5 +1,6 @@
 // A pattern of an operator in the characters that rules read. He writes them as they stand in his texts, and rules never
-// see some of those: a colon in full width is a plain one to them, and a joiner that nobody sees is not there at all.
+// see some of those: a colon in full width is a plain one to them, a joiner that nobody sees is not there at all, and a
+// line break that JSON writes as \n is white space of another kind.
 import { DISGUISED, plainOf } from "./disguises.ts";
 
 const CLASS = String.raw`\[(?:\\[^]|[^\]\\])*\]`;
@@ -15,7 +16,15 @@ export const asRead = (pattern: string): string =>
     part.length > 1 && part.startsWith("[") ? ofClass(part) : ofOne(part),
   );
 
+/** Line breaks and tabs, with what rules read for their escapes. */
+const BREAKS = new Map([
+  ["\n", String.raw`\n\r`],
+  ["\t", String.raw`\t\v`],
+]);
+
 function ofOne(part: string): string {
+  const both = breaksIn(part);
+  if (both) return `[${both}]`;
   const plain = plainIn(part);
   if (plain === undefined) return joined(part);
   return plain === "" ? "(?:)" : byNumber(plain);
@@ -27,7 +36,8 @@ function ofClass(part: string): string {
     .slice(open.length, -1)
     .replace(
       MEMBER,
-      (all: string, from: string, to?: string) => `${joined(all)}${plainMember(from, to ?? from)}`,
+      (all: string, from: string, to?: string) =>
+        (to === undefined ? breaksIn(all) : undefined) ?? `${joined(all)}${plainMember(from, to ?? from)}`,
     );
   return `${open}${members}]`;
 }
@@ -43,6 +53,9 @@ function plainIn(part: string): string | undefined {
   const character = characterOf(part);
   return character !== undefined && IS_DISGUISED.test(character) ? plainOf(character) : undefined;
 }
+
+const breaksIn = (part: string): string | undefined =>
+  BREAKS.get(part === String.raw`\n` ? "\n" : part === String.raw`\t` ? "\t" : (characterOf(part) ?? ""));
 
 const joined = (part: string): string =>
   part.replaceAll(new RegExp(String.raw`${PAIR}|\\[^]`, "gu"), (one) =>

@@ -1,6 +1,6 @@
 // Ways to write a character that rules do not read. Nobody sees some of them: zero-width ones, soft hyphens, marks of
 // direction. Others look like one that rules know: spaces that do not break, dashes, letters and digits in full width,
-// digits of other scripts. HTML and JSON write one by its number (&#64;, \u00a0).
+// digits of other scripts. HTML and JSON write one by its number (&#64;, \u00a0), JSON line breaks and tabs by a letter (\n).
 const HIDDEN = String.raw`(?:[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]|\udb40[\udc00-\uddef]|\ud834[\udd73-\udd7a]|\ud82f[\udca0-\udca3])+`;
 const SPACE = String.raw`\u00a0\u2000-\u200a\u202f\u205f\u3000`;
 const DASH = String.raw`\u2010-\u2015\u2212\ufe58\ufe63`;
@@ -21,7 +21,17 @@ const NAMES = new Map([
 const ENTITY = `&(?:${[...NAMES.keys()].join("|")}|#\\d{2,4}|#[xX][\\da-fA-F]{2,4});`;
 // In JSON inside of JSON there are more backslashes. All of them go with it: one that stays would escape a placeholder.
 // To look behind at each character would cost a tenth of everything, so the first backslash stands before that.
-const ESCAPE = String.raw`\\(?<!\\\\)\\{0,6}u[\da-fA-F]{4}`;
+const ESCAPE = String.raw`\\(?<!\\\\)\\{0,14}(?:u[\da-fA-F]{4}|[nrt])`;
+// White space, as they are. A value that ends at a line break does not end at one of these: in JSON it may go on behind.
+const BREAKS = new Map([
+  ["\n", "\r"],
+  ["\t", "\v"],
+]);
+const LETTERS = new Map([
+  ["n", "\r"],
+  ["r", "\r"],
+  ["t", "\v"],
+]);
 
 /** Each of them, with others that stand beside it if nobody sees them. */
 export const DISGUISED = new RegExp(
@@ -56,12 +66,13 @@ function writtenIn(text: string): string {
     if (hexadecimal === undefined && decimal === undefined) return NAMES.get(text.slice(1, -1)) ?? " ";
     return characterOf(hexadecimal === undefined ? Number(decimal) : Number.parseInt(hexadecimal, 16));
   }
-  return text.startsWith("\\") ? characterOf(Number.parseInt(text.slice(-4), 16)) : text;
+  if (!text.startsWith("\\")) return text;
+  return LETTERS.get(text.at(-1) ?? "") ?? characterOf(Number.parseInt(text.slice(-4), 16));
 }
 
 function characterOf(code: number): string {
   const character = String.fromCharCode(code);
-  return IS_SILENT.test(character) ? " " : character;
+  return IS_SILENT.test(character) ? " " : (BREAKS.get(character) ?? character);
 }
 
 function digitOf(digit: string): string {
@@ -72,8 +83,8 @@ function digitOf(digit: string): string {
 }
 
 const UNFINISHED =
-  /(?:[\ud800-\udbff]|(?<!\\)\\{1,7}(?:u[\da-fA-F]{0,3})?|&(?:#\d{0,4}|#[xX][\da-fA-F]{0,4}|n(?:b(?:sp?)?)?|c(?:o(?:m(?:m(?:at?)?)?)?)?|p(?:e(?:r(?:i(?:od?)?)?)?)?)?)$/;
-const LONGEST = 12;
+  /(?:[\ud800-\udbff]|(?<!\\)\\{1,15}(?:u[\da-fA-F]{0,3})?|&(?:#\d{0,4}|#[xX][\da-fA-F]{0,4}|n(?:b(?:sp?)?)?|c(?:o(?:m(?:m(?:at?)?)?)?)?|p(?:e(?:r(?:i(?:od?)?)?)?)?)?)$/;
+const LONGEST = 20;
 
 /** Where the beginning of one stands that more text may finish; the length of the text if there is none. */
 export function unfinishedIn(text: string): number {

@@ -3,7 +3,7 @@
 import { DISGUISED, plainOf, unfinishedIn } from "./disguises.ts";
 
 /** More backslashes than an escape has. */
-const ESCAPED = "\\".repeat(8);
+const ESCAPED = "\\".repeat(16);
 
 /** What rules do not read, and the place of the visible text at which it stood. */
 interface Run {

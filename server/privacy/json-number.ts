@@ -3,15 +3,13 @@
 import { CONTEXT } from "./prefix.ts";
 
 const NUMBER = /^\d[\d.eE+-]*$/;
-// White space; in JSON inside of JSON a line break has its own backslashes.
-const SPACE = String.raw`(?:\s|\\{1,7}n)*`;
-const NUMBERS = String.raw`(?:[\d\s.,eE+-]|\\{1,7}n)*`;
+const NUMBERS = String.raw`[\d\s.,eE+-]*`;
 /** Behind the name of a field, or among the values of a list. Quotes too many do no harm to prose. */
 const EXPECTED = new RegExp(
-  String.raw`(?:"${SPACE}:|\[|(?:["}\]]|\b(?:true|false|null))${SPACE},)(?:${SPACE}|${NUMBERS},${SPACE})$`,
+  String.raw`(?:"\s*:|\[|(?:["}\]]|\b(?:true|false|null))\s*,)(?:\s*|${NUMBERS},\s*)$`,
 );
 /** In a list so long that its beginning is out of sight. */
-const LISTED = new RegExp(`^n?${NUMBERS},${SPACE}$`);
+const LISTED = new RegExp(String.raw`^${NUMBERS},\s*$`);
 
 /**
  * Whether what was found is a number of JSON.

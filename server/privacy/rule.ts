@@ -208,9 +208,18 @@ function masksOf(rule: Rule, found: RegExpExecArray): readonly Span[] | undefine
   if (rule.spansIn) {
     return rule.spansIn(match, left)?.map((span) => ({ start: start + span.start, end: start + span.end }));
   }
-  if (rule.group === undefined) return match === "" ? undefined : [{ start, end: start + match.length }];
-  const [from, to] = found.indices?.[rule.group] ?? [0, 0];
-  return from < to ? [{ start: from, end: to }] : undefined;
+  const [from, to] =
+    rule.group === undefined ? [start, start + match.length] : (found.indices?.[rule.group] ?? [0, 0]);
+  const mask = betweenEscapes(found.input, from, to);
+  return mask.start < mask.end ? [mask] : undefined;
+}
+
+/** Half an escape that stayed would escape the placeholder, or the quote behind it. */
+function betweenEscapes(text: string, from: number, to: number): Span {
+  let [start, end] = [from, to];
+  while (end > start && text[end - 1] === "\\") end -= 1;
+  if (text[start - 1] === "\\") start += /^\\*"/.exec(text.slice(start, end))?.[0].length ?? 0;
+  return { start, end };
 }
 
 // A placeholder is shorter or longer than what it replaced: words beyond it may come near or go far, and a word

@@ -4,12 +4,13 @@ import type { Rule, Span } from "./rule.ts";
 const kind = "SECRET";
 // A long token is dropped to its end, so that a stream need not hold it.
 const token = { until: String.raw`(?=[^\w+/=~.:%-])`, most: 16_000 };
-// Where a line of JSON ends in JSON inside of JSON.
-const escapedBreak = String.raw`\\{1,7}n[\s)}\]]`;
+// A line break that JSON writes as \n is part of a value that goes on behind it. Where a line of JSON ends in JSON inside
+// of JSON, it does not.
+const goesOn = String.raw`[\r\v](?![\s)}\]])`;
 // A parameter may follow a value in an address; another & may be part of a password. Backslashes before a quote are
 // the quote's, and brackets that close at the end are not the value's: without them, JSON would be broken.
 const value = {
-  until: String.raw`(?=[\s"'<>,;\x60]|\\{1,7}["']|&[\w.-]{1,30}=|${escapedBreak}|[)}\]]{1,12}[.:!?]{0,2}(?:[\s"',;]|\\{1,7}["'n]))`,
+  until: String.raw`(?=["'<>,;\x60]|(?!${goesOn})\s|\\{1,7}["']|&[\w.-]{1,30}=|[)}\]]{1,12}[.:!?]{0,2}(?:[\s"',;]|\\{1,7}["']))`,
   last: String.raw`(?=[)}\]]{1,12}[.:!?]{0,2}$)`,
   most: 16_000,
 };
@@ -92,7 +93,7 @@ const code = String.raw`(?:string|number|boolean|unknown|undefined|null|true|fal
 const notYet = String.raw`(?![:=]|\$\{|[[{][\s\d"'[{-]|(?:Bearer|Basic)\s|${code}(?![\w-]))`;
 // A bracket that closes is part of a value when the value goes on behind it.
 const closing = String.raw`[)}\]](?=[)}\]]{0,11}[^\s"',;)}\]\\])`;
-const character = String.raw`(?:[^\s"',;<>\x60\[\\)}\]]|${closing}|\[(?!REDACTED)|(?!${escapedBreak})\\(?!\\{0,6}["']))`;
+const character = String.raw`(?:[^\s"',;<>\x60\[\\)}\]]|${closing}|\[(?!REDACTED)|${goesOn}|\\(?!\\{0,6}["']))`;
 // A sentence about a password goes on with a plain word; a value has something else in it.
 const notPlain = String.raw`(?=[\p{L}.!?-]{0,30}[\d@#$%^&*_+=~])`;
 

@@ -24,6 +24,20 @@ const found: [text: string, redacted: string][] = [
     String.raw`{\"a\":\"\\u00e9[REDACTED_CREDIT_CARD]\\u003c\"}`,
   ],
   [String.raw`\u00e9da\u0040example.org\u003e`, String.raw`[REDACTED_EMAIL]\u003e`],
+  [
+    String.raw`{"a":"password: hunt\ner2222\u000ax y\nz"}`,
+    String.raw`{"a":"password: [REDACTED_SECRET] y\nz"}`,
+  ],
+  [String.raw`{"password":"hunt\n er\u000a22\t22"}`, `{"password":"[REDACTED_SECRET]"}`],
+  [
+    String.raw`{"a":"{\n  x: {password: hunt\ner2222\n  },\n y }"}`,
+    String.raw`{"a":"{\n  x: {password: [REDACTED_SECRET]\n  },\n y }"}`,
+  ],
+  [
+    String.raw`ssn:\r\n536-90-4399\nx, tel.\t06 12 34 56 78\t2`,
+    String.raw`ssn:\r\n[REDACTED_SSN]\nx, tel.\t[REDACTED_PHONE]\t2`,
+  ],
+  [`${"\\".repeat(15)}n4111111111111111`, `${"\\".repeat(15)}n[REDACTED_CREDIT_CARD]`],
   [String.raw`password\u003dhunter222\u0026user=x`, String.raw`password\u003d[REDACTED_SECRET]\u0026user=x`],
 ];
 
@@ -34,7 +48,7 @@ test.each(found)("%j holds what it is read as", (text, redacted) => {
 const alone = [
   "AT&T &c &nbsp; &#1; &#64 &amp;nbsp; &copy;",
   String.raw`\u00e9 \\u00e9 C:\users\u12 \ud83d\ude00 \u005b\u0022`,
-  String.raw`${"\\".repeat(9)}u0041${"\\".repeat(20)}`,
+  String.raw`${"\\".repeat(17)}u0041${"\\".repeat(20)}`,
   "١٢٣ 𝟏𝟐 🏴\u{e0067}\u{e0062}\u{e007f} 😀 \ud83d \udc00",
 ];
 

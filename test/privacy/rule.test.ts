@@ -1,6 +1,6 @@
 // A rule that cannot be followed in a stream is refused, with its name and the reason.
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { ConfigInvalid } from "../../server/errors.ts";
 import { Redactor } from "../../server/privacy/redact.ts";
 
@@ -149,4 +149,81 @@ test("a group that took no part is no finding", () => {
 
 test("a rule that matches nothing but an empty text finds nothing", () => {
   expect(withRule("a?").redact("ba")).toBe("b[REDACTED_BADGE]");
+});
+
+describe("in JSON, an own rule finds what it finds in the text", () => {
+  const patterns = [
+    String.raw`K:\s{0,3}\d{4}`,
+    String.raw`[a-z]\n\d{4}`,
+    String.raw`[a-z][\t;]\d{4}`,
+    String.raw`[a-z]\d{4}`,
+    String.raw`\b\d{4}\b`,
+    String.raw`\d{4}(?!\S)`,
+    String.raw`(?<!\S)\d{4}(?=\s)`,
+    String.raw`K[^\n]{1,5}1`,
+    String.raw`K[^\t]{1,5}1`,
+    String.raw`\s\d{4}`,
+    "K.{1,5}1",
+    "[^x]1{2}",
+  ];
+  const word = fc.constantFrom(
+    "K:",
+    "K",
+    "x",
+    "n",
+    "1111",
+    "1",
+    " ",
+    "\n",
+    "\n\n",
+    "\t",
+    "\r\n",
+    "x\n1111",
+    "x;1111",
+    "K: 1111",
+    "K:\n\n1111",
+    "é",
+  );
+  const texts = fc.array(word, { maxLength: 12 }).map((words) => ` ${words.join("")} `);
+  const insideOut = (text: string, depth: number): string =>
+    depth === 0 ? text : insideOut((JSON.parse(text) as { a: string }).a, depth - 1);
+  const wrapped = (text: string, depth: number): string =>
+    depth === 0 ? text : wrapped(JSON.stringify({ a: text }), depth - 1);
+
+  test.each(patterns)("%s", (pattern) => {
+    const redactor = withRule(pattern);
+    let found = 0;
+    const law = fc.property(
+      texts,
+      fc.integer({ min: 1, max: 3 }),
+      fc.array(fc.nat(200)),
+      (text, depth, cuts) => {
+        const whole = redactor.redact(text, () => (found += 1));
+        const json = wrapped(text, depth);
+        const places = [0, ...cuts.filter((cut) => cut < json.length).toSorted((a, b) => a - b), json.length];
+        const stream = redactor.stream();
+        const told = places.map((place, index) => stream.push(json.slice(place, places[index + 1]))).join("");
+        expect(insideOut(told + stream.push("", true), depth)).toBe(whole);
+      },
+    );
+    fc.assert(law, { numRuns: 400 });
+    expect(found).toBeGreaterThan(5);
+  });
+
+  test.each([
+    [
+      String.raw`"\d{4}`,
+      String.raw`{"a":"{\"b\":\"1111\"}"}`,
+      String.raw`{"a":"{\"b\":\"[REDACTED_BADGE]\"}"}`,
+    ],
+    [
+      String.raw`\d{4}.`,
+      String.raw`{"a":"{\"b\":\"1111\"}"}`,
+      String.raw`{"a":"{\"b\":\"[REDACTED_BADGE]\"}"}`,
+    ],
+    [String.raw`\d{4}\W`, String.raw`{"a":"C:1111\\x"}`, String.raw`{"a":"C:[REDACTED_BADGE]\\x"}`],
+    [String.raw`\d{4}`, String.raw`{"a":"C:\\1111\\x"}`, String.raw`{"a":"C:\\[REDACTED_BADGE]\\x"}`],
+  ])("what %s takes of an escape stays whole", (pattern, json, redacted) => {
+    expect(withRule(pattern).redact(json)).toBe(redacted);
+  });
 });
