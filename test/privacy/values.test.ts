@@ -72,12 +72,12 @@ test("names that become the same keep what stands under each of them", () => {
 
 test("thousands of names that become the same cost no more than others", () => {
   const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, index) => [`a${index}@b.co`, index]));
-  const start = performance.now();
+  const start = process.cpuUsage();
   for (const value of [many, new Map(Object.entries(many))]) {
     const kept = guard.value(value);
     expect(kept instanceof Map ? kept.size : Object.keys(kept).length).toBe(20_000);
   }
-  expect(performance.now() - start).toBeLessThan(5000);
+  expect(process.cpuUsage(start).user).toBeLessThan(5_000_000);
   expect(guard.value(many)[`${gone}_20000`]).toBe(19_999);
 });
 
