@@ -54,7 +54,7 @@ outbox as (
 update holdfast.threads t
    set status = case when t.has_waiting then 'busy' else $10 end, resting = $10, error = $19::json, state = $17::json,
        updated_at = now(), state_updated_at = now(),
-       expires_at = case when t.is_temporary then now() + interval '10 min'
+       expires_at = case when t.has_waiting then null when t.is_temporary then now() + interval '10 min'
          when t.ttl_minutes is not null then now() + t.ttl_minutes * interval '1 min' end
   from held where t.thread_id = held.thread_id
 returning t.has_waiting`;

@@ -12,7 +12,7 @@ import { World } from "../fixtures/queue-world.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 
-const [WORKERS, THREADS, MOST_RUNS] = [2, 2, 3];
+const [WORKERS, THREADS, MOST_RUNS] = [2, 2, 4];
 const SEED = Number(process.env["PROTOCOL_SEED"] ?? Date.now() % 1_000_000);
 const SEQUENCES = Number(process.env["PROTOCOL_SEQUENCES"] ?? 200);
 
@@ -81,7 +81,12 @@ const action = fc.constantFrom<"interrupt" | "rollback">("interrupt", "rollback"
 const strategy = fc.constantFrom<Strategy>("reject", "enqueue", "enqueue", "interrupt", "rollback");
 /** With how often each happens: what makes something to happen to comes more often. */
 const plans: [number, fc.Arbitrary<Plan>][] = [
-  [4, fc.tuple(thread, strategy, fc.nat(5)).map(([at, how, n]) => op.create(at, how, n === 0))],
+  [
+    4,
+    fc
+      .tuple(thread, strategy, fc.nat(5), fc.option(fc.nat(1), { freq: 3, nil: undefined }))
+      .map(([at, how, n, idem]) => op.create(at, how, n === 0, idem)),
+  ],
   [1, fc.tuple(thread, worker).map(([at, by]) => op.createRunning(at, by))],
   [4, fc.tuple(worker, fc.constantFrom(1, 2)).map(([by, limit]) => op.claim(by, limit))],
   [1, worker.map(op.beat)],
@@ -108,6 +113,10 @@ const plans: [number, fc.Arbitrary<Plan>][] = [
   [1, index.map(op.retry)],
   [1, index.map(op.remove)],
   [1, index.map(op.passTime)],
+  [1, thread.map(op.deleteThread)],
+  [1, thread.map(op.createThread)],
+  [1, fc.constant(op.passTtl)],
+  [1, fc.constant(op.sweep)],
 ];
 const commands = fc.commands(
   plans.flatMap(([times, plan]) => Array.from({ length: times }, () => plan.map((one) => new Command(one)))),
@@ -116,7 +125,7 @@ const commands = fc.commands(
 
 test(
   `any ${SEQUENCES} sequences of what may happen keep the laws (seed ${SEED})`,
-  { timeout: 120_000 },
+  { timeout: Math.max(120_000, SEQUENCES * 1000) },
   async () => {
     const numRuns = Math.ceil(SEQUENCES / 2);
     const tried = await inLanes(async (lane, place) => {
@@ -172,9 +181,41 @@ test.each<Strategy>(["interrupt", "rollback"])(
     const story = [op.create(0, "reject", true), op.create(0, how, false), op.claim(0, 1)];
     for (const plan of [...story, op.finishAndDie(0, "success")]) await op.step(plan, held, world);
     await op.settle(held, world);
-    expect(held.last.threads).toEqual([{ status: "idle", hasWaiting: false }]);
+    expect(held.last.threads).toEqual([{ status: "idle", hasWaiting: false, time: "counts" }]);
   },
 );
+
+test.each<[string, Plan[], Plan]>([
+  [
+    "waited for another",
+    [op.createRunning(0, 0), op.create(0, "enqueue", false), op.end(0, "success")],
+    op.cancel(1, "interrupt"),
+  ],
+  [
+    "waited for another, and is taken back",
+    [op.createRunning(0, 0), op.create(0, "enqueue", false), op.end(0, "success")],
+    op.cancel(1, "rollback"),
+  ],
+  [
+    "waited for another, whose server died as it ended",
+    [op.createRunning(0, 0), op.create(0, "enqueue", false), op.finishAndDie(0, "success")],
+    op.cancel(1, "interrupt"),
+  ],
+  [
+    "waited for another that was taken back",
+    [op.createRunning(0, 0), op.create(0, "enqueue", false), op.cancel(0, "rollback"), op.end(0, "success")],
+    op.cancel(0, "interrupt"),
+  ],
+  [
+    "was to be tried again",
+    [op.createRunning(0, 0), op.end(0, "error"), op.retry(0)],
+    op.cancel(0, "interrupt"),
+  ],
+])("the time of a thread begins anew when a run is cancelled that %s", async (_, story, cancel) => {
+  const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
+  for (const plan of [...story, op.passTtl, cancel, op.sweep]) await op.step(plan, held, world);
+  expect(held.last.threads).toEqual([{ status: "idle", hasWaiting: false, time: "counts" }]);
+});
 
 const WRITES: [string, Plan][] = [
   ["its events", op.flush(0, 2, false)],
@@ -217,6 +258,8 @@ const busy: Plan[] = [op.createRunning(0, 0), op.flush(0, 2, false), op.create(0
 const ready: Plan[] = [op.create(0, "reject", false), op.create(1, "reject", false)];
 /** Run 1 has failed, its thread is idle. */
 const failed: Plan[] = [op.createRunning(0, 0), op.end(0, "error")];
+/** Run 1 has failed twice, and its events stand in rows of two attempts. */
+const scattered: Plan[] = [...failed, op.retry(0), op.claim(0, 1), op.flush(1, 2, false), op.end(1, "error")];
 const its = { end: op.end(0, "success"), flush: op.flush(0, 2, false), put: op.put(0, 1) };
 
 const RACES: [string, Plan[], Plan, Plan][] = [
@@ -267,6 +310,32 @@ const RACES: [string, Plan[], Plan, Plan][] = [
   ["two second tries", failed, op.retry(0), op.retry(0)],
   ["two cancels", busy, op.cancel(1, "interrupt"), op.cancel(1, "rollback")],
   ["events, and a run given back", busy, its.flush, op.release(0)],
+  ["a thread's deletion, and a message", [], op.deleteThread(0), op.create(0, "reject", false)],
+  ["a thread's deletion, and a message at once", [], op.deleteThread(0), op.createRunning(0, 0)],
+  ["a thread's deletion, and an end", busy.slice(0, 2), op.deleteThread(0), its.end],
+  ["a thread's deletion, and a second try", failed, op.deleteThread(0), op.retry(0)],
+  ["a thread's deletion, and the deletion of its run", failed, op.deleteThread(0), op.remove(0)],
+  ["two deletions of a thread", failed, op.deleteThread(0), op.deleteThread(0)],
+  ["a thread's deletion, and its creation", [], op.deleteThread(0), op.createThread(0)],
+  ["two creations of a thread", [op.deleteThread(0)], op.createThread(0), op.createThread(0)],
+  ["a sweep, and a message", [op.passTtl], op.sweep, op.create(0, "reject", false)],
+  ["a sweep, and a second try", [...failed, op.passTtl], op.sweep, op.retry(0)],
+  ["a sweep, and a third try", scattered, op.sweep, op.retry(0)],
+  ["a sweep, and the deletion of what it puts together", scattered, op.sweep, op.remove(0)],
+  ["two sweeps", [...scattered, op.passTtl], op.sweep, op.sweep],
+  ["two messages that are one", [], op.create(0, "enqueue", false, 0), op.create(0, "enqueue", false, 0)],
+  [
+    "two messages on two threads that are one",
+    [],
+    op.create(0, "enqueue", false, 0),
+    op.create(1, "enqueue", false, 0),
+  ],
+  [
+    "two messages for one place",
+    [op.createRunning(0, 0), op.create(0, "enqueue", false)],
+    op.create(0, "enqueue", false),
+    op.create(0, "enqueue", false),
+  ],
 ];
 
 /** What each of two workers passes by because the other is taking it: then both have some. */
@@ -299,6 +368,7 @@ async function holdRows(name: keyof typeof HOLDS): Promise<{ letGo: () => Promis
 /** Who takes what is free passes by what is locked. */
 function holdsFor(title: string): (keyof typeof HOLDS)[] {
   if (title.includes("workers")) return ["nothing"];
+  if (title.includes("sweep")) return ["nothing"];
   return title.includes("promote") ? ["nothing", "runs"] : ["nothing", "threads", "runs"];
 }
 
