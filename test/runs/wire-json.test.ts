@@ -33,7 +33,17 @@ const message = fc
   );
 const { value } = fc.letrec((tie) => ({
   leaf: fc.oneof(
-    fc.anything({ maxDepth: 1, withBigInt: true, withDate: true }),
+    fc.anything({
+      maxDepth: 1,
+      withBigInt: true,
+      withDate: true,
+      withMap: true,
+      withSet: true,
+      withTypedArray: true,
+      withNullPrototype: true,
+      withObjectString: true,
+      withSparseArray: true,
+    }),
     fc.date({ noInvalidDate: true }),
     fc.constant(() => 1),
     fc.constant(new TypeError("no")),

@@ -11,10 +11,32 @@ beforeAll(async () => {
 });
 afterAll(() => scratch.close());
 
-const key = fc.constantFrom("owner", "team", "n", "");
+const key = fc.constantFrom(
+  "owner",
+  "team",
+  "n",
+  "",
+  "__proto__",
+  "constructor",
+  "toString",
+  "0",
+  "$eq",
+  "ä\u{1f600}",
+);
 const scalar = fc.constantFrom<string | number | boolean | null>(
   "",
   "a",
+  "\uffff",
+  "\u{1f600}",
+  "$eq",
+  "1",
+  -1,
+  1e300,
+  -0,
+  1e21,
+  5e-324,
+  9007199254740991,
+  0.1,
   "b",
   "A",
   0,

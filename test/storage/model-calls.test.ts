@@ -15,6 +15,7 @@ import type { Database } from "../../server/storage/database.ts";
 import {
   expireCalls,
   insertCalls,
+  presumeCall,
   releaseCall,
   reserveCall,
   sendCall,
@@ -278,6 +279,103 @@ test("whatever happens to calls, counters are the sum of their entries and never
     }),
     { numRuns: 30 },
   );
+});
+
+/** What is open of a call, and what it has been charged. */
+interface ModelCall {
+  readonly callId: string;
+  readonly asked: number;
+  state: "held" | "sent" | "presumed" | "settled" | "released";
+  isDue: boolean;
+  charged: number;
+}
+const FROM: Readonly<Record<string, readonly ModelCall["state"][]>> = {
+  settle: ["sent", "presumed"],
+  presume: ["sent"],
+  release: ["held", "sent", "presumed"],
+  send: ["held", "sent"],
+};
+const STATES = { settle: "settled", presume: "presumed", release: "released", send: "sent" } as const;
+
+test("calls that end twice, late or in any order, and limits that change under them, are counted as each was last heard of", async () => {
+  const step = fc.record({
+    does: fc.constantFrom(
+      "reserve",
+      "reserve",
+      "reserve",
+      "settle",
+      "presume",
+      "release",
+      "send",
+      "pass",
+      "expire",
+      "limit",
+    ),
+    of: fc.nat(5),
+    asked: fc.integer({ min: 0, max: 60 }),
+    used: fc.integer({ min: 0, max: 90 }),
+    isHeld: fc.boolean(),
+  });
+  let closedTwice = 0;
+  const law = fc.asyncProperty(
+    fc.array(step, { minLength: 4, maxLength: 25, size: "max" }),
+    async (steps) => {
+      const by = await payer(uuidv7());
+      let max = 100;
+      const id = await limit(max, { scope: "user", scope_id: by.userId ?? "", period: "total" });
+      const calls: ModelCall[] = [];
+      const spent = (): number => calls.reduce((sum, one) => sum + one.charged, 0);
+      const reserved = (): number =>
+        calls.reduce((sum, { state, asked }) => sum + (state === "held" || state === "sent" ? asked : 0), 0);
+      const { workerId } = by.owner;
+      const act = {
+        settle: ({ callId }: ModelCall, used: number) => settleCall(database, callId, usage(used, 0)),
+        presume: ({ callId }: ModelCall) => presumeCall(database, callId),
+        release: ({ callId }: ModelCall) => releaseCall(database, callId),
+        send: ({ callId }: ModelCall) => sendCall(database, callId, { node: "n", workerId }),
+      };
+      for (const { does, of, asked, used, isHeld } of steps) {
+        const one = calls[of % Math.max(1, calls.length)];
+        let [answer, wanted]: unknown[] = [];
+        if (does === "reserve") {
+          const [callId, state] = [uuidv7(), isHeld ? ("held" as const) : ("sent" as const)];
+          const free = max - spent() - reserved();
+          const { outcome } = await reserve(by, asked, { callId, state });
+          [answer, wanted] = [outcome, asked <= free ? "reserved" : "short"];
+          if (outcome === "reserved") calls.push({ callId, asked, state, isDue: false, charged: 0 });
+        } else if (does === "limit") {
+          max = 40 + used;
+          await updateBudget(database, scope, id, max);
+        } else if (does === "expire") {
+          await expireCalls(database, 100);
+          for (const call of calls.filter(({ isDue }) => isDue)) {
+            if (call.state === "sent") call.charged = call.asked;
+            if (call.state === "sent" || call.state === "held")
+              call.state = call.state === "sent" ? "presumed" : "released";
+          }
+        } else if (one && does === "pass") {
+          one.isDue = true;
+          await database.query(
+            "update holdfast.model_calls set expires_at = now() - interval '1 s' where call_id = $1",
+            [one.callId],
+          );
+        } else if (one && does !== "pass") {
+          const isFine = (FROM[does] ?? []).includes(one.state) && !(does === "send" && one.isDue);
+          if (!isFine) closedTwice += 1;
+          [answer, wanted] = [await act[does](one, used), isFine];
+          if (isFine) {
+            one.charged = does === "settle" ? used : does === "presume" ? one.asked : 0;
+            one.state = STATES[does];
+          }
+        }
+        const [isSpent, isReserved] = await balance(id);
+        expect([does, answer, isSpent, isReserved]).toEqual([does, wanted, spent(), reserved()]);
+      }
+      expect((await reconcile(database)).drift).toEqual([]);
+    },
+  );
+  await fc.assert(law, { numRuns: 15 });
+  expect(closedTwice).toBeGreaterThan(5);
 });
 
 test("calls without a budget are noted together, each once", async () => {

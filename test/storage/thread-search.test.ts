@@ -1,4 +1,5 @@
 // Thread search over a filled table: each page and each count comes from an index, and values are found exactly.
+import fc from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   COUNT_THREADS,
@@ -8,6 +9,7 @@ import {
   listThreads,
   pageValues,
 } from "../../server/storage/thread-search.ts";
+import { holds } from "../../server/storage/json-match.ts";
 import { filterOf } from "../../server/storage/auth-filter.ts";
 import { findThread } from "../../server/storage/threads.ts";
 import type { ThreadFilter, ThreadPage } from "../../server/storage/thread-search.ts";
@@ -110,4 +112,68 @@ test("values that jsonb cannot hold hide nothing else of a state", async () => {
     await found({ hard: { nul: "a\ufffd\ufffdb", half: "\ufffdx", both: `${backslash}\ufffd` } }),
   ).toEqual(["hard"]);
   expect(await found({ hard: { literal: "\ufffd" } })).toEqual([]);
+});
+
+// What JSON escapes, and what looks like an escape; names that are everywhere in JavaScript.
+const unit = fc.constantFrom(
+  "a",
+  "\0",
+  "\ud800",
+  "\udc00",
+  "\u{1f600}",
+  "\\",
+  "u0000",
+  "ud800",
+  '"',
+  "\n",
+  "\ufffd",
+);
+const text = fc.string({ unit, maxLength: 5 });
+const name = fc.oneof(fc.constantFrom("a", "b", "__proto__", "constructor", "values"), text);
+const { json } = fc.letrec<{ json: unknown }>((tie) => ({
+  json: fc.oneof(
+    { maxDepth: 3, depthSize: "medium" },
+    fc.oneof(text, fc.constantFrom<unknown>(null, true, 0, -0, 1, 1.5, 1e300, 5e-324, 2 ** 53)),
+    fc.array(tie("json"), { maxLength: 3 }),
+    fc
+      .array(fc.tuple(name, tie("json")), { maxLength: 3 })
+      .map((entries) => Object.fromEntries(entries) as unknown),
+  ),
+}));
+const storable = (value: string): string => value.toWellFormed().replaceAll("\0", "\ufffd");
+
+/** As the database takes it: names too. */
+function asSearched(value: unknown): unknown {
+  if (typeof value === "string") return storable(value);
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(asSearched);
+  return Object.fromEntries(Object.entries(value).map(([key, part]) => [storable(key), asSearched(part)]));
+}
+
+test("threads are found by any part of any values, whatever is written in them", async () => {
+  const ids = Array.from({ length: 40 }, (_, index) => `any ${index}`);
+  let found = 0;
+  const states = fc.array(fc.dictionary(name, json, { minKeys: 1, maxKeys: 3 }), {
+    minLength: 40,
+    maxLength: 40,
+  });
+  const law = fc.asyncProperty(states, fc.nat(39), async (all, chosen) => {
+    await scratch.database.query("delete from holdfast.threads where thread_id = any ($1)", [ids]);
+    await scratch.database.query(
+      "insert into holdfast.threads (thread_id, state) select i, s::json from unnest($1::text[], $2::text[]) as x (i, s)",
+      [ids, all.map((values) => JSON.stringify({ values }))],
+    );
+    const searched = all.map((values) => asSearched(values) as Record<string, unknown>);
+    for (const [key, part] of Object.entries(searched[chosen] ?? {})) {
+      const values = Object.fromEntries([[key, part]]);
+      const expected = ids.filter((_, index) => holds(searched[index], values));
+      const rows = await listThreads(scratch.database, { ...page, ids, values, limit: 100 });
+      expect(rows.map((row) => row.thread_id).toSorted()).toEqual(expected.toSorted());
+      expect(await countThreads(scratch.database, { ids, values })).toBe(expected.length);
+      expect(expected).toContain(ids[chosen]);
+      found += expected.length;
+    }
+  });
+  await fc.assert(law, { numRuns: 25 });
+  expect(found).toBeGreaterThan(40);
 });
