@@ -75,7 +75,8 @@ class Closed implements Guard {
   }
 
   value<Value>(value: Value, onFound?: OnFound): Value {
-    return redactValue(value, (text) => this.text(text, onFound));
+    const look = (text: string): string => this.text(text);
+    return redactValue(value, onFound ? (text) => this.text(text, onFound) : look, look);
   }
 
   stream(onFound?: OnFound): RedactionStream {

@@ -1,5 +1,6 @@
 // Redacts what is no mere text: state, messages, arguments, bodies. A value in which nothing is found stays the same
 // object; one in which something is found is copied as far down as that, and the original is left alone.
+import { isAnswer, withWholeTexts } from "./blocks.ts";
 import { isMessage } from "./envelopes.ts";
 import { labelOf, redactLabelled } from "./labels.ts";
 
@@ -19,20 +20,27 @@ const LONG_NUMBER = 100_000_000;
 const TOKENS = "logprobs";
 
 /**
+ * @param look the same as `redact`, for what is only looked at: nobody counts what it finds
  * @returns `value` itself when nothing was found in it
  */
-export function redactValue<Value>(value: Value, redact: RedactText): Value {
-  return walk(value, redact, "", 0) as Value; // the same form, with other texts
+export function redactValue<Value>(value: Value, redact: RedactText, look = redact): Value {
+  return walk(value, { redact, look }, "", 0) as Value; // the same form, with other texts
 }
 
-function walk(value: unknown, redact: RedactText, key: string, depth: number): unknown {
+interface Eyes {
+  readonly redact: RedactText;
+  readonly look: RedactText;
+}
+
+function walk(value: unknown, eyes: Eyes, key: string, depth: number): unknown {
+  const { redact, look } = eyes;
   if (typeof value === "string") return textOf(value, redact, key);
   if (typeof value === "number" || typeof value === "bigint") return numberOf(value, redact, key);
   if (typeof value !== "object" || value === null) return value;
   if (key === TOKENS && textsOfTokens(value).some((text) => redact(text) !== text)) return null;
   // Nobody has looked any deeper.
   if (depth > MAX_DEPTH) return TOO_DEEP;
-  const next = (item: unknown, name = ""): unknown => walk(item, redact, name, depth + 1);
+  const next = (item: unknown, name = ""): unknown => walk(item, eyes, name, depth + 1);
   // What stands in a list has no name but the list's.
   const nextItem: Next = labelOf(key) === undefined ? next : (item) => next(item, key);
   if (Array.isArray(value)) return items(value, nextItem);
@@ -49,7 +57,10 @@ function walk(value: unknown, redact: RedactText, key: string, depth: number): u
     const after = next(made);
     return after === made ? value : after;
   }
-  return fields(value, redact, next);
+  if (!isAnswer(value)) return fields(value, redact, next);
+  return fields(value, redact, (item, name) =>
+    next(name === "content" ? withWholeTexts(item, look) : item, name),
+  );
 }
 
 function textOf(value: string, redact: RedactText, key: string): string {

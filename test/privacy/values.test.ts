@@ -1,5 +1,5 @@
 // Values are redacted wherever a text may stand in them, copied only as far as something was found, and never changed.
-import { AIMessage, HumanMessage, ToolMessage } from "@langchain/core/messages";
+import { AIMessage, AIMessageChunk, HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { Send } from "@langchain/langgraph";
 import { expect, test } from "vitest";
 import { openPrivacy } from "../../server/privacy/guard.ts";
@@ -51,6 +51,40 @@ test("tokens of an answer go where they say together what may not be kept", () =
   expect(guard.value(plain)).toBe(plain);
   expect(guard.value({ logprobs: { tokens: ["ada", "@exam", "ple.org"] } })).toEqual({ logprobs: null });
   expect(guard.value({ logprobs: true })).toEqual({ logprobs: true });
+});
+
+const cut = (type: string, ...texts: string[]): { type: string }[] =>
+  texts.map((text) => ({ type, [type]: text }));
+
+test("what a model said is looked at as one text also where each piece of it stayed a block", () => {
+  const call = { type: "functionCall", functionCall: { name: "send", args: { to: "nobody" } } };
+  const thought = cut("thinking", "for ada", "@exam", "ple.org ", "now");
+  Object.assign(thought.at(-1) ?? {}, { signature: "c2ln" });
+  const content = [...thought, ...cut("text", "Write to a", "da@example.org"), call];
+  const whole = [
+    { type: "thinking", thinking: `for ${gone} now`, signature: "c2ln" },
+    { type: "text", text: `Write to ${gone}` },
+    call,
+  ];
+  expect(guard.value(new AIMessage({ content })).content).toEqual(whole);
+  expect(guard.value(new AIMessageChunk({ content })).content).toEqual(whole);
+  const found: string[] = [];
+  const plain = guard.value([{ role: "assistant", content }], (kind) => found.push(kind));
+  expect(plain).toEqual([{ role: "assistant", content: whole }]);
+  expect(found).toEqual(["EMAIL", "EMAIL"]);
+});
+
+test("blocks that say together no more than each of them stay apart", () => {
+  const plain = new AIMessage({ content: cut("text", "no", "thing") });
+  expect(guard.value(plain)).toBe(plain);
+  expect(guard.value(new AIMessage({ content: cut("text", "to ", mail, " now") })).content).toEqual(
+    cut("text", "to ", gone, " now"),
+  );
+  // What others say came whole: the end of one block is no part of the next.
+  for (const Said of [HumanMessage, ToolMessage]) {
+    const said = new Said({ content: cut("text", "for", mail), tool_call_id: "call_1234" });
+    expect(guard.value(said).content).toEqual(cut("text", "for", gone));
+  }
 });
 
 test("names that become the same keep what stands under each of them", () => {
