@@ -115,6 +115,9 @@ test("a request that cannot be counted passes without a budget, and is refused w
   expect(JSON.stringify(await ask(other))).not.toContain("BudgetExceeded");
   await limit({ ...tenant, max: 1000 });
   expect(await ask(other)).toMatchObject({ __error__: { error: "BudgetExceeded" } });
+  expect(await ask({ isAnthropic: true })).toMatchObject({
+    __error__: { error: "BudgetExceeded", message: expect.stringMatching(/^A budget applies/) },
+  });
 });
 
 test("a provider that refuses costs nothing; an answer that breaks off costs what it may have cost", async () => {

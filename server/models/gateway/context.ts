@@ -63,5 +63,7 @@ export const currentNode = (): string | undefined => nodes.getStore();
 export function refusalBehind(error: unknown): unknown {
   const refusal = callContext()?.refusal;
   if (!refusal || !(error instanceof Error) || error === refusal) return error;
-  return "code" in error && error.code === refusal.code ? refusal : error;
+  const isOurs = "code" in error && error.code === refusal.code;
+  // Not every client keeps the code of an answer, and libraries wrap what clients throw: they all keep its words.
+  return isOurs || error.message.includes(refusal.message) ? refusal : error;
 }
