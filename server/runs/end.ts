@@ -32,6 +32,8 @@ export interface Outcome {
   readonly error: RunError | null;
   readonly threadStatus: RunEnd["threadStatus"];
   readonly threadState: string | null;
+  /** The last values that the run told, where the thread's state does not hold all of them. */
+  readonly values?: unknown;
   /** What the graph threw. */
   readonly cause?: unknown;
 }
@@ -249,8 +251,7 @@ async function stateOf(engine: Engine, run: AcceptedRun, { threadState }: Outcom
 }
 
 function callBack(run: AcceptedRun, outcome: Outcome, state: unknown): string {
-  const values: unknown =
-    typeof state === "object" && state !== null ? Reflect.get(state, "values") : undefined;
+  const values: unknown = outcome.values ?? Object(state).values;
   const more = {
     ...(values === undefined ? {} : { values }),
     ...(outcome.error ? { error: outcome.error } : {}),

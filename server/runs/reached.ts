@@ -21,8 +21,10 @@ export async function reached(
   if (lastPut && !isInterrupted && !hasUntracked(graph))
     return completed(false, stateTextOf(threadId, lastPut, values));
   const newest = await newestState(graph, checkpointer, threadId);
+  const told = lastPut && !isInterrupted ? { values } : {};
   // From an old checkpoint where nothing was left to do, the run has written none: the thread stays at its newest.
-  return completed(isInterrupted || (!lastPut && isOpen(newest)), JSON.stringify(newest));
+  const isWaiting = isInterrupted || (!lastPut && isOpen(newest));
+  return { ...completed(isWaiting, JSON.stringify(newest)), ...told };
 }
 
 const completed = (isWaiting: boolean, threadState: string | null): Outcome => ({

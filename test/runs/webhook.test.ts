@@ -319,6 +319,21 @@ test("a stopping sender gives up what hangs, and it is sent again later", async 
   expect(await find(id)).toMatchObject({ state: "pending", attempts: 1 });
 });
 
+test("a call-back has the values that a run told, also those that no checkpoint keeps", async () => {
+  const server = await startTestServer(scratch.url, {
+    HOLDFAST_CONFIG: "test/fixtures/stateful.langgraph.json",
+    HOLDFAST_EGRESS_ALLOW: "127.0.0.1",
+  });
+  const told = await server.client.runs.wait(null, "fan", {
+    input: { items: ["a"] },
+    webhook: `${url}/untracked`,
+  });
+  await until(() => received.length === 1, "the call-back");
+  await server.stop();
+  expect(told).toMatchObject({ scratch: "not kept" });
+  expect(JSON.parse(received[0]?.body ?? "")).toMatchObject({ status: "success", values: told });
+});
+
 test("a run calls back when it has ended, however it ended", async () => {
   const server = await startTestServer(scratch.url, {
     HOLDFAST_EGRESS_ALLOW: "127.0.0.1",
