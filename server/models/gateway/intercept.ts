@@ -4,7 +4,11 @@ import { callContext } from "./context.ts";
 
 const CHAT = /\/chat\/completions\/?$/;
 // Other ways to ask a model, which are not counted: they pass as long as nothing is limited.
-const OTHER = /\/(completions|responses)\/?$|:(stream)?generateContent$/i;
+const OTHER =
+  /\/(completions|responses)\/?$|:(stream)?(generateContent|rawPredict)$|\/model\/[^/]+\/(invoke|converse)(-stream|-with-response-stream)?$/i;
+/** Of Ollama and Cohere, and perhaps of others: a model is asked where the body names one. */
+const COMMON = /\/(api\/(chat|generate)|v[12]\/chat)\/?$/;
+const NAMES_MODEL = /"model"\s*:\s*"/;
 
 let users = 0;
 let original: typeof fetch | undefined;
@@ -36,8 +40,8 @@ const intercepted: typeof fetch = async (input, init) => {
   const isRequest = input instanceof Request;
   const url = isRequest ? input.url : String(input);
   const method = (init?.method ?? (isRequest ? input.method : "GET")).toUpperCase();
-  if (method !== "POST" || !isModelCall(url, init?.headers ?? (isRequest ? input.headers : undefined)))
-    return plainFetch(input, init);
+  const headersOf = init?.headers ?? (isRequest ? input.headers : undefined);
+  if (method !== "POST" || !isModelCall(url, headersOf, init?.body)) return plainFetch(input, init);
   if (!isRequest && typeof init?.body === "string")
     return context.call({ url, body: init.body, init: { ...init, method } }, context);
   const request = new Request(input, init);
@@ -51,8 +55,9 @@ const pathOf = (url: string): string => URL.parse(url)?.pathname ?? "";
 /** Whether requests to this address can be counted. */
 export const isChatCompletions = (url: string): boolean => CHAT.test(pathOf(url));
 
-function isModelCall(url: string, headers: RequestInit["headers"]): boolean {
+function isModelCall(url: string, headers: RequestInit["headers"], body: RequestInit["body"]): boolean {
   const path = pathOf(url);
   if (CHAT.test(path) || OTHER.test(path)) return true;
+  if (COMMON.test(path)) return typeof body === "string" && NAMES_MODEL.test(body);
   return path.endsWith("/messages") && new Headers(headers).has("anthropic-version");
 }

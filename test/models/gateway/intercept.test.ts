@@ -36,16 +36,24 @@ test.each([
   expect(taken).toMatchObject([{ url, body: chat, init: { method: "POST" } }]);
 });
 
-test.each(["/chat/completions/", "/completions", "/responses", "/models/m:streamGenerateContent"])(
-  "a request to %s, which asks a model too, is taken",
-  async (path) => {
-    await onBehalfOf(context, () => fetch(fake.url + path, post));
-    await onBehalfOf(context, () =>
-      fetch(`${fake.url}/messages`, { ...post, headers: { "anthropic-version": "2023-06-01" } }),
-    );
-    expect(taken).toHaveLength(2);
-  },
-);
+test.each([
+  "/chat/completions/",
+  "/completions",
+  "/responses",
+  "/models/m:streamGenerateContent",
+  "/publishers/anthropic/models/m:streamRawPredict",
+  "/model/anthropic.m-v1%3A0/invoke",
+  "/model/anthropic.m-v1%3A0/converse-stream",
+  "/api/chat",
+  "/api/generate",
+  "/v2/chat",
+])("a request to %s, which asks a model too, is taken", async (path) => {
+  await onBehalfOf(context, () => fetch(fake.url + path, post));
+  await onBehalfOf(context, () =>
+    fetch(`${fake.url}/messages`, { ...post, headers: { "anthropic-version": "2023-06-01" } }),
+  );
+  expect(taken).toHaveLength(2);
+});
 
 test("headers of a Request stay, also beside a body that is given with it", async () => {
   const request = new Request(url, { headers: { authorization: "Bearer k" } });
@@ -59,6 +67,8 @@ test("a request outside of a run, to another address or with another method is l
     expect((await fetch(`${fake.url}/models`)).status).toBe(200);
     expect((await fetch(url)).status).toBe(404);
     expect((await fetch(`${fake.url}/messages`, post)).status).toBe(404);
+    for (const body of ["{}", '{"messages":"model"}', new Uint8Array(2)])
+      expect((await fetch(`${fake.url}/api/chat`, { ...post, body })).status).toBe(404);
     expect((await fetch(`${fake.url}/embeddings`, { ...post, body: "{}" })).status).toBe(400);
   });
   expect(taken).toEqual([]);
