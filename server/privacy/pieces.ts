@@ -43,6 +43,7 @@ const WHOLE = new Set<string>([
 ]);
 /** Deeper than providers nest their texts. */
 const MAX_DEPTH = 20;
+const THOUGHTS = new Set(["reasoning", "reasoning_content", "thinking"]);
 // A model thinks, then answers, then calls: where a later text has begun, those before it are over.
 const CONTENT = 1;
 const CALLS = 10_000;
@@ -149,7 +150,8 @@ export class PieceRedactor {
     return given.map((block: unknown, position) => {
       const index = indexOf(block, position);
       // Calls may be told in turns.
-      const own = order === CALLS ? CALLS : order + (typeof index === "number" ? index : position);
+      const own =
+        order === CALLS ? CALLS : order + (typeof index === "number" ? index : position) + late(block);
       this.#finishBefore(own);
       return this.#grown(block, {
         place: `${kind} ${index}`,
@@ -233,6 +235,9 @@ export class PieceRedactor {
 /** A plain object: of anything else, such as a message, only itself knows what it holds. */
 const isObject = (value: unknown): value is Fields =>
   typeof value === "object" && value !== null && Reflect.getPrototypeOf(value) === Object.prototype;
+
+/** Some providers give a thought and the answer behind it the same number. */
+const late = (block: unknown): number => (THOUGHTS.has(String(Object(block).type)) ? 0 : 0.5);
 
 /** Arguments that are an object came whole. */
 const isNested = (key: string, value: unknown): boolean =>

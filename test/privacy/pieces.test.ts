@@ -100,6 +100,19 @@ test("thoughts, blocks and arguments of calls are texts of their own", () => {
   );
 });
 
+test.each([
+  { type: "reasoning", index: 0, summary: [{ type: "summary_text", index: 0, text: "call 06 12 34" }] },
+  { type: "reasoning", index: 0, reasoning: "call 06 12 34" },
+  { type: "thinking", thinking: "call 06 12 34" },
+])("the end of a thought is told before the answer that has its number: %j", (block) => {
+  const pieces = [
+    piece({ content: [block] }),
+    piece({ content: [{ type: "text", index: 0, text: "Hi there" }] }),
+  ];
+  const all = told(pieces).map(({ content }) => JSON.stringify(content));
+  expect(all.findIndex((one) => one.includes("34"))).toBeLessThan(all.findIndex((one) => one.includes("Hi")));
+});
+
 test("arguments of calls that come in turns are texts of their own, also when some pieces are empty", () => {
   const turns = fc.array(fc.nat(2), { minLength: 1, maxLength: 12 });
   const lengths = fc.array(fc.nat(25), { minLength: 1, maxLength: 12 });
