@@ -76,6 +76,9 @@ export class PieceRedactor {
   #last: Piece;
   /** Texts that are over, each as a piece of its own. */
   #over: Piece[] = [];
+  /** What came after a text that is held back, and says nothing: clients take it for the text's end. */
+  #behind: Piece[] = [];
+  #lastTold: Piece | undefined;
   #isLast = false;
   /** The last piece that held nothing but text beside what may be kept, and what was told of it. */
   #plain: { readonly given: Shape; readonly told: Piece } | undefined;
@@ -91,17 +94,38 @@ export class PieceRedactor {
     this.#last = piece;
     // Some providers say with each piece that it is the last: what says something may be gone on with.
     this.#isLast = isEnd(piece) && !isSpeaking(piece);
-    const told = this.#redacted(piece);
+    // The rest of a text never comes in the piece that says its end: clients do not look for text there.
     if (this.#isLast) this.#finish(() => true);
+    const told = this.#redacted(piece);
     const over = this.#over.splice(0);
     const isHeld = !isFirst && !this.#isLast && isSilent(told) && !isSilent(piece);
-    return isHeld ? over : [...over, told];
+    if (isHeld) return over;
+    const isSpoken = isSpeaking(told);
+    if (!isFirst && !this.#isLast && !isSpoken && this.#holds()) {
+      if (!isSpeaking(piece) || this.#isNews(told)) this.#behind.push(told);
+      return over;
+    }
+    this.#lastTold = told;
+    const isOver = this.#isLast || over.length > 0 || !isSpoken;
+    return [...over, ...(isOver ? this.#behind.splice(0) : []), told];
   }
 
   /** What is still held back when nothing more comes. */
   rest(): Piece[] {
     this.#finish(() => true);
-    return this.#over.splice(0);
+    return [...this.#over.splice(0), ...this.#behind.splice(0)];
+  }
+
+  #holds(): boolean {
+    return [...this.#texts.values()].some(({ stream }) => stream.held > 0);
+  }
+
+  /** Whether a piece without its text tells more than the one before: usage is counted, the same model is not. */
+  #isNews(told: Piece): boolean {
+    if (!isEmpty(fieldOf(told, "usage_metadata"))) return true;
+    const about = (piece: Piece | undefined): string =>
+      JSON.stringify(piece && fieldOf(piece, "response_metadata"));
+    return about(told) !== about(this.#lastTold);
   }
 
   #redacted(piece: Piece): Piece {
@@ -224,10 +248,11 @@ export class PieceRedactor {
       this.#texts.delete(place);
       const text = one.stream.push("", true);
       if (text === "") continue;
-      const { id, name, content } = everyField(this.#last);
+      // Some providers count the usage in a piece without the id of the message.
+      const { id, name, content } = everyField(one.last);
       const kept = this.#guard.value({ id, ...(name ? { name } : {}) });
       const empty = Array.isArray(content) ? [] : "";
-      this.#over.push(made(this.#last, { ...kept, content: empty, ...one.alone(text) }));
+      this.#over.push(made(one.last, { ...kept, content: empty, ...one.alone(text) }));
     }
   }
 }

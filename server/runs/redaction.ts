@@ -13,6 +13,7 @@ import type { Chunk } from "./modes.ts";
 
 // What happens to a runnable, at the end of an event's name.
 const STEP = /_(?:start|stream|end|error)$/;
+const ONE_MESSAGE = "on_chat_model_stream";
 
 /** One message or text in pieces. */
 interface Pieces {
@@ -112,7 +113,9 @@ export class ChunkRedactor {
     const { chunk: given, ...data } = asFields(event["data"]);
     const part = this.#partOf(given);
     if (!part) return [whole()];
-    return this.#take(`${key} ${part.name}`, part.piece, () => {
+    // One call of a model tells one message, though not each piece of it has the id.
+    const place = name === ONE_MESSAGE ? "message" : part.name;
+    return this.#take(`${key} ${place}`, part.piece, () => {
       const kept = this.#guard.value({ ...event, data });
       const told = (one: unknown): Chunk => ({
         ...chunk,

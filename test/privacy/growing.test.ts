@@ -123,3 +123,30 @@ test("a message is looked at to its end, although another task of its node has e
   expect(said(after, "two")).toBe("done");
   expect(said([...before, ...asked, ...after, ...last], "one")).toBe("ask [REDACTED_EMAIL] now");
 });
+
+const piece = (content: string, fields: object): AIMessageChunk => new AIMessageChunk({ content, ...fields });
+
+test("a model's call is one message in events, also where a piece has no id, and its usage comes behind its text", () => {
+  const redactor = new ChunkRedactor(guard);
+  const usage = { input_tokens: 3, output_tokens: 4, total_tokens: 7 };
+  const pieces = [
+    ...["ask ", "ada", "@exam", "ple.org", " now", ""].map((content) =>
+      piece(content, { id: "chatcmpl-1", response_metadata: { usage: {} } }),
+    ),
+    piece("", { id: "run-1", response_metadata: { usage }, usage_metadata: usage }),
+  ];
+  const event = (name: string, data: object): unknown[] =>
+    redactor.take({ namespace: [], mode: "events", payload: { event: name, run_id: "r-1", data } });
+  const all = [
+    ...pieces.flatMap((chunk) => event("on_chat_model_stream", { chunk })),
+    ...event("on_chat_model_end", { output: "over" }),
+  ] as { payload: { data: { chunk?: AIMessageChunk } } }[];
+  const shown = all.map(({ payload: { data } }) => data.chunk);
+  expect(shown.pop()).toBeUndefined();
+  expect(shown.map((chunk) => chunk?.text).join("")).toBe("ask [REDACTED_EMAIL] now");
+  expect(shown.at(-1)?.usage_metadata).toEqual(usage);
+  expect(shown.filter((chunk) => chunk?.text).every((chunk) => chunk?.id === "chatcmpl-1")).toBe(true);
+  // The first one says that somebody speaks.
+  const silent = shown.findIndex((chunk, at) => at > 0 && chunk?.text === "");
+  expect(shown.slice(silent).every((chunk) => chunk?.text === "")).toBe(true);
+});

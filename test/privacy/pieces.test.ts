@@ -165,6 +165,28 @@ test("nothing that is held back stays behind, and what says nothing is not told"
   expect([joined(two).content, joined(two).usage_metadata]).toEqual(["a", expect.objectContaining(usage)]);
 });
 
+test("a text is told to its end before what says that it ended, and is in no piece that says so", () => {
+  const about = { model_provider: "openai", usage: {} };
+  const usage = { input_tokens: 3, output_tokens: 4, total_tokens: 7 };
+  const end = { finish_reason: "stop" };
+  const words = ["write ", "to ", "some", "body", " or ", "other"];
+  const pieces = [
+    piece({ response_metadata: about }),
+    ...words.map((content) => piece({ content, response_metadata: about })),
+    piece({ response_metadata: about }),
+    piece({ response_metadata: { usage }, usage_metadata: usage }),
+  ];
+  for (const last of [[], [piece({ response_metadata: end })]]) {
+    const shown = told([...pieces, ...last]);
+    const texts = shown.map(({ text: one }) => one);
+    // The first one says who speaks; from then on nothing is empty before the text is over.
+    const spoken = texts.slice(1, texts.findLastIndex((one) => one !== "") + 1);
+    expect([texts[0], spoken.join(""), spoken.includes("")]).toEqual(["", words.join(""), false]);
+    expect(shown.find(({ response_metadata: { finish_reason: reason } }) => reason)?.text ?? "").toBe("");
+    expect(joined(shown).usage_metadata).toMatchObject(usage);
+  }
+});
+
 test("a text that a call follows is over before it, though each piece has some content", () => {
   const call = { type: "tool_call_chunk", index: 0, id: "call_1", name: "send", args: "{}" };
   const all = told([
