@@ -72,6 +72,12 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const remove = (id: string, event: string): Promise<void> | undefined =>
     recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
   for (const [id, { event }] of told.messages) if (!kept.has(id)) await remove(id, event);
+  for (const id of told.partials)
+    if (!kept.has(id))
+      await recording.append({
+        event: "messages/partial",
+        data: toWireJson([{ type: "remove", id, content: "" }]),
+      });
   for (const [id, message] of asked.includes("messages-tuple") ? kept : []) {
     if (before.has(id)) continue;
     const shown = told.messages.get(id);
@@ -82,7 +88,8 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const point: unknown = newest.seen.config.configurable?.["checkpoint_id"];
   // Clients may have seen the beginning of an answer that the log does not know any more: only the whole state, which
   // takes it away without naming it, helps them.
-  if (asked.includes("values") || (told.hasJumped && asked.includes("messages-tuple")))
+  const isJoined = asked.includes("messages-tuple") || asked.includes("messages");
+  if (asked.includes("values") || (told.hasJumped && isJoined))
     await recording.append({
       event: "values",
       data: JSON.stringify(newest.values),
@@ -141,6 +148,8 @@ interface Told {
 interface Streamed {
   /** The messages that legacy clients have seen parts of, by id. */
   readonly messages: Map<string, Told>;
+  /** Ids of those that clients have seen as far as they had come. */
+  readonly partials: Set<string>;
   /** Ids of the messages that were begun for clients of protocol v2. */
   readonly begun: Set<string>;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
@@ -149,7 +158,7 @@ interface Streamed {
 
 /** @param first number of this attempt's first event */
 async function streamedMessages(engine: Engine, runId: string, first: number): Promise<Streamed> {
-  const told = { messages: new Map<string, Told>(), begun: new Set<string>() };
+  const told = { messages: new Map<string, Told>(), partials: new Set<string>(), begun: new Set<string>() };
   let hasJumped = false;
   let next = 0;
   for await (const events of readLog(engine.reader, runId)) {
@@ -163,13 +172,16 @@ async function streamedMessages(engine: Engine, runId: string, first: number): P
   return { ...told, hasJumped: hasJumped || first > next };
 }
 
-function note(entry: Entry, { messages: told, begun }: Omit<Streamed, "hasJumped">): void {
+function note(entry: Entry, { messages: told, partials, begun }: Omit<Streamed, "hasJumped">): void {
   const event = nameOf(entry);
   if (entry.at !== undefined) {
     const id = begunBy(entry);
     if (id !== undefined) begun.add(id);
     return;
   }
+  // Once for each message, and before its first piece.
+  if (event === "messages/metadata")
+    for (const id of Object.keys(asFields(JSON.parse(dataOf(entry))))) partials.add(id);
   if (event !== "messages" && !event.startsWith("messages|")) return;
   const parsed: unknown = JSON.parse(dataOf(entry));
   const message: unknown = Array.isArray(parsed) ? parsed[0] : undefined;

@@ -105,6 +105,37 @@ describe("instances: 3", () => {
     });
   });
 
+  test("after a takeover assistant-ui, which reads messages as far as they have come, shows no half answer", async () => {
+    const client = new Client({ apiUrl: cluster.url, defaultHeaders: ONE_REQUEST });
+    const { thread_id: threadId } = await client.threads.create();
+    const run = { id: "" };
+    const page = new Map<string, string>();
+    const stream = client.runs.stream(threadId, "talk", {
+      input: INPUT,
+      streamMode: ["messages", "updates", "custom"],
+      onRunCreated: (made) => (run.id = made.run_id),
+    });
+    // As its accumulator does: a message that comes again takes the place of what it was, one to be removed goes.
+    const reading = (async () => {
+      for await (const { event, data } of stream) {
+        if (event !== "messages/partial" && event !== "messages/complete") continue;
+        for (const { id, type, content } of data as { id: string; type: string; content: string }[])
+          if (type === "remove") page.delete(id);
+          else page.set(id, content);
+      }
+    })();
+    await until(() => [...page.values()].some((text) => text.length > 20), "the first tokens");
+    const owner = await cluster.ownerOf(run.id);
+    owner.process.kill("SIGKILL");
+    await reading;
+    const { values } = await client.threads.getState(threadId);
+    const { messages } = values as { messages: { id: string; content: string }[] };
+    expect([...page]).toEqual(messages.map(({ id, content }) => [id, content]));
+    expect(messages.at(-1)?.content).toBe(WHOLE);
+    await owner.ended;
+    await cluster.restart(owner);
+  });
+
   test("after a takeover the half answer disappears from StreamManager", async () => {
     type Values = { messages: { type: string; content: string }[] };
     const manager = new StreamManager<Values>(new MessageTupleManager(), { throttle: false });
