@@ -27,7 +27,7 @@ const INTRODUCTION = `# Configuration
 
 ## Where Holdfast reads its settings
 
-Holdfast reads its settings from environment variables. In a clone, \`npm start\` and the other \`npm run\` commands also read the file \`.env\`; \`.env.example\` lists every setting with its default, ready to copy. A value on the command line (\`--port\`, \`--host\`, \`--https\`, \`--config\`) wins over the environment. An empty value counts as unset. A wrong value, or a name that begins with \`HOLDFAST_\` and is no setting, stops the start with one sentence that names it.
+Holdfast reads its settings from environment variables. In a clone, \`npm start\` and the other \`npm run\` commands also read the file \`.env\`; \`.env.example\` lists every setting with its default, ready to copy. A value on the command line (\`--port\`, \`--host\`, \`--https\`, \`--config\`) wins over the environment. An empty value counts as unset. A wrong value, one of nothing but blanks, or a name that begins with \`HOLDFAST_\` and is no setting, stops the start with one sentence that names it.
 
 ## How to keep a secret out of the environment
 

@@ -370,13 +370,18 @@ export function addToEnvironment(values: Environment): void {
 function valueOf(one: Setting, env: Environment): string | undefined {
   const value = env[one.env] || undefined;
   const file = env[`${one.env}_FILE`] || undefined;
+  // As a number it would be 0, and as a secret none.
+  if (value?.trim() === "") throw new ConfigInvalid(`${one.env} holds nothing but blanks; leave it empty.`);
   if (!one.secret || !file) return value;
   if (value) throw new ConfigInvalid(`${one.env} and ${one.env}_FILE are both set; keep one.`);
+  let secret: string;
   try {
-    return readFileSync(file, "utf8").trim();
+    secret = readFileSync(file, "utf8").trim();
   } catch (error) {
     throw new ConfigInvalid(`${one.env}_FILE names a file that cannot be read: ${messageOf(error)}.`);
   }
+  if (secret === "") throw new ConfigInvalid(`${one.env}_FILE names a file that holds nothing.`);
+  return secret;
 }
 
 function refuseUnknown(env: Environment): void {

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { readConfig } from "../server/config.ts";
+import { readConfig, settings } from "../server/config.ts";
 import { ConfigInvalid } from "../server/errors.ts";
 
 const secret = "sk-this-must-never-be-shown";
@@ -51,6 +51,12 @@ test("numbers, switches and lists are read as such", () => {
 
 test("an empty value counts as unset", () => {
   expect(readConfig({ PORT: "", DATABASE_URL: "" })).toEqual(readConfig({}));
+});
+
+test("a value of nothing but blanks is refused, whatever the setting: as a number it would be 0", () => {
+  for (const { env } of Object.values(settings))
+    for (const blank of [" ", "\t\n", "\u00a0"])
+      expect(refusalOf({ [env]: blank })).toBe(`${env} holds nothing but blanks; leave it empty.`);
 });
 
 test("the command line wins over the environment", () => {
@@ -118,6 +124,14 @@ test("a secret's file that cannot be read is named", () => {
   expect(refusalOf({ DATABASE_URL_FILE: file })).toMatch(
     /^DATABASE_URL_FILE names a file that cannot be read/,
   );
+});
+
+test("a secret's file that holds nothing is refused: the secret would count as unset", async () => {
+  const file = join(folder, "empty");
+  await writeFile(file, " \n");
+  const secrets = Object.values(settings).filter((one) => one.secret);
+  for (const { env } of secrets)
+    expect(refusalOf({ [`${env}_FILE`]: file })).toBe(`${env}_FILE names a file that holds nothing.`);
 });
 
 test("a wrong secret is refused without showing it", async () => {
