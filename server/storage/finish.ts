@@ -83,13 +83,17 @@ const NOTE_UNDONE = `undone as (
   insert into holdfast.undone_runs (thread_id, ordinal, run_id)
   select thread_id, ordinal, run_id from gone where is_watched and attempt > 0 and ordinal is not null)`;
 
+// What was to be told of its end goes with it: it holds what the thread was at, and who deletes the thread finds it by its runs.
+const UNTOLD = `untold as (delete from holdfast.webhooks w using gone where w.run_id = gone.run_id)`;
+
 // A rollback that was asked for while the run had an owner holds, whatever is asked of it afterwards.
 const deletePendingRows = `/* deletePending */
 with gone as (
   delete from holdfast.runs
    where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready') and ($2::boolean or cancel = 'rollback')
   returning *),
-${NOTE_UNDONE}
+${NOTE_UNDONE},
+${UNTOLD}
 select run_id, thread_id, attempt, told_from from gone`;
 
 const requestCancelRows = `/* requestCancel */
@@ -100,10 +104,14 @@ const lockRunRow = `/* lockRun */ select run_id, thread_id, state, attempt, meta
 
 const deleteOwnRow = `/* deleteOwnRun */
 with gone as (delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} returning *),
-${NOTE_UNDONE}
+${NOTE_UNDONE},
+${UNTOLD}
 select told_from from gone`;
 
-const deleteRunRow = `/* deleteRun */ delete from holdfast.runs where run_id = $1`;
+const deleteRunRow = `/* deleteRun */
+with gone as (delete from holdfast.runs where run_id = $1 returning run_id),
+${UNTOLD}
+select from gone`;
 
 // Its writes may hang on a checkpoint of the run before. What only the deleted checkpoints named is gone with them; branches share nothing but what an ancestor made.
 // Other runs may have gone on from what a first try has left: the ground that they stand on stays, with the writes that lead to it.

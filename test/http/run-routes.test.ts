@@ -296,6 +296,19 @@ test("a run that has ended can be deleted with its events; its checkpoints stay,
   await expect(pair.there.client.runs.delete(threadId, run.run_id)).rejects.toThrow("HTTP 404");
 });
 
+test("a run that is deleted is told of no more: nobody would find its call-back when its thread is deleted", async () => {
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  const run = await start(pair.here, threadId, name, { webhook: "/nobody-is-here" });
+  pair.gate.open(name);
+  await reaches(pair.here, run, "success");
+  const waiting = (): Promise<object[]> =>
+    pair.scratch.database.query("select state from holdfast.webhooks where run_id = $1", [run.run_id]);
+  expect(await waiting()).toEqual([{ state: "pending" }]);
+  await pair.there.client.runs.delete(threadId, run.run_id);
+  expect(await waiting()).toEqual([]);
+});
+
 test("two questions of one run are both told by wait, and answered together", async () => {
   const threadId = await newThread(pair.here);
   const values = await pair.here.client.runs.wait(threadId, "asksTwice", { input: {} });
