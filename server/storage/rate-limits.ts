@@ -96,11 +96,19 @@ export const counterOf = (
     try {
       return usageOf(await limiter.consume(key, count), true);
     } catch (error) {
-      if (error instanceof RateLimiterRes) return usageOf(error, false);
-      throw error;
+      if (!(error instanceof RateLimiterRes)) throw error;
+      // Another of his may have come between. Who is refused from memory has taken nothing.
+      if (count > 1 && error.consumedPoints > 0) return await givenBack(limiter, key, count);
+      return usageOf(error, false);
     }
   },
 });
+
+async function givenBack(limiter: RateLimiterStoreAbstract, key: string, count: number): Promise<Usage> {
+  const usage = usageOf(await limiter.reward(key, count), false);
+  limiter.deleteInMemoryBlockedAll();
+  return usage;
+}
 
 /** Forgets up to `limit` minutes that are over. */
 export const deleteOldRateLimits = async (transaction: Queryable, limit: number): Promise<number> =>

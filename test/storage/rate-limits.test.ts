@@ -43,6 +43,18 @@ test("several are taken together or not at all, and what does not fit takes noth
   expect(await counter.take("one", 2)).toMatchObject({ isAllowed: true, remaining: 0 });
 });
 
+test("of several that come at the same moment, those that do not fit take nothing either", async () => {
+  const options = { name: "at-once", most: 5 };
+  const [a, b] = [openCounter(scratch.database, options), openCounter(scratch.database, options)];
+  for (const who of ["one", "two", "three", "four", "five"]) {
+    const all = await Promise.all([a, b, a, b].map((counter) => counter.take(who, 4)));
+    expect(all.filter(({ isAllowed }) => isAllowed)).toHaveLength(1);
+    for (const counter of [a, b]) expect(await counter.emptyForMs(who)).toBe(0);
+    expect(await b.take(who, 1)).toMatchObject({ isAllowed: true, remaining: 0 });
+    expect(await a.take(who, 1)).toMatchObject({ isAllowed: false, remaining: 0 });
+  }
+});
+
 test("who has nothing left costs no statement", async () => {
   const counter = openCounter(scratch.database, { name: "blocked", most: 1 });
   for (let turn = 0; turn < 10; turn += 1) await counter.take("one", 1);
