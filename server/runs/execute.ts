@@ -32,7 +32,8 @@ import type { Entry } from "./lines.ts";
 import { tell } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import { reached } from "./reached.ts";
-import { readAhead } from "./read-ahead.ts";
+import { ModelEnd, ModelEnds } from "./model-ends.ts";
+import { Arrivals, readAhead } from "./read-ahead.ts";
 import type { Recording } from "./record.ts";
 import { ChunkRedactor } from "./redaction.ts";
 import { Reveal } from "./reveal.ts";
@@ -274,22 +275,31 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chu
   const { run_id: runId, kwargs, is_watched: isWatched } = held.run;
   const input = inputOf(kwargs, given);
   const { signal, leave, end } = signalFor(held.controller.signal, held.calls);
-  const options = { ...optionsOf(held, given), signal };
+  const arrivals = new Arrivals<unknown>();
+  const ends = new ModelEnds((over) => arrivals.push(over));
+  const options = { ...optionsOf(held, given, ends), signal };
   const redactor = new ChunkRedactor(held.text.guard, {
     tellsTasks: tellsTasks(kwargs.stream_mode, isWatched),
+    callOf: (piece) => ends.callOf(piece),
   });
   const withSubgraphs = hasSubgraphs(held.run);
-  const told = (raw: unknown): readonly Chunk[] => redactor.take(decodeChunk(raw, withSubgraphs));
+  const told = (raw: unknown): readonly Chunk[] =>
+    raw instanceof ModelEnd ? redactor.over(raw.last) : redactor.take(decodeChunk(raw, withSubgraphs));
   try {
     if (kwargs.stream_mode.includes("events")) {
-      for await (const events of readAhead(given.graph.streamEvents(input, { ...options, version: "v2" })))
-        for (const event of events) {
-          if (isOwnChunk(event, runId)) yield told(event.data.chunk);
+      for await (const events of readAhead(
+        given.graph.streamEvents(input, { ...options, version: "v2" }),
+        arrivals,
+      ))
+        for (const raw of events) {
+          const event = raw as StreamedEvent | ModelEnd;
+          if (event instanceof ModelEnd) yield redactor.over(event.last);
+          else if (isOwnChunk(event, runId)) yield told(event.data.chunk);
           else if (!event.tags?.includes(HIDDEN))
             yield redactor.take({ namespace: [], mode: "events", payload: event });
         }
     } else
-      for await (const raws of readAhead(await streamOf(given.graph, input, options, leave)))
+      for await (const raws of readAhead(await streamOf(given.graph, input, options, leave), arrivals))
         yield raws.flatMap(told);
     yield redactor.end();
   } catch (error) {
@@ -326,7 +336,7 @@ function decodeChunk(raw: unknown, hasNamespace: boolean): Chunk {
 }
 
 /** Options left unset must be absent: `undefined` would override the graph's own. */
-function optionsOf(held: Drive, given: Given): object {
+function optionsOf(held: Drive, given: Given, ends: ModelEnds): object {
   const { engine, run, controller, control } = held;
   const { kwargs } = run;
   const { guard } = held.text;
@@ -341,6 +351,8 @@ function optionsOf(held: Drive, given: Given): object {
   // From a named checkpoint LangGraph would begin a new branch again.
   if (given.resumes)
     for (const key of ["checkpoint_id", "checkpoint_ns", "checkpoint_map"]) delete place[key];
+  const modes = graphModes(kwargs.stream_mode, run.is_watched, guard.mode !== "off");
+  const isHeldBack = guard.mode !== "off" && modes.includes("messages");
   const identity = { run_id: run.run_id, thread_id: run.thread_id, run_attempt: run.attempt };
   return {
     ...rest,
@@ -361,9 +373,9 @@ function optionsOf(held: Drive, given: Given): object {
     metadata: { ...asFields(metadata), ...run.metadata, ...identity },
     store: storeOf(held),
     runId: run.run_id,
-    streamMode: graphModes(kwargs.stream_mode, run.is_watched, guard.mode !== "off"),
+    streamMode: modes,
     subgraphs: hasSubgraphs(run),
-    ...(held.told ? { callbacks: held.told.callbacks } : {}),
+    callbacks: [...(held.told?.callbacks ?? []), ...(isHeldBack ? [ends] : [])],
     // With a version and subgraphs LangGraph tells of each checkpoint before its values.
     ...(tellsCheckpoints(run) ? { version: "v2" } : {}),
     // How far the graph may be ahead of the disk is the checkpointer's to say: by itself LangGraph waits for nothing.

@@ -30,6 +30,8 @@ interface Open {
   readonly node: string;
   /** Whether no other task of the node can be at work: what it wrote names the node alone. */
   readonly isOnly: boolean;
+  /** What was taken last. */
+  last?: unknown;
 }
 
 /** A piece in the data of an event. */
@@ -69,11 +71,24 @@ export class ChunkRedactor {
   readonly #tellsTasks: boolean;
   readonly #open = new Map<string, Open>();
   readonly #atWork = new AtWork();
+  readonly #callOf: CallOf;
+  /** Pieces with which a message is over, and that are still to come. */
+  readonly #ends = new WeakSet<object>();
 
-  /** @param tellsTasks whether anybody is told what mode tasks says; else it only serves to know when a message is over */
-  constructor(guard: Guard, { tellsTasks = true } = {}) {
+  /**
+   * @param tellsTasks whether anybody is told what mode tasks says; else it only serves to know when a message is over
+   * @param callOf the call of a model that a piece is of, if that is known
+   */
+  constructor(
+    guard: Guard,
+    {
+      tellsTasks = true,
+      callOf = () => undefined,
+    }: { readonly tellsTasks?: boolean; readonly callOf?: CallOf } = {},
+  ) {
     this.#guard = guard;
     this.#tellsTasks = tellsTasks;
+    this.#callOf = callOf;
   }
 
   /** A chunk as it may be told, after what was held back until now; nothing while it is held back itself. */
@@ -82,9 +97,9 @@ export class ChunkRedactor {
     const { mode, payload } = chunk;
     if (mode === "messages" && Array.isArray(payload) && isPiece(payload[0])) {
       const [piece, about] = payload as [Piece, unknown];
-      // Some servers of models give each message the same id: those of two nodes at a time are two all the same.
+      // Some servers of models give each message the same id: those of two calls at a time are two all the same.
       const { langgraph_checkpoint_ns: ns } = Object(about) as { langgraph_checkpoint_ns?: unknown };
-      return this.#take(`message ${String(ns)} ${piece.id}`, piece, () =>
+      return this.#take(`message ${String(ns)} ${piece.id} ${this.#callOf(piece)}`, piece, () =>
         this.#ofMessage(chunk, piece, about),
       );
     }
@@ -96,6 +111,12 @@ export class ChunkRedactor {
     this.#atWork.see(chunk);
     if (mode === "tasks" && !this.#tellsTasks) return held;
     return [...held, { ...chunk, payload: this.#guard.value(payload) }];
+  }
+
+  /** What is still held back of a message whose last piece this is. */
+  over(last: object): Chunk[] {
+    this.#ends.add(last);
+    return this.#rest((open) => open.last === last);
   }
 
   /** What is still held back when nothing more comes. */
@@ -165,8 +186,11 @@ export class ChunkRedactor {
 
   #take(key: string, piece: unknown, begin: () => Open): Chunk[] {
     const open = this.#open.get(key) ?? begin();
+    open.last = piece;
     this.#open.set(key, open);
-    return open.pieces.take(piece).map(open.told);
+    const told = open.pieces.take(piece).map(open.told);
+    const isLast = typeof piece === "object" && piece !== null && this.#ends.has(piece);
+    return isLast ? [...told, ...this.#rest((_, other) => other === key)] : told;
   }
 
   #ofMessage(chunk: Chunk, piece: Piece, about: unknown): Open {
@@ -191,6 +215,8 @@ export class ChunkRedactor {
     return chunks;
   }
 }
+
+type CallOf = (piece: object) => string | undefined;
 
 const same = (one: unknown): unknown => one;
 

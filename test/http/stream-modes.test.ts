@@ -87,6 +87,26 @@ test.each([["messages-tuple"], ["messages"], ["messages-tuple", "events"]])(
   },
 );
 
+const letters = (text: string): string => text.split("").toSorted().join("");
+
+test.each([["messages-tuple"], ["messages-tuple", "events"]])(
+  "an answer is told to its last word before its node goes on, and apart from others with its id, in modes %s %s",
+  async (...modes) => {
+    const { frames } = await run("several", modes);
+    const words = messagesOf(frames, "messages").flatMap(({ type, content }) =>
+      type === "ai" ? [content] : [],
+    );
+    const [now, five, the] = ["now", "five", "the "].map((last) =>
+      words.findIndex((word) => word.endsWith(last)),
+    );
+    expect(Math.min(Number(now), Number(five))).toBeGreaterThan(-1);
+    expect(the).toBeGreaterThan(Math.max(Number(now), Number(five)));
+    expect(words.join("")).toContain("[REDACTED_EMAIL]");
+    expect(JSON.stringify(frames)).not.toMatch(/@exam|ple\./);
+    expect(letters(words.join(""))).toBe(letters("ask [REDACTED_EMAIL] nowone two three four fivethe end"));
+  },
+);
+
 test("a stream of mode messages that is resumed anywhere goes on with the same frames", async () => {
   const { frames, threadId, runId } = await run("talking", ["messages", "updates"]);
   for (const last of frames.keys()) {

@@ -150,3 +150,22 @@ test("a model's call is one message in events, also where a piece has no id, and
   const silent = shown.findIndex((chunk, at) => at > 0 && chunk?.text === "");
   expect(shown.slice(silent).every((chunk) => chunk?.text === "")).toBe(true);
 });
+
+test.each([true, false])(
+  "a message is over with the last piece of its call; the end is heard before it: %s",
+  (isBefore) => {
+    const redactor = new ChunkRedactor(guard);
+    const about = { langgraph_node: "say", langgraph_checkpoint_ns: "say:1" };
+    const pieces = ["write ", "to ada", "@example.org"].map((content) => piece(content, { id: "one" }));
+    const last = pieces.at(-1) ?? {};
+    const heard: unknown[] = [];
+    for (const one of pieces) {
+      if (isBefore && one === last) heard.push(...redactor.over(last));
+      heard.push(...redactor.take({ namespace: [], mode: "messages", payload: [one, about] }));
+    }
+    if (!isBefore) heard.push(...redactor.over(last));
+    const texts = (heard as { payload: [AIMessageChunk] }[]).map(({ payload: [one] }) => one.text);
+    expect(texts.join("")).toBe("write to [REDACTED_EMAIL]");
+    expect(redactor.end()).toEqual([]);
+  },
+);
