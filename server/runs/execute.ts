@@ -353,6 +353,7 @@ function optionsOf(held: Drive, given: Given, ends: ModelEnds): object {
     for (const key of ["checkpoint_id", "checkpoint_ns", "checkpoint_map"]) delete place[key];
   const modes = graphModes(kwargs.stream_mode, run.is_watched, guard.mode !== "off");
   const isHeldBack = guard.mode !== "off" && modes.includes("messages");
+  const callbacks = [...(held.told?.callbacks ?? []), ...(isHeldBack ? [ends] : [])];
   const identity = { run_id: run.run_id, thread_id: run.thread_id, run_attempt: run.attempt };
   return {
     ...rest,
@@ -375,7 +376,8 @@ function optionsOf(held: Drive, given: Given, ends: ModelEnds): object {
     runId: run.run_id,
     streamMode: modes,
     subgraphs: hasSubgraphs(run),
-    callbacks: [...(held.told?.callbacks ?? []), ...(isHeldBack ? [ends] : [])],
+    // An empty list would have LangChain make a manager for it.
+    ...(callbacks.length > 0 ? { callbacks } : {}),
     // With a version and subgraphs LangGraph tells of each checkpoint before its values.
     ...(tellsCheckpoints(run) ? { version: "v2" } : {}),
     // How far the graph may be ahead of the disk is the checkpointer's to say: by itself LangGraph waits for nothing.

@@ -17,9 +17,13 @@ export class Arrivals<Item> {
     this.#news.resolve();
   }
 
-  async take(): Promise<readonly Item[]> {
+  /** Resolves when there may be some. */
+  async some(): Promise<void> {
     await this.#news.promise;
     this.#news = Promise.withResolvers();
+  }
+
+  take(): readonly Item[] {
     const items = this.#items;
     this.#items = [];
     return items;
@@ -48,8 +52,10 @@ export async function* readAhead<Item>(
   reading.catch(() => undefined); // told behind the items
   try {
     for (let isLast = false; !isLast;) {
-      const items = await arrivals.take();
+      await arrivals.some();
+      // Together: what comes between them would be lost.
       isLast = isOver;
+      const items = arrivals.take();
       if (items.length > 0) yield items;
     }
     await reading;
