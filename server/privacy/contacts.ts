@@ -13,7 +13,6 @@ const PAIRS = /^0[1-9]([-. /·]| {2})\d\d(?:\1\d\d){3}(?!\1?\d)/;
 const PLUS = /%2 $/;
 const LAST_GROUP = /[ /]+[^ /]*$/;
 const AFTER = String.raw`(?=[\s,-]{1,2}\(?(?:office|fax|mobile|cell|home|work|phone|tel)\b)`;
-const ESCAPE = /^(?:[nrt]|u[\da-f]{4})(?=[\p{L}\p{N}])/iu;
 /** An address with what a sentence in Chinese or Japanese goes on with. */
 const SENTENCE = /^.*\.\p{L}{2,24}(?=[。｡])/su;
 const STREET =
@@ -26,13 +25,7 @@ export const contacts: readonly Rule[] = [
     // What is glued to its end would look like a value of its own beside the placeholder.
     pattern: String.raw`[\p{L}\p{M}\p{N}._%+'-]{1,64}(?:@|%40|\s?\[(?:at|AT)\]\s?|\s?\((?:at|AT)\)\s?)[\p{L}\p{N}.-]{1,253}(?:\.|%2[Ee]|[。｡](?=[A-Za-z])|\s?\[(?:dot|DOT)\]\s?|\s?\((?:dot|DOT)\)\s?)\p{L}{2,24}[\p{L}\p{N}_-]{0,40}`,
     needs: /@|%40|[[(]at[\])]/gi,
-    // In JSON a line break before it is written as \n, and < as \u003c by some: that is none of the address.
-    spansIn: (match, left) => [
-      {
-        start: left.endsWith("\\") ? (ESCAPE.exec(match)?.[0].length ?? 0) : 0,
-        end: SENTENCE.exec(match)?.[0].length ?? match.length,
-      },
-    ],
+    spansIn: (match) => [{ start: 0, end: SENTENCE.exec(match)?.[0].length ?? match.length }],
   },
   {
     kind: "PHONE",

@@ -27,11 +27,7 @@ const BREAKS = new Map([
   ["\n", "\r"],
   ["\t", "\v"],
 ]);
-const LETTERS = new Map([
-  ["n", "\r"],
-  ["r", "\r"],
-  ["t", "\v"],
-]);
+const LETTERS: Readonly<Record<string, string>> = { n: "\r", r: "\r", t: "\v" };
 
 /** Each of them, with others that stand beside it if nobody sees them. */
 export const DISGUISED = new RegExp(
@@ -67,7 +63,7 @@ function writtenIn(text: string): string {
     return characterOf(hexadecimal === undefined ? Number(decimal) : Number.parseInt(hexadecimal, 16));
   }
   if (!text.startsWith("\\")) return text;
-  return LETTERS.get(text.at(-1) ?? "") ?? characterOf(Number.parseInt(text.slice(-4), 16));
+  return LETTERS[text.at(-1) ?? ""] ?? characterOf(Number.parseInt(text.slice(-4), 16));
 }
 
 function characterOf(code: number): string {

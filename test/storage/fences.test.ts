@@ -19,7 +19,7 @@ import { createThreadRow } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { TEST_KEYS, sealsOf } from "../support/keys.ts";
-import { runsOf } from "../support/runs.ts";
+import { runsOf, succeeded } from "../support/runs.ts";
 import type { Runs } from "../support/runs.ts";
 import { until } from "../support/until.ts";
 
@@ -82,19 +82,7 @@ const fenced: Record<string, Fenced> = {
     hasWritten: ({ threadId }) => isThere("select from public.checkpoints where thread_id = $1", threadId),
   },
   "the end of a run": {
-    write: (on, owner) =>
-      finishRun(on, owner, {
-        state: "success",
-        error: null,
-        threadStatus: "idle",
-        threadState: null,
-        rest: undefined,
-        points: [],
-        notes: [],
-        segments: 1,
-        after: undefined,
-        webhook: undefined,
-      }),
+    write: (on, owner) => finishRun(on, owner, succeeded),
     hasWritten: ({ threadId }) =>
       isThere("select from holdfast.threads where thread_id = $1 and status = 'idle'", threadId),
   },

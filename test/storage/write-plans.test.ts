@@ -18,7 +18,7 @@ import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { explain } from "../support/explain.ts";
 import type { Parameter } from "../support/explain.ts";
-import { runsOf } from "../support/runs.ts";
+import { runsOf, succeeded } from "../support/runs.ts";
 import { until } from "../support/until.ts";
 
 const LIVE = 300;
@@ -64,19 +64,6 @@ const pointOf = (owner: Owner): Parameters<typeof putForOwners>[2][number] => ({
   },
 });
 
-const end: Parameters<typeof finishRun>[2] = {
-  state: "success",
-  error: null,
-  threadStatus: "idle",
-  threadState: null,
-  rest: undefined,
-  points: [],
-  notes: [],
-  segments: 1,
-  after: undefined,
-  webhook: undefined,
-};
-
 type Write = (on: Queryable, few: readonly [Owner, ...Owner[]]) => Promise<unknown>;
 
 const writeEvents = (on: Queryable, few: readonly [Owner, ...Owner[]]): ReturnType<typeof insertSegments> =>
@@ -87,7 +74,7 @@ const writePoints = (on: Queryable, few: readonly [Owner, ...Owner[]]): ReturnTy
 test.each<[string, Write]>([
   ["events", writeEvents],
   ["checkpoints", writePoints],
-  ["the end of a run", (on, [owner]) => finishRun(on, owner, end)],
+  ["the end of a run", (on, [owner]) => finishRun(on, owner, succeeded)],
   ["what a command wrote", (on, [owner]) => withdrawUpdate(on, owner)],
   ["an answer that is refused", (on, [owner]) => refuseAnswer(on, owner)],
   ["a run that is rolled back", (on, [owner]) => deleteOwnRun(on, owner)],
@@ -130,7 +117,11 @@ test.each<[string, Write]>([
 test.each<[string, number, (...given: Parameters<Write>) => Promise<string[]>]>([
   ["events", 3, async (on, few) => (await writeEvents(on, few)).map(({ run_id: runId }) => runId)],
   ["checkpoints", 3, async (on, few) => [...(await writePoints(on, few)).keys()].map(runOf)],
-  ["the end of a run", 1, async (on, [owner]) => ((await finishRun(on, owner, end)) ? [owner.runId] : [])],
+  [
+    "the end of a run",
+    1,
+    async (on, [owner]) => ((await finishRun(on, owner, succeeded)) ? [owner.runId] : []),
+  ],
 ])("%s: who waits for a takeover is refused if it takes place, and nobody else", async (_, count, write) => {
   const few = owners.slice(0, count) as [Owner, ...Owner[]];
   const [{ runId, workerId }] = few;

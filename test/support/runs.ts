@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Owner } from "../../server/runs/run.ts";
 import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
 import type { Database } from "../../server/storage/database.ts";
+import type { finishRun } from "../../server/storage/finish.ts";
 import { insertRun } from "../../server/storage/runs.ts";
 import { createThreadRow } from "./checkpoints.ts";
 
@@ -14,6 +15,20 @@ const asked = {
   threadMetadata: {},
   timeoutMs: 60_000,
 } as const;
+
+/** The end of a run that leaves nothing behind. */
+export const succeeded: Parameters<typeof finishRun>[2] = {
+  state: "success",
+  error: null,
+  threadStatus: "idle",
+  threadState: null,
+  rest: undefined,
+  points: [],
+  notes: [],
+  segments: 1,
+  after: undefined,
+  webhook: undefined,
+};
 
 export interface Runs {
   readonly workerId: string;
