@@ -258,6 +258,8 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     void controller.respond("yes").catch(() => undefined);
     await until(() => questions().length === 0, "the question to go");
     await gate.waitFor(threadId);
+    // With the run its events go: who has not read them by then never does.
+    await until(() => raw.some(({ method }) => method === "input.answered"), "the answer to be told");
     const client = new Client({ apiUrl: fleet.url, apiKey: null, callerOptions: { fetch: fleet.fetch } });
     const [run] = await client.runs.list(threadId, { status: "running" });
     await client.runs.cancel(threadId, run?.run_id ?? "", true, "rollback");
