@@ -1,5 +1,5 @@
 // The form of threads in answers, and the parts of threads and states that a client asked for.
-import type { ThreadState } from "../runs/state.ts";
+import type { ThreadState } from "../runs/state-shape.ts";
 import type { Shown } from "../runs/thread-view.ts";
 import type { ThreadRow, WholeThread } from "../storage/threads.ts";
 import type { Path } from "./thread-schemas.ts";

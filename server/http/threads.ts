@@ -6,7 +6,7 @@ import type { Engine } from "../runs/engine.ts";
 import type { Superstep } from "../runs/graphs.ts";
 import { commandOf } from "../runs/input.ts";
 import { deleteThread, getState, getStateText, listHistory, updateState } from "../runs/state.ts";
-import type { ThreadState } from "../runs/state.ts";
+import type { ThreadState } from "../runs/state-shape.ts";
 import { getWholeThread } from "../runs/thread-view.ts";
 import { changeThread, copyThread, createThread } from "../runs/threads.ts";
 import { metadataOf } from "../storage/auth-filter.ts";

@@ -3,7 +3,8 @@ import type { Checkpoints } from "../storage/checkpoints.ts";
 import type { Outcome } from "./end.ts";
 import { hasUntracked } from "./graphs.ts";
 import type { Graph } from "./graphs.ts";
-import { isOpen, newestState, stateTextOf } from "./state.ts";
+import { newestState } from "./state.ts";
+import { isOpen, stateTextOf } from "./state-shape.ts";
 
 /**
  * What became of a run that was not stopped.

@@ -1,7 +1,7 @@
 // The state of a thread: read, listed and changed through its graph and our checkpointer.
 // A change holds the thread's row, so that no run can start in the middle of it.
 import type { RunnableConfig } from "@langchain/core/runnables";
-import type { StateSnapshot } from "@langchain/langgraph";
+import { START } from "@langchain/langgraph";
 import type { CheckpointListOptions } from "@langchain/langgraph-checkpoint";
 import {
   AppError,
@@ -19,32 +19,26 @@ import {
 } from "../errors.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
-import type { LastPut } from "../storage/checkpoints.ts";
 import { GraphStore } from "../storage/graph-store.ts";
 import { codeOf } from "../storage/postgres.ts";
 import { deleteThreads } from "../storage/prune.ts";
-import { findThread, findThreadState, lockThread, updateThreadState } from "../storage/threads.ts";
+import {
+  findAtWork,
+  findThread,
+  findThreadState,
+  lockThread,
+  updateThreadState,
+} from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import { graphAt, graphOfThread } from "./graph-of.ts";
 import type { Graph } from "./graphs.ts";
 import { keeping } from "./guards.ts";
 import { guardThreadText } from "./vault.ts";
-import { toWire, toWireJson } from "./wire-json.ts";
+import { EMPTY, checkpointOf, isOpen, stateOf } from "./state-shape.ts";
+import type { ThreadState } from "./state-shape.ts";
 
 type Fields = Record<string, unknown>;
-
-/** A thread's state as clients read it. */
-export interface ThreadState {
-  readonly values: unknown;
-  readonly next: readonly string[];
-  readonly tasks: readonly Fields[];
-  readonly interrupts: readonly unknown[];
-  readonly metadata: unknown;
-  readonly created_at: string | null;
-  readonly checkpoint: Fields | null;
-  readonly parent_checkpoint: Fields | null;
-}
 
 export interface HistoryQuery {
   readonly limit: number;
@@ -52,17 +46,6 @@ export interface HistoryQuery {
   readonly metadata?: Fields | undefined;
   readonly checkpoint?: Fields | undefined;
 }
-
-const EMPTY: ThreadState = {
-  values: {},
-  next: [],
-  tasks: [],
-  interrupts: [],
-  metadata: {},
-  created_at: null,
-  checkpoint: null,
-  parent_checkpoint: null,
-};
 
 export async function getThread(engine: Engine, threadId: string): Promise<ThreadRow> {
   const thread = await findThread(engine.database, threadId);
@@ -84,7 +67,7 @@ export const isGone = ({
 export async function getStateText(engine: Engine, threadId: string, showsGone = false): Promise<string> {
   const thread = await findThreadState(engine.database, threadId);
   if (!thread || (isGone(thread) && !showsGone)) throw new ThreadNotFound(threadId);
-  return thread.state ?? JSON.stringify(await readState(engine, threadId, thread, { subgraphs: false }));
+  return thread.state ?? JSON.stringify(await readNewest(engine, threadId, thread, { subgraphs: false }));
 }
 
 /**
@@ -96,7 +79,27 @@ export async function getState(
   threadId: string,
   at: { checkpoint?: Fields | undefined; subgraphs: boolean },
 ): Promise<ThreadState> {
-  return readState(engine, threadId, await getThread(engine, threadId), at);
+  const { checkpoint_id: id, checkpoint_ns: ns } = at.checkpoint ?? {};
+  const read = id || ns ? readState : readNewest;
+  return read(engine, threadId, await getThread(engine, threadId), at);
+}
+
+/**
+ * A run that has stored nothing yet is what comes next. The official hooks follow no thread whose state says that
+ * nothing is left to do: a page opened before the first superstep would never show the answer.
+ */
+async function readNewest(
+  engine: Engine,
+  threadId: string,
+  thread: Pick<ThreadRow, "metadata" | "status">,
+  at: { subgraphs: boolean },
+): Promise<ThreadState> {
+  // Asked first: a run that ends in between is one that the state has.
+  const atWork = thread.status === "busy" ? await findAtWork(engine.database, threadId) : undefined;
+  const state = await readState(engine, threadId, thread, at);
+  if (!atWork || isOpen(state)) return state;
+  const isTheirs = Object(state.metadata).run_id === atWork.live;
+  return (isTheirs || atWork.live === null) && !atWork.has_waiting ? state : { ...state, next: [START] };
 }
 
 async function readState(
@@ -246,15 +249,6 @@ export async function newestState(
   return stateOf(await graph.getState(config).catch((error: unknown) => unreadable(error)));
 }
 
-/** Tasks that wait for an answer. One with a result was answered, although its questions are listed until all are. */
-export const askingTasks = ({ tasks }: Pick<ThreadState, "tasks">): readonly Fields[] =>
-  tasks.filter(
-    ({ interrupts, result }) => Array.isArray(interrupts) && interrupts.length > 0 && result === null,
-  );
-
-/** Whether a state waits to be gone on with. LangGraph names no task that was answered once, although it asks again. */
-export const isOpen = (state: ThreadState): boolean => state.next.length > 0 || askingTasks(state).length > 0;
-
 /** Whether a state cannot be read: it is damaged, its key is gone, or its graph does not take it. */
 export const isUnreadable = (error: unknown): boolean =>
   [ValueUnreadable, StateUnreadable, SealedValueInvalid, DataKeyUnusable].some((one) => error instanceof one);
@@ -327,69 +321,4 @@ export function configOf(
 ): RunnableConfig {
   const base = { checkpoint_ns: "", ...checkpoint, thread_id: threadId };
   return { configurable: { ...base, __pregel_checkpointer: checkpointer } };
-}
-
-function stateOf(snapshot: StateSnapshot): ThreadState {
-  const tasks = snapshot.tasks.map((task) => ({
-    id: task.id,
-    name: task.name,
-    path: task.path ?? null,
-    error: task.error === undefined || task.error === null ? null : errorText(task.error),
-    interrupts: toWire(task.interrupts ?? []),
-    checkpoint: isSnapshot(task.state) ? null : checkpointOf(task.state),
-    state: isSnapshot(task.state) ? stateOf(task.state) : null,
-    result: toWire(task.result ?? null),
-  }));
-  return {
-    values: toWire(snapshot.values ?? {}),
-    next: snapshot.next,
-    tasks,
-    interrupts: tasks.flatMap(({ interrupts }) => (Array.isArray(interrupts) ? interrupts : [])),
-    metadata: toWire(snapshot.metadata ?? {}),
-    created_at: snapshot.createdAt ?? null,
-    checkpoint: snapshot.createdAt === undefined ? null : checkpointOf(snapshot.config),
-    parent_checkpoint: checkpointOf(snapshot.parentConfig),
-  };
-}
-
-/**
- * The state that a run leaves when it went to its end: its last values and its last checkpoint, without reading either.
- * @returns JSON text, the same as stateOf() gives; null when something of it is missing
- */
-export function stateTextOf(threadId: string, last: LastPut | undefined, values: unknown): string | null {
-  if (!last || values === undefined) return null;
-  const place = { thread_id: threadId, checkpoint_ns: "" };
-  const parent = last.parentId ? { ...place, checkpoint_id: last.parentId } : null;
-  const rest: Omit<ThreadState, "values" | "metadata"> = {
-    next: [],
-    tasks: [],
-    interrupts: [],
-    created_at: last.createdAt,
-    checkpoint: { ...place, checkpoint_id: last.id },
-    parent_checkpoint: parent,
-  };
-  // LangGraph adds the thread to the metadata it reads.
-  const metadata = `${last.metadata.slice(0, -1)},"thread_id":${JSON.stringify(threadId)}}`;
-  return `{"values":${toWireJson(values)},"metadata":${metadata},${JSON.stringify(rest).slice(1)}`;
-}
-
-function checkpointOf(config: RunnableConfig | undefined): Fields | null {
-  const { thread_id, checkpoint_id, checkpoint_ns, checkpoint_map } = config?.configurable ?? {};
-  if (thread_id === undefined) return null;
-  const map = checkpoint_map === undefined ? {} : { checkpoint_map };
-  return {
-    thread_id,
-    checkpoint_ns: checkpoint_ns ?? "",
-    ...(checkpoint_id ? { checkpoint_id } : {}),
-    ...map,
-  };
-}
-
-function isSnapshot(state: RunnableConfig | StateSnapshot | undefined): state is StateSnapshot {
-  return state !== undefined && "values" in state;
-}
-
-/** A text, because the official clients' type says so; they make an error of the JSON in it. */
-function errorText(error: unknown): string {
-  return typeof error === "string" ? error : JSON.stringify(toWire(error));
 }

@@ -9,8 +9,9 @@ import { findWholeThread } from "../storage/threads.ts";
 import type { StatefulThread, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
 import { graphForState } from "./graph-of.ts";
-import { askingTasks, isGone, isUnreadable, newestState } from "./state.ts";
-import type { ThreadState } from "./state.ts";
+import { isGone, isUnreadable, newestState } from "./state.ts";
+import { askingTasks } from "./state-shape.ts";
+import type { ThreadState } from "./state-shape.ts";
 
 // Each computed state reads a thread's checkpoints; a page of many must not take all connections.
 const AT_A_TIME = 4;

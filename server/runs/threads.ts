@@ -16,7 +16,7 @@ import { graphForState } from "./graph-of.ts";
 import type { Graph, Superstep } from "./graphs.ts";
 import { keeping } from "./guards.ts";
 import { configOf, refuseUpdate, storeState } from "./state.ts";
-import type { ThreadState } from "./state.ts";
+import type { ThreadState } from "./state-shape.ts";
 import { getWholeThread } from "./thread-view.ts";
 import { guardThreadText } from "./vault.ts";
 import type { Shown, Shows } from "./thread-view.ts";

@@ -59,11 +59,14 @@ update holdfast.threads t
   from held where t.thread_id = held.thread_id
 returning t.has_waiting`;
 
+// The end of a run that was next, and never began, is told: who opens the thread now may have read that it is to come.
+const IS_TOLD = `(g.is_watched or g.attempt = 0 and g.ordinal is not null)`;
+
 // One that was tried before has left checkpoints: what the thread says of its state was true before them.
 const cancelPendingRows = `/* cancelPending */
 with r as (
-  update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now(),
-         segments = case when attempt > 0 then 17 else 0 end
+  update holdfast.runs g set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now(),
+         segments = case when attempt > 0 then 17 else 0 end, is_watched = ${IS_TOLD}
    where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
   returning *),
 thread as (
@@ -81,7 +84,7 @@ insert into holdfast.webhooks (webhook_id, run_id, url, payload) values ($1, $2,
 // Who has watched one, and is away, is told when he comes back.
 const NOTE_UNDONE = `undone as (
   insert into holdfast.undone_runs (thread_id, ordinal, run_id)
-  select thread_id, ordinal, run_id from gone where is_watched and attempt > 0 and ordinal is not null)`;
+  select thread_id, ordinal, run_id from gone g where ordinal is not null and ${IS_TOLD})`;
 
 // What was to be told of its end goes with it: it holds what the thread was at, and who deletes the thread finds it by its runs.
 const UNTOLD = `untold as (delete from holdfast.webhooks w using gone where w.run_id = gone.run_id)`;

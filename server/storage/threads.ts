@@ -86,6 +86,10 @@ const findStateRow = `/* findThreadState */
 select thread_id, status, metadata, is_temporary, case when status <> 'busy' then state::text end as state
   from holdfast.threads where thread_id = $1`;
 
+const findAtWorkRow = `/* findAtWork */
+select (select run_id from holdfast.runs where thread_id = $1 and state in ('ready', 'running')) as live,
+       exists (select from holdfast.runs where thread_id = $1 and state = 'blocked') as has_waiting`;
+
 type ThreadReading = Pick<ThreadRow, "thread_id"> & {
   readonly config?: ThreadRow["config"];
   readonly error?: ThreadRow["error"];
@@ -191,4 +195,17 @@ type KnownState = Pick<ThreadRow, "thread_id" | "status" | "metadata" | "is_temp
 export async function findThreadState(on: Queryable, threadId: string): Promise<KnownState | undefined> {
   const [row] = await openThreads(on, await on.query<KnownState>(findStateRow, [threadId]));
   return row;
+}
+
+/** What works on a thread, or will as soon as it can; a run that begins at a later time does neither. */
+export interface AtWorkOn {
+  /** Id of the live run. */
+  readonly live: string | null;
+  /** Whether another run waits for it. */
+  readonly has_waiting: boolean;
+}
+
+export async function findAtWork(on: Queryable, threadId: string): Promise<AtWorkOn> {
+  const [row] = await on.query<AtWorkOn>(findAtWorkRow, [threadId]);
+  return row ?? { live: null, has_waiting: false };
 }

@@ -22,7 +22,7 @@ interface NextRow {
 export type NextWatched = NextRow & (ToldRun | { readonly run_id: null });
 
 export interface ToldRun extends WatchedRun {
-  /** When it was rolled back: nothing but that is left to tell. */
+  /** When it was rolled back, or cancelled before it began: nothing but that is left to tell. */
   readonly undone_at: Date | null;
 }
 
@@ -32,23 +32,27 @@ on conflict (thread_id) do update set created_at = now() where w.created_at < no
 
 const findNewestRow = `/* findNewestWatched */
 select run_id, ordinal, told_from from holdfast.runs
- where thread_id = $1 and is_watched and ordinal is not null order by ordinal desc limit 1`;
+ where thread_id = $1 and is_watched and ordinal is not null and (attempt > 0 or ended_at is null) order by ordinal desc limit 1`;
 
-// Of those that were rolled back only the one where somebody stopped, and the newest, have something to say.
+// Of those that were rolled back, or never began, only the one where somebody stopped, and the newest, have something to say.
 const listNextRows = `/* listNextWatched */
 select q.n::int as n, t.created_at::text as life, t.begun, r.run_id, r.ordinal, r.told_from, r.undone_at
   from unnest($1::text[], $2::int[]) with ordinality as q (thread_id, ordinal, n)
   join holdfast.threads t using (thread_id)
   left join lateral (
-    (select run_id, ordinal, told_from, null::timestamptz as undone_at from holdfast.runs
-      where thread_id = q.thread_id and is_watched and ordinal >= q.ordinal order by ordinal limit 1)
+    (select run_id, ordinal, told_from, case when attempt = 0 then ended_at end as undone_at from holdfast.runs
+      where thread_id = q.thread_id and is_watched and ordinal >= q.ordinal
+        and (attempt > 0 or ended_at is null or ordinal in (q.ordinal, t.begun)) order by ordinal limit 1)
     union all
     select run_id, ordinal, 0, created_at from holdfast.undone_runs u
      where u.thread_id = q.thread_id and u.ordinal in (q.ordinal, t.begun) and u.ordinal >= q.ordinal
      order by ordinal limit 1) r on true`;
 
 const findUndoneRow = `/* findUndone */
-select run_id, ordinal, 0 as told_from, created_at as undone_at from holdfast.undone_runs where thread_id = $1 and ordinal = $2`;
+select run_id, ordinal, 0 as told_from, created_at as undone_at from holdfast.undone_runs where thread_id = $1 and ordinal = $2
+union all
+select run_id, ordinal, told_from, ended_at from holdfast.runs
+ where thread_id = $1 and ordinal = $2 and is_watched and attempt = 0 and ended_at is not null`;
 
 // The newest checkpoint is the one with the greatest id: ids begin with the time.
 const findClockRow = `/* findClock */
@@ -76,13 +80,13 @@ export async function watchThread(on: Queryable, threadId: string): Promise<void
   await on.query(watchRow, [threadId]);
 }
 
-/** The run of a thread that began last. */
+/** The run of a thread that began last; one that was cancelled before it began did not. */
 export async function findNewestWatched(on: Queryable, threadId: string): Promise<WatchedRun | undefined> {
   const [row] = await on.query<WatchedRun>(findNewestRow, [threadId]);
   return row;
 }
 
-/** The run that was this one of its thread, if it was rolled back. */
+/** The run that was this one of its thread, if it was rolled back or cancelled before it began. */
 export async function findUndone(
   on: Queryable,
   threadId: string,

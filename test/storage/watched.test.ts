@@ -10,6 +10,7 @@ import {
   deleteIdleWatches,
   findClock,
   findNewestWatched,
+  findUndone,
   listNextWatched,
   watchThread,
 } from "../../server/storage/watched.ts";
@@ -111,6 +112,54 @@ test("a run is told by protocol v2 if its thread was followed before it was acce
   });
   expect(claimed.find(({ thread_id: id }) => id === later)).toMatchObject({ is_watched: true, ordinal: 1 });
   expect(await isWatched(later)).toEqual([true]);
+});
+
+const cancel = (runId: string, action: "interrupt" | "rollback"): Promise<unknown> =>
+  scratch.database.transaction((transaction) =>
+    cancelPending(transaction, [runId], { action, reason: null, bodyOf: () => "{}" }),
+  );
+
+test.each(["interrupt", "rollback"] as const)(
+  "a run that was next and is gone by %s is told to who stands there, and the newest to everybody",
+  async (action) => {
+    const threadId = randomUUID();
+    const told = await accept(threadId, { isWatched: true });
+    await end(told);
+    const gone: string[] = [];
+    for (let at = 0; at < 2; at += 1) {
+      const next = await accept(threadId, { state: "blocked", workerId: null });
+      expect(await promote(threadId)).toEqual([next]);
+      await cancel(next, action);
+      gone.push(next);
+    }
+    const [older, newest] = gone;
+    expect(await findNewestWatched(scratch.database, threadId)).toMatchObject({ run_id: told, ordinal: 1 });
+    const asked = [0, 1, 2, 3, 4].map((ordinal) => ({ threadId, ordinal }));
+    const found = (await listNextWatched(scratch.database, asked)).toSorted((a, b) => a.n - b.n);
+    expect(found.map((next) => next.run_id)).toEqual([told, told, older, newest, null]);
+    expect(found.map((next) => next.run_id !== null && next.undone_at !== null)).toEqual([
+      false,
+      false,
+      true,
+      true,
+      false,
+    ]);
+    await query("delete from holdfast.runs where run_id = $1", [told]);
+    const [first] = await listNextWatched(scratch.database, [{ threadId, ordinal: 0 }]);
+    expect(first?.run_id).toBe(newest);
+    expect(await findUndone(scratch.database, threadId, 2)).toMatchObject({ run_id: older });
+  },
+);
+
+test("a run that waits behind another and is cancelled is told to nobody", async () => {
+  const threadId = randomUUID();
+  await accept(threadId, { isWatched: true });
+  for (const action of ["interrupt", "rollback"] as const) {
+    const waiting = await accept(threadId, { state: "blocked", workerId: null });
+    await cancel(waiting, action);
+  }
+  const found = await listNextWatched(scratch.database, [{ threadId, ordinal: 2 }]);
+  expect(found.map((next) => next.run_id)).toEqual([null]);
 });
 
 test("the next run of a thread is found by an index, among very many", async () => {

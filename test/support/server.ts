@@ -18,6 +18,7 @@ export interface TestServer extends RunningServer {
 export async function startTestServer(
   databaseUrl: string,
   settings: Record<string, string> = {},
+  role: "all" | "http" = "all",
 ): Promise<TestServer> {
   const config = readConfig({
     DATABASE_URL: databaseUrl,
@@ -29,7 +30,7 @@ export async function startTestServer(
     ...settings,
   });
   const graphs = await readGraphsFile(config.graphs);
-  const server = await startServer({ config, graphs, mayModelBeOffline: false, say: () => {} });
+  const server = await startServer({ config, graphs, mayModelBeOffline: false, say: () => {}, role });
   const { url } = server;
   if (url === undefined) expect.fail("a test server answers HTTP");
   const client = new Client({ apiUrl: url, callerOptions: { maxRetries: 0 } });

@@ -11,8 +11,9 @@ import type { CreateOptions, RunRequest } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { guardAsked, guardOfAssistant } from "../guards.ts";
 import { asFields } from "../input.ts";
-import { askingTasks, getThread, getStateText } from "../state.ts";
-import type { ThreadState } from "../state.ts";
+import { getThread, getStateText } from "../state.ts";
+import { askingTasks } from "../state-shape.ts";
+import type { ThreadState } from "../state-shape.ts";
 import { threadSeq } from "./entries.ts";
 
 type Fields = Record<string, unknown>;

@@ -10,7 +10,8 @@ import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
 import { nameOf } from "../lines.ts";
 import type { Numbered } from "../lines.ts";
-import { askingTasks, getState, getThread } from "../state.ts";
+import { getState, getThread } from "../state.ts";
+import { askingTasks } from "../state-shape.ts";
 import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
 import type { ProtocolEvent, Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
@@ -101,8 +102,8 @@ async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   const { threadId, run, position, signal } = rest;
   const last = run.undone_at ? undefined : yield* loggedOf(engine, rest);
   if (signal.aborted || (last && isTerminal(last))) return;
-  // Stopped between two servers, or deleted while somebody watched; or rolled back, perhaps while he was away: what its
-  // clients have seen of it has no end.
+  // Stopped between two servers or before it began, or deleted while somebody watched; or rolled back, perhaps while he
+  // was away: what its clients have seen of it has no end.
   const find = (): Promise<ToldRun | undefined> => findUndone(engine.database, threadId, run.ordinal);
   const undone = run.undone_at ? run : await persistently(find, { signal });
   if (!undone && !last) return;
