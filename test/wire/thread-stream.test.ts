@@ -81,11 +81,14 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     const client = connect();
     const threadId = await newThread();
     const frames = join(threadId);
+    let last: unknown;
     await until(async () => {
       // Until the stream is open, what it shows is not decided.
-      await collect(client.runs.stream(threadId, "silent", { input: {} }));
+      const [begin] = await collect(client.runs.stream(threadId, "silent", { input: {} }));
+      last = Object(begin?.data).run_id;
       return donesOf(frames).length > 0;
     }, "the stream to be open");
+    await until(() => donesOf(frames).includes(last), "all of that to be shown");
     const before = frames.length;
     const [first, second, third] = [randomUUID(), randomUUID(), randomUUID()];
     const runs = [await slowRun(threadId, first), await slowRun(threadId, second)];
