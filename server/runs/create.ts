@@ -7,6 +7,8 @@ import { faultPoint } from "../faults.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
+import { holdCron } from "../storage/crons.ts";
+import type { CronAsRead } from "../storage/crons.ts";
 import type { Queryable } from "../storage/database.ts";
 import { cancelPending, requestCancel } from "../storage/finish.ts";
 import { promoteRuns } from "../storage/queue.ts";
@@ -83,6 +85,13 @@ export interface CreateOptions {
   readonly runId?: string | undefined;
   /** Who asks for it; undefined if nobody was asked who he is. */
   readonly by?: RunBy | undefined;
+  /** The cron that asks for it. */
+  readonly cron?: CronAsRead;
+}
+
+/** The cron that asks for a run was deleted, changed or moved on since it was read. */
+export class CronMoved extends Error {
+  override readonly name = "CronMoved";
 }
 
 export interface RunBy {
@@ -116,7 +125,7 @@ export type AcceptedRun = Omit<OwnedRunRow, "kwargs"> & {
  * @returns the run's row; with an idempotency key that was used before, the row of the first run
  * @throws AssistantNotFound, GraphNotFound, ThreadNotFound (unless `if_not_exists` is "create"), CheckpointNotFound,
  * QueueFull, AssistantChanged when it never was the same for long enough, ThreadBusy while another run is pending or
- * running and the strategy is "reject"
+ * running and the strategy is "reject", CronMoved
  */
 export async function createRun(
   engine: Engine,
@@ -172,19 +181,41 @@ async function accept(
   engine: Engine,
   run: NewRun,
   request: RunRequest,
-  { idemKey }: CreateOptions,
+  { idemKey, cron }: CreateOptions,
 ): Promise<RunRow> {
   const first = await earlier(engine.database, idemKey);
   if (first) return first;
   faultPoint("run.accepting");
-  let row = await insertRun(engine.database, run);
+  let row = cron ? await insertForCron(engine, run, cron) : await insertRun(engine.database, run);
   if (row === undefined || row === "taken") {
-    const queued = await queue(engine, run, request);
+    const queued = await queue(engine, run, request, cron);
     if ("earlier" in queued) return queued.earlier;
     row = queued.row;
   }
   await begin(engine, [row]);
   return row;
+}
+
+/**
+ * A cron is held until its run is there, so that whoever deletes or changes it knows that no run comes afterwards. A
+ * thread that is there is locked first, which may take a while: such a run is left to queue().
+ */
+async function insertForCron(
+  engine: Engine,
+  run: NewRun,
+  cron: CronAsRead,
+): Promise<OwnedRunRow | "taken" | undefined> {
+  if (run.creates === "no") return undefined;
+  return engine.database.transaction(async (transaction) => {
+    await requireHeld(transaction, cron);
+    return insertRun(transaction, run);
+  });
+}
+
+/** @throws CronMoved */
+async function requireHeld(transaction: Queryable, cron: CronAsRead): Promise<void> {
+  if (!(await holdCron(transaction, cron)))
+    throw new CronMoved(`Cron ${cron.cron_id} is not what it was when it was read.`);
 }
 
 /** Begins what was accepted, as far as it is ours or may begin elsewhere. */
@@ -199,6 +230,7 @@ async function queue(
   engine: Engine,
   run: NewRun,
   request: RunRequest,
+  cron: CronAsRead | undefined,
 ): Promise<{ row: OwnedRunRow } | { earlier: RunRow }> {
   const { threadId } = run;
   const strategy = request.multitask_strategy;
@@ -211,6 +243,7 @@ async function queue(
     if (thread?.is_visible === false) throw new ThreadNotFound(threadId);
     const first = await earlier(transaction, run.idemKey);
     if (first) return { earlier: first };
+    if (cron) await requireHeld(transaction, cron);
     if (run.answersStateOf && !isAt(thread, run.answersStateOf)) throw new QuestionsChanged();
     // A run that makes its thread found none, and made none: the assistant is another, or the thread just went.
     if (!isThere && run.creates !== "no") throw new AssistantChanged();

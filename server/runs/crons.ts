@@ -16,7 +16,7 @@ import {
 import type { CronRow, DueCron } from "../storage/crons.ts";
 import type { RunAuth } from "../storage/runs.ts";
 import { noAssistantFor, requireAssistant } from "./assistants.ts";
-import { createRun } from "./create.ts";
+import { createRun, CronMoved } from "./create.ts";
 import type { RunRequest } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { checkSchedule, latestTime, nextTime } from "./schedule.ts";
@@ -175,10 +175,16 @@ async function fire(engine: Engine, cron: DueCron): Promise<void> {
         idemKey: `cron:${cron.cron_id}:${time.toISOString()}`,
         // Which threads and assistants its maker may use was asked when it was made.
         by: opened.auth ? { auth: opened.auth } : undefined,
+        cron,
       });
       engine.log.info("cron.fired", { ...facts, run_id: run.run_id, at: time });
     } catch (failure) {
       if (failure instanceof DatabaseUnavailable) throw failure;
+      // What it is by now decides when it comes next.
+      if (failure instanceof CronMoved) {
+        engine.log.info("cron.moved", facts);
+        return;
+      }
       // Refused for good, such as a full queue: this time is passed over, the next one may do.
       error = messageOf(failure);
       engine.log.warn("cron.failed", { ...facts, at: time, reason: error });

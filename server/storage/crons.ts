@@ -40,6 +40,9 @@ export interface DueCron extends CronRow, CronOwner {
   readonly now: Date;
 }
 
+/** What says whether a cron is still what it was: when it was due, and when it was changed last. */
+export type CronAsRead = Pick<DueCron, "cron_id" | "next_run_at" | "updated_at">;
+
 export interface CronFilter {
   readonly assistantId?: string | undefined;
   readonly threadId?: string | undefined;
@@ -117,6 +120,12 @@ update holdfast.crons c set claimed_until = now() + $3 * interval '1 ms'
   from due where c.cron_id = due.cron_id
 returning c.cron_id, c.assistant_id, c.thread_id, c.schedule, c.timezone, c.end_time, c.on_run_completed, c.is_enabled,
   c.payload, c.metadata, c.next_run_at, c.error, c.created_at, c.updated_at, c.auth, now() as now`;
+
+// Whoever deletes or changes it waits for the run. Nobody is waited for here, because who deletes a thread has locked that
+// before its crons: what is being changed counts as changed, and is fired as it then is.
+const holdCronRow = `/* holdCron */
+select from holdfast.crons
+ where cron_id = $1 and next_run_at = $2 and date_trunc('milliseconds', updated_at) = $3 for share skip locked`;
 
 const advanceCronRow = `/* advanceCron */
 update holdfast.crons set next_run_at = $3, claimed_until = null, error = $4
@@ -207,6 +216,12 @@ export async function claimCrons(
   claim: { graphIds: readonly string[]; limit: number; leaseMs: number },
 ): Promise<DueCron[]> {
   return on.query<DueCron>(claimCronRows, [claim.graphIds, claim.limit, claim.leaseMs]);
+}
+
+/** Keeps a cron as it was read until the transaction ends. False: it was deleted, changed or moved on, or is just being. */
+export async function holdCron(transaction: Queryable, cron: CronAsRead): Promise<boolean> {
+  const values = [cron.cron_id, cron.next_run_at, cron.updated_at];
+  return (await transaction.query(holdCronRow, values)).length > 0;
 }
 
 /** Moves a cron on from the time that it was due; one that was moved or changed meanwhile stays as it is. */
