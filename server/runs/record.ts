@@ -166,6 +166,14 @@ export class Recorder {
     if (open?.owner.attempt === owner.attempt) open.isHeld = true;
   }
 
+  /** Lets the events go by themselves: no checkpoint comes that could take them along. */
+  release(owner: Owner): void {
+    const open = this.#open.get(owner.runId);
+    if (open?.owner.attempt !== owner.attempt) return;
+    open.isHeld = false;
+    this.#start();
+  }
+
   /** The events of a run that may ride along now; undefined when there are none, or some are under way. */
   ride(owner: Owner): Rider | undefined {
     const open = this.#open.get(owner.runId);

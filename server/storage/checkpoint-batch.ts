@@ -40,7 +40,7 @@ const END_MS = 25;
 export class CheckpointBatch {
   readonly #database: Queryable;
   readonly #workerId: string;
-  readonly #events: Pick<Recorder, "hold" | "ride">;
+  readonly #events: Pick<Recorder, "hold" | "release" | "ride">;
   readonly #notes: Pick<CallNotes, "along">;
   readonly #open = new WeakMap<Owner, Open>();
   #items: Item[] = [];
@@ -53,7 +53,10 @@ export class CheckpointBatch {
   constructor(
     database: Queryable,
     workerId: string,
-    { events, notes }: { events: Pick<Recorder, "hold" | "ride">; notes: Pick<CallNotes, "along"> },
+    {
+      events,
+      notes,
+    }: { events: Pick<Recorder, "hold" | "release" | "ride">; notes: Pick<CallNotes, "along"> },
   ) {
     this.#database = database;
     this.#workerId = workerId;
@@ -68,7 +71,7 @@ export class CheckpointBatch {
   async put(owner: Owner, write: CheckpointWrite, urgency: Urgency): Promise<boolean> {
     const open = this.#openFor(owner);
     open.waiting.push({ owner, write, written: Promise.withResolvers() });
-    this.#events.hold(owner);
+    if (!open.isBroken) this.#events.hold(owner);
     // While the database is busy with others, what comes gathers for the statement after.
     const isAwaited = urgency === "now" || (urgency === "trailing" && this.#isWriting);
     if (isAwaited || open.isBroken) return this.#written(open);
@@ -165,9 +168,16 @@ export class CheckpointBatch {
   }
 
   #refuse({ owner, written }: Item, error: unknown): void {
-    const open = this.#open.get(owner);
-    if (open) open.isBroken = true;
+    this.#break(owner);
     written.reject(error);
+  }
+
+  /** Nothing more of the run is written, so its events wait for nothing any more. */
+  #break(owner: Owner): void {
+    const open = this.#open.get(owner);
+    if (!open) return;
+    open.isBroken = true;
+    this.#events.release(owner);
   }
 
   async #putAll(items: readonly Item[], riders: readonly Rider[]): Promise<void> {
@@ -183,9 +193,8 @@ export class CheckpointBatch {
     }
     for (const item of items) {
       const isOwn = held.has(keyOf(item.owner));
-      const open = this.#open.get(item.owner);
-      if (isOwn) open?.underWay.delete(item);
-      else if (open) open.isBroken = true;
+      if (isOwn) this.#open.get(item.owner)?.underWay.delete(item);
+      else this.#break(item.owner);
       item.written.resolve(isOwn);
     }
   }

@@ -28,7 +28,7 @@ beforeAll(async () => {
 });
 afterAll(() => scratch.close());
 
-const noEvents = { hold: () => undefined, ride: () => undefined };
+const noEvents = { hold: () => undefined, release: () => undefined, ride: () => undefined };
 
 function newBatch(): CheckpointBatch {
   statements.length = 0;
