@@ -84,7 +84,8 @@ export function openPostgres(options: PostgresOptions): Database {
     session: ({ pipelines } = { pipelines: false }) => {
       const isPooler = options.pooler && !options.directUrl;
       const given = connection(options.directUrl ?? options.url, isPooler);
-      return openSession(new Client({ ...given, pipeline: pipelines }), { on, isPooler });
+      const onSession = (client: ClientBase): Queryable => (pipelines ? on(client) : inTurn(on(client)));
+      return openSession(new Client({ ...given, pipeline: pipelines }), { on: onSession, isPooler });
     },
     close: () => pool.end(),
   };
@@ -137,7 +138,7 @@ async function transact<T>(
   }
 }
 
-/** One statement after the other: what is asked at once, such as by LangGraph, waits its turn. */
+/** One statement after the other: what is asked at once, such as by LangGraph or beside a heartbeat, waits its turn. */
 function inTurn(queryable: Queryable): Queryable {
   let last: Promise<unknown> = Promise.resolve();
   return {

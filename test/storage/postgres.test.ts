@@ -1,4 +1,5 @@
 // The Database contract on the Postgres of the suite, and what is said of one that does not let us in.
+import { spawnSync } from "node:child_process";
 import { createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
 import { TLSSocket } from "node:tls";
@@ -17,6 +18,23 @@ beforeAll(async () => {
 afterAll(() => scratch.close());
 
 testDatabaseContract((options = {}) => openTestPool(scratch.url, options));
+
+test.each([false, true])("what is asked of a session at once warns of nothing: %s", (pipelines) => {
+  // Node.js tells of what is deprecated once in a process.
+  const script = `
+    import { openPostgres } from "./server/storage/postgres.ts";
+    const limits = { poolSize: 1, connectTimeoutMs: 15_000, statementTimeoutMs: 15_000 };
+    const database = openPostgres({ url: process.argv[1], preparedStatements: true, ...limits });
+    const session = await database.session({ pipelines: ${pipelines} });
+    const rows = await Promise.all([1, 2, 3, 4].map((n) => session.query("select $1::int as n", [n])));
+    console.log(JSON.stringify(rows.flat()));
+    await session.close();
+    await database.close();`;
+  const args = ["--input-type=module", "-e", script, scratch.url];
+  const { stdout, stderr } = spawnSync("node", args, { encoding: "utf8", timeout: 19_000 });
+  expect(stderr).toBe("");
+  expect(JSON.parse(stdout)).toEqual([1, 2, 3, 4].map((n) => ({ n })));
+});
 
 const withCertificate = (socket: Socket): void => {
   socket.write("S");
