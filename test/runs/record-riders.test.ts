@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import type { AppError } from "../../server/errors.ts";
-import { LeaseLost } from "../../server/errors.ts";
+import { DatabaseUnavailable, LeaseLost } from "../../server/errors.ts";
 import { EventLog } from "../../server/runs/event-log.ts";
 import { readLog } from "../../server/runs/follow.ts";
 import { dataOf } from "../../server/runs/lines.ts";
@@ -13,7 +13,7 @@ import { CallNotes } from "../../server/storage/call-notes.ts";
 import { CheckpointBatch } from "../../server/storage/checkpoint-batch.ts";
 import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
 import { openLog } from "../../server/telemetry/log.ts";
-import { testDatabase } from "../support/database.ts";
+import { openTestPool, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { holding, letGo, waitsFor } from "../support/locks.ts";
 import { runsOf } from "../support/runs.ts";
@@ -144,3 +144,18 @@ test("events go on beside a checkpoint that PostgreSQL refuses", async () => {
   await recording.flushed();
   expect(await logged(owner)).toEqual(["a", "b", "c"]);
 });
+
+test("events whose statement found no database are lost with it, and nobody waits for them any more", async () => {
+  const owner = await runs.newRun();
+  const gone = openTestPool(scratch.url);
+  await gone.close();
+  const notes = new CallNotes(scratch.database, openLog("error"));
+  const away = new CheckpointBatch(gone, runs.workerId, { events: recorder, notes });
+  const lost: AppError[] = [];
+  const recording = recorder.open(owner, 0, (error) => lost.push(error));
+  const refused = away.put(owner, point(owner), "now");
+  void recording.append(n("a"));
+  await expect(refused).rejects.toThrow(DatabaseUnavailable);
+  await expect(recording.rest()).rejects.toThrow(DatabaseUnavailable);
+  expect(lost).toHaveLength(1);
+}, 40_000);
