@@ -62,6 +62,18 @@ returning t.has_waiting`;
 // The end of a run that was next, and never began, is told: who opens the thread now may have read that it is to come.
 const IS_TOLD = `(g.is_watched or g.attempt = 0 and g.ordinal is not null)`;
 
+// One that waits behind others has no place among the runs of its thread. Who sent it there waits for its end all the same.
+const placeBlockedRows = `/* placeBlocked */
+with waiting as (
+  select run_id, thread_id, row_number() over (partition by thread_id order by ord) as n from holdfast.runs
+   where run_id = any ($1::uuid[]) and state = 'blocked' and is_watched and ordinal is null),
+thread as (
+  update holdfast.threads t set begun = t.begun + w.many
+    from (select thread_id, max(n) as many from waiting group by thread_id) w where t.thread_id = w.thread_id
+  returning t.thread_id, t.begun - w.many as before)
+update holdfast.runs r set ordinal = thread.before + waiting.n
+  from waiting join thread using (thread_id) where r.run_id = waiting.run_id`;
+
 // One that was tried before has left checkpoints: what the thread says of its state was true before them.
 const cancelPendingRows = `/* cancelPending */
 with r as (
@@ -233,6 +245,7 @@ export async function cancelPending(
 ): Promise<{ hadEnded: boolean } | undefined> {
   if (runIds.length === 0) return undefined;
   type Gone = Pick<RunRow, "run_id" | "thread_id" | "attempt" | "told_from">;
+  await transaction.query(placeBlockedRows, [runIds]);
   const gone = await transaction.query<Gone>(deletePendingRows, [runIds, how.action === "rollback"]);
   // One that waits for another try has left traces.
   const tried = gone.filter(({ attempt }) => attempt > 0);

@@ -22,13 +22,20 @@ interface NextRow {
 export type NextWatched = NextRow & (ToldRun | { readonly run_id: null });
 
 export interface ToldRun extends WatchedRun {
-  /** When it was rolled back, or cancelled before it began: nothing but that is left to tell. */
+  /** When it was rolled back: nothing but that is left to tell. */
   readonly undone_at: Date | null;
 }
 
 const watchRow = `/* watchThread */
 insert into holdfast.watched_threads as w (thread_id) values ($1)
 on conflict (thread_id) do update set created_at = now() where w.created_at < now() - interval '10 min'`;
+
+// Who begins to follow may have read a state that the newest run is still to change, or has left half done: its end is
+// told, although nothing else of it was. No index finds it, but a thread is opened seldom.
+const watchNewestRow = `/* watchNewest */
+update holdfast.runs r set is_watched = true
+  from holdfast.threads t
+ where t.thread_id = $1 and r.thread_id = $1 and not r.is_watched and (r.state in ('ready', 'running') or r.ordinal = t.begun)`;
 
 const findNewestRow = `/* findNewestWatched */
 select run_id, ordinal, told_from from holdfast.runs
@@ -40,7 +47,7 @@ select q.n::int as n, t.created_at::text as life, t.begun, r.run_id, r.ordinal, 
   from unnest($1::text[], $2::int[]) with ordinality as q (thread_id, ordinal, n)
   join holdfast.threads t using (thread_id)
   left join lateral (
-    (select run_id, ordinal, told_from, case when attempt = 0 then ended_at end as undone_at from holdfast.runs
+    (select run_id, ordinal, told_from, null::timestamptz as undone_at from holdfast.runs
       where thread_id = q.thread_id and is_watched and ordinal >= q.ordinal
         and (attempt > 0 or ended_at is null or ordinal in (q.ordinal, t.begun)) order by ordinal limit 1)
     union all
@@ -49,10 +56,7 @@ select q.n::int as n, t.created_at::text as life, t.begun, r.run_id, r.ordinal, 
      order by ordinal limit 1) r on true`;
 
 const findUndoneRow = `/* findUndone */
-select run_id, ordinal, 0 as told_from, created_at as undone_at from holdfast.undone_runs where thread_id = $1 and ordinal = $2
-union all
-select run_id, ordinal, told_from, ended_at from holdfast.runs
- where thread_id = $1 and ordinal = $2 and is_watched and attempt = 0 and ended_at is not null`;
+select run_id, ordinal, 0 as told_from, created_at as undone_at from holdfast.undone_runs where thread_id = $1 and ordinal = $2`;
 
 // The newest checkpoint is the one with the greatest id: ids begin with the time.
 const findClockRow = `/* findClock */
@@ -75,9 +79,13 @@ with idle as (
    limit $1 for update skip locked)
 delete from holdfast.watched_threads w using idle where w.thread_id = idle.thread_id returning 1`;
 
-/** From now on, for a day at least, the thread's runs are told in the form of protocol v2 too. It need not exist yet. */
+/**
+ * From now on, for a day at least, the thread's runs are told in the form of protocol v2 too; of the one that is live, or
+ * was last, the end. The thread need not exist yet.
+ */
 export async function watchThread(on: Queryable, threadId: string): Promise<void> {
   await on.query(watchRow, [threadId]);
+  await on.query(watchNewestRow, [threadId]);
 }
 
 /** The run of a thread that began last; one that was cancelled before it began did not. */
@@ -86,7 +94,7 @@ export async function findNewestWatched(on: Queryable, threadId: string): Promis
   return row;
 }
 
-/** The run that was this one of its thread, if it was rolled back or cancelled before it began. */
+/** The run that was this one of its thread, if it was rolled back. */
 export async function findUndone(
   on: Queryable,
   threadId: string,

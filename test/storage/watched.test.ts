@@ -10,7 +10,6 @@ import {
   deleteIdleWatches,
   findClock,
   findNewestWatched,
-  findUndone,
   listNextWatched,
   watchThread,
 } from "../../server/storage/watched.ts";
@@ -137,29 +136,54 @@ test.each(["interrupt", "rollback"] as const)(
     const asked = [0, 1, 2, 3, 4].map((ordinal) => ({ threadId, ordinal }));
     const found = (await listNextWatched(scratch.database, asked)).toSorted((a, b) => a.n - b.n);
     expect(found.map((next) => next.run_id)).toEqual([told, told, older, newest, null]);
-    expect(found.map((next) => next.run_id !== null && next.undone_at !== null)).toEqual([
-      false,
-      false,
-      true,
-      true,
-      false,
-    ]);
     await query("delete from holdfast.runs where run_id = $1", [told]);
     const [first] = await listNextWatched(scratch.database, [{ threadId, ordinal: 0 }]);
     expect(first?.run_id).toBe(newest);
-    expect(await findUndone(scratch.database, threadId, 2)).toMatchObject({ run_id: older });
   },
 );
 
-test("a run that waits behind another and is cancelled is told to nobody", async () => {
+test.each(["interrupt", "rollback"] as const)(
+  "runs that wait behind another and are gone by %s are told if somebody follows, in their order",
+  async (action) => {
+    const threadId = randomUUID();
+    await accept(threadId, { isWatched: true });
+    const waits = { state: "blocked", workerId: null } as const;
+    const unseen = await accept(threadId, waits);
+    await watchThread(scratch.database, threadId);
+    const [first, second, next] = [
+      await accept(threadId, waits),
+      await accept(threadId, waits),
+      await accept(threadId, waits),
+    ];
+    await scratch.database.transaction((transaction) =>
+      cancelPending(transaction, [second, unseen, first], { action, reason: null, bodyOf: () => "{}" }),
+    );
+    const asked = [2, 3].map((ordinal) => ({ threadId, ordinal }));
+    const found = (await listNextWatched(scratch.database, asked)).toSorted((a, b) => a.n - b.n);
+    expect(found.map((one) => one.run_id)).toEqual([first, second]);
+    await query("update holdfast.runs set state = 'success' where thread_id = $1 and ordinal = 1", [
+      threadId,
+    ]);
+    expect(await promote(threadId)).toEqual([next]);
+    expect(await query("select ordinal from holdfast.runs where run_id = $1", [next])).toEqual([
+      { ordinal: 4 },
+    ]);
+  },
+);
+
+test("the run that is live when somebody begins to follow is told, and else the one that was last", async () => {
   const threadId = randomUUID();
-  await accept(threadId, { isWatched: true });
-  for (const action of ["interrupt", "rollback"] as const) {
-    const waiting = await accept(threadId, { state: "blocked", workerId: null });
-    await cancel(waiting, action);
-  }
-  const found = await listNextWatched(scratch.database, [{ threadId, ordinal: 2 }]);
-  expect(found.map((next) => next.run_id)).toEqual([null]);
+  const first = await accept(threadId);
+  await watchThread(scratch.database, threadId);
+  expect(await isWatched(threadId)).toEqual([true]);
+  await query("update holdfast.runs set is_watched = false where run_id = $1", [first]);
+  await end(first);
+  await query("delete from holdfast.watched_threads where thread_id = $1", [threadId]);
+  await accept(threadId, { state: "blocked", workerId: null });
+  const [second] = await promote(threadId);
+  await end(String(second), "error");
+  await watchThread(scratch.database, threadId);
+  expect(await isWatched(threadId)).toEqual([false, true]);
 });
 
 test("the next run of a thread is found by an index, among very many", async () => {

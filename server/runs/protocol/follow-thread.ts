@@ -3,7 +3,9 @@
 import { now } from "../../clock.ts";
 import { AppError, RunNotFound } from "../../errors.ts";
 import { persistently } from "../../persist.ts";
-import { findRunFacts } from "../../storage/runs.ts";
+import { findThreadPlace } from "../../storage/begun.ts";
+import { findRun } from "../../storage/runs.ts";
+import type { RunRow } from "../../storage/runs.ts";
 import { findNewestWatched, findUndone, watchThread } from "../../storage/watched.ts";
 import type { NextWatched, ToldRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
@@ -97,20 +99,15 @@ interface Rest {
   readonly signal: AbortSignal;
 }
 
-/** The events of one run from after `position` to its end. One that leaves no trace ends as interrupted. */
+/** The events of one run from after `position` to its end, whether or not its log holds one. */
 async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
-  const { threadId, run, position, signal } = rest;
+  const { run, position, signal } = rest;
   const last = run.undone_at ? undefined : yield* loggedOf(engine, rest);
   if (signal.aborted || (last && isTerminal(last))) return;
-  // Stopped between two servers or before it began, or deleted while somebody watched; or rolled back, perhaps while he
-  // was away: what its clients have seen of it has no end.
-  const find = (): Promise<ToldRun | undefined> => findUndone(engine.database, threadId, run.ordinal);
-  const undone = run.undone_at ? run : await persistently(find, { signal });
-  if (!undone && !last) return;
-  const at = Math.max(undone?.undone_at?.getTime() ?? now(), last?.entry.at ?? 0);
-  const left = await persistently(() => leftWithout(engine, threadId, run), { signal });
-  const told = left.map((event, index) => ({ seq: FIRST_LEFT + index, entry: entryOf(event, at) }));
-  const end: ProtocolEvent = { name: "lifecycle", namespace: [], data: '{"event":"interrupted"}' };
+  const ending = await persistently(() => endingOf(engine, rest, last === undefined), { signal });
+  const at = Math.max(ending.at, last?.entry.at ?? 0);
+  const told = ending.left.map((event, index) => ({ seq: FIRST_LEFT + index, entry: entryOf(event, at) }));
+  const end: ProtocolEvent = { name: "lifecycle", namespace: [], data: JSON.stringify(ending.end) };
   told.push({ seq: END_PLACE, entry: entryOf(end, at) });
   const fresh = told.filter(({ seq }) => seq > position);
   if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
@@ -143,27 +140,67 @@ async function* loggedOf(
   return last;
 }
 
+interface Ending {
+  /** What the thread holds now. */
+  readonly left: readonly ProtocolEvent[];
+  /** The data of the last event. */
+  readonly end: { readonly event: string; readonly error?: string };
+  /** When it was over. */
+  readonly at: number;
+}
+
 /**
- * What a thread holds, for who shows what a run told that is gone: its values, and the questions that are open again.
- * Nothing while the run is there, or if nobody can say.
+ * How a run ended whose log does not say so: it was stopped between two servers or before it began, or deleted while
+ * somebody watched; it was rolled back, perhaps while he was away; or it began before anybody watched.
  */
-async function leftWithout(engine: Engine, threadId: string, run: ToldRun): Promise<ProtocolEvent[]> {
-  if (await findRunFacts(engine.database, run.run_id)) return [];
+async function endingOf(engine: Engine, { threadId, run }: Rest, hasToldNothing: boolean): Promise<Ending> {
+  const { database } = engine;
+  const [ended, undone, place] = [
+    run.undone_at ? undefined : await unlessUnreadable(() => findRun(database, run.run_id)),
+    run.undone_at ? run : await findUndone(database, threadId, run.ordinal),
+    await findThreadPlace(database, threadId),
+  ];
+  const isNewest = place?.begun === run.ordinal;
+  const holds =
+    !ended || (hasToldNothing && isNewest)
+      ? await unlessUnreadable(() => holdingsOf(engine, threadId))
+      : undefined;
+  const at = (ended?.ended_at ?? undone?.undone_at)?.getTime() ?? now();
+  return { left: holds?.events ?? [], end: endOf(ended, holds?.asks ?? false), at };
+}
+
+function endOf(run: RunRow | undefined, asks: boolean): Ending["end"] {
+  if (run?.state === "success" && !asks) return { event: "completed" };
+  if (run?.state !== "error" && run?.state !== "timeout") return { event: "interrupted" };
+  return { event: "failed", error: run.error?.message ?? "The run failed." };
+}
+
+/** What a thread holds: its values, and the questions that are open. */
+async function holdingsOf(
+  engine: Engine,
+  threadId: string,
+): Promise<{ events: ProtocolEvent[]; asks: boolean }> {
+  const [{ status }, state] = await Promise.all([
+    getThread(engine, threadId),
+    getState(engine, threadId, { subgraphs: false }),
+  ]);
+  const asked = status === "interrupted" ? askingTasks(state).flatMap(({ interrupts }) => interrupts) : [];
+  const questions = (asked as { id?: string; value?: unknown }[]).map(({ id, value }) => ({
+    name: "input.requested",
+    namespace: [],
+    data: toProtocolJson({ interrupt_id: id, payload: value ?? null }),
+  }));
+  const values = { name: "values", namespace: [], data: toProtocolJson(state.values) };
+  const events = [values, ...questions.slice(0, END_PLACE - FIRST_LEFT - 1)];
+  return { events, asks: status === "interrupted" };
+}
+
+/** What is gone, or cannot be read here, is not told. */
+async function unlessUnreadable<T>(read: () => Promise<T>): Promise<T | undefined> {
   try {
-    const [{ status }, state] = await Promise.all([
-      getThread(engine, threadId),
-      getState(engine, threadId, { subgraphs: false }),
-    ]);
-    const asked = status === "interrupted" ? askingTasks(state).flatMap(({ interrupts }) => interrupts) : [];
-    const questions = (asked as { id?: string; value?: unknown }[]).map(({ id, value }) => ({
-      name: "input.requested",
-      namespace: [],
-      data: toProtocolJson({ interrupt_id: id, payload: value ?? null }),
-    }));
-    const values = { name: "values", namespace: [], data: toProtocolJson(state.values) };
-    return [values, ...questions.slice(0, END_PLACE - FIRST_LEFT - 1)];
+    return await read();
   } catch (error) {
-    if (error instanceof AppError && !error.retryable) return [];
+    if (error instanceof AppError && !error.retryable) return undefined;
     throw error;
   }
 }
