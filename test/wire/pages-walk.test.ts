@@ -17,17 +17,19 @@ import { until } from "../support/until.ts";
 const SETTINGS = { HOLDFAST_CONFIG: "test/fixtures/pages.langgraph.json", HOLDFAST_SLOTS: "2" };
 
 let scratch: TestDatabase;
-let servers: TestServer[] = [];
+let fronts: TestServer[];
+let worker: TestServer;
 beforeAll(async () => {
   scratch = await testDatabase();
-  // Whoever answers executes nothing, so that runs wait for a while.
-  servers = [
+  // Who answers executes nothing, so that runs wait for a while.
+  fronts = [
     await startTestServer(scratch.url, SETTINGS, "http"),
-    await startTestServer(scratch.url, SETTINGS),
+    await startTestServer(scratch.url, SETTINGS, "http"),
   ];
+  worker = await startTestServer(scratch.url, SETTINGS);
 });
 afterAll(async () => {
-  await Promise.all(servers.map((server) => server.stop()));
+  await Promise.all([...fronts, worker].map((server) => server.stop()));
   await scratch.close();
 });
 
@@ -54,7 +56,7 @@ async function walk(seed: number): Promise<void> {
   const anyPage = (): Page | undefined => (pages.length > 0 ? random.pick(pages) : undefined);
   const threadId = randomUUID();
   const client = new Client({
-    apiUrl: servers[0]?.url as string,
+    apiUrl: random.pick(fronts).url,
     apiKey: null,
     callerOptions: { maxRetries: 0 },
   });
@@ -78,7 +80,7 @@ async function walk(seed: number): Promise<void> {
     open: async () => {
       const { sdk, Make, Control } = random.pick(SDKS);
       const transport = random.pick(["sse", "websocket"] as const);
-      const apiUrl = random.pick(servers).url;
+      const apiUrl = random.pick(fronts).url;
       const name = `${String(pages.length)} ${sdk} ${transport}`;
       const controller: StreamController = new Control({
         assistantId: "chat",
@@ -88,8 +90,10 @@ async function walk(seed: number): Promise<void> {
       });
       const page = { name, controller, follows: false };
       pages.push(page);
+      const atWork = await active();
       await controller.hydrate(threadId);
-      page.follows ||= controller.rootStore.getSnapshot().isLoading;
+      const isStill = (await active()).some((id) => atWork.includes(id));
+      page.follows ||= isStill || controller.rootStore.getSnapshot().isLoading;
       return name;
     },
     close: async () => {
@@ -123,6 +127,11 @@ async function walk(seed: number): Promise<void> {
       if (id) await client.runs.cancel(threadId, id, false, action).catch(() => undefined);
       return id && action;
     },
+    "hand over": async () => {
+      const old = worker;
+      worker = await startTestServer(scratch.url, SETTINGS);
+      await old.stop();
+    },
     rest: async () => {
       const ms = random.pick([5, 20, 50, 150]);
       await delay(ms);
@@ -139,6 +148,7 @@ async function walk(seed: number): Promise<void> {
     "run",
     "run",
     "cancel",
+    "hand over",
     "rest",
     "rest",
     "rest",
@@ -186,4 +196,4 @@ async function walk(seed: number): Promise<void> {
 // SEEDS=1-200 walks further.
 const [FIRST = 1, LAST = 8] = (process.env["SEEDS"] ?? "1-8").split("-").map(Number);
 const seeds = Array.from({ length: LAST - FIRST + 1 }, (_, at) => FIRST + at);
-test.each(seeds)("walk %i", walk, 30_000);
+test.each(seeds)("walk %i", walk, 60_000);
