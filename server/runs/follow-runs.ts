@@ -127,9 +127,9 @@ async function* eventsOf(
     }
   } catch (error) {
     if (!(error instanceof RunNotFound)) throw error;
-    if (!isKnown) return; // rolled back or deleted before anybody saw it here
   }
-  if (signal.aborted) return;
+  // Cancelled before it began, or rolled back or deleted before anybody saw it here.
+  if (signal.aborted || !isKnown) return;
   if (tellsState && after < STATE) {
     const state = await persistently(() => stateAfter(engine, threadId, runId), { signal });
     if (state !== undefined) yield { ordinal, events: [entryAt(STATE, "state_update", state)] };

@@ -63,10 +63,11 @@ returning t.has_waiting`;
 const IS_TOLD = `(g.is_watched or g.attempt = 0 and g.ordinal is not null)`;
 
 // One that waits behind others has no place among the runs of its thread. Who sent it there waits for its end all the same.
+// Whoever saw the first try of one has seen an end: its new place would stand before that of the live run.
 const placeBlockedRows = `/* placeBlocked */
 with waiting as (
   select run_id, thread_id, row_number() over (partition by thread_id order by ord) as n from holdfast.runs
-   where run_id = any ($1::uuid[]) and state = 'blocked' and is_watched and ordinal is null),
+   where run_id = any ($1::uuid[]) and state = 'blocked' and attempt = 0 and is_watched and ordinal is null),
 thread as (
   update holdfast.threads t set begun = t.begun + w.many
     from (select thread_id, max(n) as many from waiting group by thread_id) w where t.thread_id = w.thread_id

@@ -7,6 +7,7 @@ import { Hints } from "../../server/runs/hints.ts";
 import { dataOf, nameOf } from "../../server/runs/lines.ts";
 import { LiveRuns } from "../../server/runs/live.ts";
 import { EventReader } from "../../server/runs/reader.ts";
+import { watchThread } from "../../server/storage/watched.ts";
 import { openLog } from "../../server/telemetry/log.ts";
 import { startGate } from "../fixtures/gate.ts";
 import type { Gate } from "../fixtures/gate.ts";
@@ -76,6 +77,39 @@ test("a run that is tried again while its first try is read shows each try once"
   expect(told.filter(({ data }) => data.includes("run_done")).map(({ ordinal }) => ordinal)).toEqual([
     1, 2, 3,
   ]);
+});
+
+test("a run that is cancelled before it began is not shown, also where somebody follows by protocol v2", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  await watchThread(held.scratch.database, threadId);
+  const [name, hindmost] = [randomUUID(), randomUUID()];
+  const live = await client.runs.create(threadId, "slow", { input: { name, gate: gate.url } });
+  await gate.waitFor(name);
+  const waiting = await client.runs.create(threadId, "echo", { input: {}, multitaskStrategy: "enqueue" });
+  const next = await client.runs.create(threadId, "slow", {
+    input: { name: hindmost, gate: gate.url },
+    multitaskStrategy: "enqueue",
+  });
+  await client.runs.cancel(threadId, waiting.run_id);
+  gate.open(name);
+  await gate.waitFor(hindmost);
+  gate.open(hindmost);
+  await client.runs.join(threadId, next.run_id);
+  const engine = reader();
+  const gone = new AbortController();
+  const begin = await findBegin(engine, threadId, readPlace("-1"));
+  const done: unknown[] = [];
+  for await (const { events } of followRuns(engine, threadId, {
+    begin,
+    tellsState: false,
+    signal: gone.signal,
+  })) {
+    const ends = events.map(({ entry }) => dataOf(entry)).filter((data) => data.includes("run_done"));
+    done.push(...ends.map((data) => Object(JSON.parse(data)).run_id));
+    if (done.includes(next.run_id)) gone.abort();
+  }
+  expect(done).toEqual([live.run_id, next.run_id]);
 });
 
 test("behind an event of a run that is gone, the next run is shown from its beginning", async () => {

@@ -171,6 +171,21 @@ test.each(["interrupt", "rollback"] as const)(
   },
 );
 
+test.each(["interrupt", "rollback"] as const)(
+  "one that waits for another try behind a live run and is gone by %s does not stand before that",
+  async (action) => {
+    const threadId = randomUUID();
+    const failed = await accept(threadId, { isWatched: true });
+    await end(failed, "error");
+    await accept(threadId, { state: "blocked", workerId: null, isWatched: true });
+    const [live] = await promote(threadId);
+    await query("update holdfast.runs set attempt = 1 where run_id = any ($1::uuid[])", [[failed, live]]);
+    expect(await scratch.database.transaction((transaction) => retryRun(transaction, failed))).toBe(true);
+    await cancel(failed, action);
+    expect(await findNewestWatched(scratch.database, threadId)).toMatchObject({ run_id: live });
+  },
+);
+
 test("the run that is live when somebody begins to follow is told, and else the one that was last", async () => {
   const threadId = randomUUID();
   const first = await accept(threadId);
