@@ -6,6 +6,7 @@ import { StreamController } from "@langchain/langgraph-sdk/stream";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
+import { watch } from "../support/protocol.ts";
 import { startTestServer } from "../support/server.ts";
 import type { TestServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
@@ -84,6 +85,33 @@ describe.each(["sse", "websocket"] as const)("over %s", (transport) => {
       await page.dispose();
     },
   );
+});
+
+test.each([
+  { graph: "echo", event: "completed", has: { messages: [expect.anything(), expect.anything()] } },
+  { graph: "failing", event: "failed", has: { count: 0 } },
+  { graph: "asking", event: "interrupted", has: { count: 0 } },
+])("who follows a thread after a run of $graph is told what it left, not older than that", async (one) => {
+  const { client } = server;
+  const { thread_id: threadId } = await client.threads.create();
+  await work();
+  await client.runs.wait(threadId, one.graph, { input: said("hello"), raiseError: false });
+  // The database's clock is behind those of the servers.
+  await scratch.database.query(
+    "update holdfast.runs set ended_at = ended_at - interval '2 min' where thread_id = $1",
+    [threadId],
+  );
+  const gone = new AbortController();
+  const events = await watch({ url: server.url, fetch }, threadId, gone.signal);
+  await until(() => events.at(-1)?.method === "lifecycle", "the end");
+  gone.abort();
+  const state = await client.threads.getState(threadId);
+  const asked = state.tasks.flatMap(({ interrupts }) => interrupts.map(() => "input.requested"));
+  expect(events.map(({ method }) => method)).toEqual(["values", ...asked, "lifecycle"]);
+  expect(events[0]?.params.data).toMatchObject(one.has);
+  expect(events.at(-1)?.params.data["event"]).toBe(one.event);
+  const made = Date.parse(String(state.created_at));
+  for (const { params } of events) expect(params.timestamp).toBeGreaterThanOrEqual(made);
 });
 
 test("the state of a thread says what is to come until a run has stored something, and no longer", async () => {

@@ -165,7 +165,8 @@ async function endingOf(engine: Engine, { threadId, run }: Rest, hasToldNothing:
     !ended || (hasToldNothing && isNewest)
       ? await unlessUnreadable(() => holdingsOf(engine, threadId))
       : undefined;
-  const at = (ended?.ended_at ?? undone?.undone_at)?.getTime() ?? now();
+  const over = (ended?.ended_at ?? undone?.undone_at)?.getTime() ?? now();
+  const at = Math.max(over, holds?.madeAt ?? 0);
   return { left: holds?.events ?? [], end: endOf(ended, holds?.asks ?? false), at };
 }
 
@@ -175,11 +176,15 @@ function endOf(run: RunRow | undefined, asks: boolean): Ending["end"] {
   return { event: "failed", error: run.error?.message ?? "The run failed." };
 }
 
+interface Holdings {
+  readonly events: readonly ProtocolEvent[];
+  readonly asks: boolean;
+  /** When its newest checkpoint was made: official clients drop what is older, and a server's clock may be ahead. */
+  readonly madeAt: number;
+}
+
 /** What a thread holds: its values, and the questions that are open. */
-async function holdingsOf(
-  engine: Engine,
-  threadId: string,
-): Promise<{ events: ProtocolEvent[]; asks: boolean }> {
+async function holdingsOf(engine: Engine, threadId: string): Promise<Holdings> {
   const [{ status }, state] = await Promise.all([
     getThread(engine, threadId),
     getState(engine, threadId, { subgraphs: false }),
@@ -192,7 +197,7 @@ async function holdingsOf(
   }));
   const values = { name: "values", namespace: [], data: toProtocolJson(state.values) };
   const events = [values, ...questions.slice(0, END_PLACE - FIRST_LEFT - 1)];
-  return { events, asks: status === "interrupted" };
+  return { events, asks: status === "interrupted", madeAt: Date.parse(state.created_at ?? "") || 0 };
 }
 
 /** What is gone, or cannot be read here, is not told. */
