@@ -1,5 +1,5 @@
 // A short absence of the database ends no run and breaks no stream: what must be written or read is tried again.
-// Only for statements that may run twice.
+// Only for statements that may run twice. What fails for good is told apart by the same mark.
 import { now, sleep } from "./clock.ts";
 import { AppError } from "./errors.ts";
 
@@ -21,5 +21,15 @@ export async function persistently<T>(
       if (!mayPass || now() > giveUpAt || options.signal?.aborted) throw error;
       await sleep(EVERY_MS, options.signal);
     }
+  }
+}
+
+/** What `read` gives; undefined for what is gone, or cannot be read here. Throws what can pass, and faults of our own. */
+export async function unlessLost<T>(read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof AppError && !error.retryable) return undefined;
+    throw error;
   }
 }

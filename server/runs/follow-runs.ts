@@ -1,7 +1,7 @@
 // All runs of a thread as legacy clients see them, one after the other, for as long as somebody looks. The log of one run
 // after the other is followed, so each event is committed, and has the same id on every instance, for ever.
-import { AppError, InputInvalid, RunNotFound, ThreadNotFound } from "../errors.ts";
-import { persistently } from "../persist.ts";
+import { InputInvalid, RunNotFound, ThreadNotFound } from "../errors.ts";
+import { persistently, unlessLost } from "../persist.ts";
 import { findThreadPlace } from "../storage/begun.ts";
 import type { BegunRow, BegunRun } from "../storage/begun.ts";
 import { findLastOfRun } from "../storage/checkpoint-rows.ts";
@@ -147,10 +147,6 @@ async function stateAfter(engine: Engine, threadId: string, runId: string): Prom
   const checkpointId = await findLastOfRun(engine.database, threadId, runId);
   if (checkpointId === undefined) return undefined;
   const checkpoint = { checkpoint_id: checkpointId };
-  try {
-    return { thread_id: threadId, state: await getState(engine, threadId, { checkpoint, subgraphs: false }) };
-  } catch (error) {
-    if (error instanceof AppError && !error.retryable) return undefined;
-    throw error;
-  }
+  const state = await unlessLost(() => getState(engine, threadId, { checkpoint, subgraphs: false }));
+  return state && { thread_id: threadId, state };
 }

@@ -1,6 +1,6 @@
 // Which guard looks at what: a graph's own, where it is known whose text it is.
 import type { Guard } from "../privacy/guard.ts";
-import { AppError } from "../errors.ts";
+import { unlessLost } from "../persist.ts";
 import { requireAssistant } from "./assistants.ts";
 import type { Engine } from "./engine.ts";
 
@@ -8,11 +8,8 @@ import type { Engine } from "./engine.ts";
 export async function guardOfAssistant(engine: Engine, named: unknown): Promise<Guard> {
   if (typeof named !== "string") return engine.privacy.of();
   if (engine.graphs.has(named)) return engine.privacy.of(named);
-  const assistant = await requireAssistant(engine, named).catch((error: unknown) => {
-    // Whoever works with the request says what is wrong with it.
-    if (error instanceof AppError && !error.retryable) return undefined;
-    throw error;
-  });
+  // Whoever works with the request says what is wrong with it.
+  const assistant = await unlessLost(() => requireAssistant(engine, named));
   return engine.privacy.of(assistant?.graph_id);
 }
 

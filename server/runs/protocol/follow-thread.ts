@@ -1,8 +1,8 @@
 // The events of a thread over all its runs, for as long as somebody watches. The log of one run after the other is
 // followed, so what is seen is committed, and is the same on every instance and at every later time.
 import { now } from "../../clock.ts";
-import { AppError, RunNotFound } from "../../errors.ts";
-import { persistently } from "../../persist.ts";
+import { RunNotFound } from "../../errors.ts";
+import { persistently, unlessLost } from "../../persist.ts";
 import { findThreadPlace } from "../../storage/begun.ts";
 import { findRun } from "../../storage/runs.ts";
 import type { RunRow } from "../../storage/runs.ts";
@@ -155,17 +155,13 @@ interface Ending {
  */
 async function endingOf(engine: Engine, { threadId, run }: Rest, hasToldNothing: boolean): Promise<Ending> {
   const { database } = engine;
-  const [ended, undone, place] = [
-    run.undone_at ? undefined : await unlessUnreadable(() => findRun(database, run.run_id)),
-    run.undone_at ? run : await findUndone(database, threadId, run.ordinal),
-    await findThreadPlace(database, threadId),
-  ];
-  const isNewest = place?.begun === run.ordinal;
-  const holds =
-    !ended || (hasToldNothing && isNewest)
-      ? await unlessUnreadable(() => holdingsOf(engine, threadId))
-      : undefined;
+  const ended = run.undone_at ? undefined : await unlessLost(() => findRun(database, run.run_id));
+  const undone = ended || run.undone_at ? run : await findUndone(database, threadId, run.ordinal);
   const over = (ended?.ended_at ?? undone?.undone_at)?.getTime() ?? now();
+  const isNewest = async (): Promise<boolean> =>
+    (await findThreadPlace(database, threadId))?.begun === run.ordinal;
+  const tellsState = !ended || (hasToldNothing && (await isNewest()));
+  const holds = tellsState ? await unlessLost(() => holdingsOf(engine, threadId)) : undefined;
   const at = Math.max(over, holds?.madeAt ?? 0);
   return { left: holds?.events ?? [], end: endOf(ended, holds?.asks ?? false), at };
 }
@@ -198,16 +194,6 @@ async function holdingsOf(engine: Engine, threadId: string): Promise<Holdings> {
   const values = { name: "values", namespace: [], data: toProtocolJson(state.values) };
   const events = [values, ...questions.slice(0, END_PLACE - FIRST_LEFT - 1)];
   return { events, asks: status === "interrupted", madeAt: Date.parse(state.created_at ?? "") || 0 };
-}
-
-/** What is gone, or cannot be read here, is not told. */
-async function unlessUnreadable<T>(read: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await read();
-  } catch (error) {
-    if (error instanceof AppError && !error.retryable) return undefined;
-    throw error;
-  }
 }
 
 function isTerminal({ entry }: Numbered): boolean {
