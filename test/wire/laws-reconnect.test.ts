@@ -217,7 +217,8 @@ eachCluster(
 
     test("a silent socket is reopened by the client's watchdog", async () => {
       const balancer = await startBalancer(cluster.urls, { inTurn: true });
-      balancer.silenceBehind(": heartbeat\n", 3);
+      // The watchdog measures between heartbeats: three that are read at one moment, after a pause, tell it nothing.
+      balancer.silenceBehind(": heartbeat\n", 10);
       const client = newest.connect({ apiUrl: balancer.url, defaultHeaders: ONE_REQUEST });
       const threadId = await cluster.newThread();
       const input = gated();
@@ -228,7 +229,7 @@ eachCluster(
       expect(idsOf(frames)).toEqual(dense(frames));
       expect(frames).toEqual(await collect(client.runs.joinStream(threadId, runOf(frames))));
       await balancer.stop();
-    });
+    }, 60_000); // it waits three times the longest pause, at least six seconds
 
     test("a stateless run can be rejoined after its end", async () => {
       const { runs } = cluster.client;
