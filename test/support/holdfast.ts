@@ -47,7 +47,7 @@ export function startHoldfast(
       resolve({ code, out, err });
     });
   });
-  const says = async (text: string, withinMs = 20_000): Promise<void> => {
+  const says = async (text: string, withinMs = 45_000): Promise<void> => {
     await until(() => out.includes(text) || isOver, `holdfast to say ${text}`, withinMs);
     if (!out.includes(text)) throw new Error(`holdfast ended without saying "${text}": ${out}${err}`);
   };
