@@ -35,8 +35,8 @@ export async function comeAfter(newestId: string | undefined, signal?: AbortSign
 const VERSION_6 = /^([0-9a-f]{8})-([0-9a-f]{4})-6([0-9a-f]{3})-/;
 const BEFORE_1970_MS = 12_219_292_800_000;
 
-/** Milliseconds since 1970; 0 for an id that tells no time. */
-function timeOf(id: string): number {
+/** When a checkpoint was made, in milliseconds since 1970; 0 for an id that tells no time. */
+export function timeOf(id: string): number {
   const [, high, middle, low] = VERSION_6.exec(id) ?? [];
   return high === undefined ? 0 : Number(BigInt(`0x${high}${middle}${low}`) / 10_000n) - BEFORE_1970_MS;
 }

@@ -1,14 +1,15 @@
 // Content blocks of a message: however a provider cuts it into pieces, they are told one after the other, and together
 // they are the message.
-import { AIMessageChunk } from "@langchain/core/messages";
+import { AIMessage, AIMessageChunk, HumanMessage, ToolMessage } from "@langchain/core/messages";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { dataOf } from "../../server/runs/lines.ts";
 import { Blocks } from "../../server/runs/protocol/blocks.ts";
 import { addressOf } from "../../server/runs/protocol/entries.ts";
-import { toProtocolJson } from "../../server/runs/protocol/plain.ts";
+import { toProtocolJson, wireToProtocol } from "../../server/runs/protocol/plain.ts";
 import { ProtocolProjection } from "../../server/runs/protocol/project.ts";
 import { ToolPlaces } from "../../server/runs/protocol/tool-places.ts";
+import { toWireJson } from "../../server/runs/wire-json.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -122,6 +123,36 @@ test("data comes under the protocol's names, and what a provider keeps beside a 
       },
     ],
   });
+});
+
+const fields = <T>(of: fc.Arbitrary<T>): fc.Arbitrary<Record<string, T>> => fc.dictionary(fc.string(), of);
+
+test("values that legacy clients were told are the same for followers of the thread", () => {
+  const value = fc.oneof(fc.string(), fc.integer(), fc.constant(null), fc.constant("ai"));
+  const image = fc.record({ type: fc.constant("image"), mimeType: fc.string(), data: fc.string() });
+  const content = fc.oneof(fc.string(), fc.array(image, { minLength: 1, maxLength: 2 }));
+  const base = {
+    id: fc.string({ minLength: 1 }),
+    content,
+    additional_kwargs: fields(value),
+  };
+  const call = fc.record({ id: fc.string(), name: fc.string(), args: fields(value) });
+  const message = fc.oneof(
+    fc.record(base).map((given) => new HumanMessage(given as never)),
+    fc
+      .record({ ...base, tool_calls: fc.array(call, { maxLength: 2 }) })
+      .map((given) => new AIMessage(given as never)),
+    fc
+      .record({ ...base, tool_call_id: fc.string(), name: fc.string() })
+      .map((given) => new ToolMessage(given as never)),
+  );
+  const like = fc.record({ type: fc.constant("human"), content: fc.string() });
+  const values = fields(fc.oneof(value, message, like, fc.array(message), fc.record({ deep: message })));
+  fc.assert(
+    fc.property(values, (given) => {
+      expect(wireToProtocol(JSON.parse(toWireJson(given)))).toBe(toProtocolJson(given));
+    }),
+  );
 });
 
 test.each([

@@ -4,7 +4,7 @@ import { now } from "../../clock.ts";
 import { RunNotFound } from "../../errors.ts";
 import { persistently, unlessLost } from "../../persist.ts";
 import { findThreadPlace } from "../../storage/begun.ts";
-import { findRun } from "../../storage/runs.ts";
+import { findRun, findRunFacts } from "../../storage/runs.ts";
 import type { RunRow } from "../../storage/runs.ts";
 import { findNewestWatched, findUndone, watchThread } from "../../storage/watched.ts";
 import type { NextWatched, ToldRun } from "../../storage/watched.ts";
@@ -13,10 +13,12 @@ import { follow } from "../follow.ts";
 import { nameOf } from "../lines.ts";
 import type { Numbered } from "../lines.ts";
 import { getState, getThread } from "../state.ts";
+import { isTerminal as isOver } from "../run.ts";
 import { askingTasks } from "../state-shape.ts";
 import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
 import type { ProtocolEvent, Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
+import { asProtocol, tellsValues } from "./untold.ts";
 
 // A thread that is not there is forgotten after a day, unless somebody says that he waits for it.
 const STILL_HERE_MS = 60 * 60_000;
@@ -122,6 +124,7 @@ async function* loggedOf(
   // What the client has last is read once more: it says whether an end is still to come.
   const after = position >= run.told_from ? position - 1 : has;
   let last: Numbered | undefined;
+  let isLive: boolean | undefined;
   try {
     for await (const events of follow(engine, run.run_id, { after, signal })) {
       const end = events.findIndex(isTerminal);
@@ -131,6 +134,12 @@ async function* loggedOf(
       last = told.at(-1) ?? last;
       const fresh = told.filter(({ seq }) => seq > has);
       if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
+      const values = last ? undefined : events.findLast(tellsValues);
+      if (values && values.seq > has) {
+        // Of one that is over already the end tells all that it left.
+        isLive ??= await persistently(() => isAtWork(engine, run.run_id), { signal });
+        if (isLive) yield [shownOf(run, asProtocol(values))];
+      }
       // What comes behind it is another try of the run, which has an ordinal of its own.
       if (end >= 0) break;
     }
@@ -138,6 +147,11 @@ async function* loggedOf(
     if (!(error instanceof RunNotFound)) throw error;
   }
   return last;
+}
+
+async function isAtWork({ database }: Engine, runId: string): Promise<boolean> {
+  const facts = await findRunFacts(database, runId);
+  return facts !== undefined && !isOver(facts.state);
 }
 
 interface Ending {

@@ -10,16 +10,30 @@ const TYPES: Readonly<Record<string, string>> = { assistant: "ai", user: "human"
 /** JSON text of a value, its messages in the protocol's form. */
 export const toProtocolJson = (value: unknown): string => toWireJson(messagesPlain(value, new Set()));
 
+/** The same of a value as legacy clients are told it: of what is JSON already, messages are known by their fields. */
+export const wireToProtocol = (value: unknown): string =>
+  toWireJson(messagesPlain(value, new Set(), isWireMessage));
+
+type Known = (value: object) => value is Fields & { readonly type: string };
+
+const isWireMessage: Known = (value): value is Fields & { readonly type: string } =>
+  "type" in value &&
+  typeof value.type === "string" &&
+  ["content", "additional_kwargs", "response_metadata"].every((key) => Object.hasOwn(value, key));
+
 /** Replaces messages within arrays and plain objects; whatever else there is stays as it is. */
-function messagesPlain(value: unknown, above: Set<object>): unknown {
+function messagesPlain(value: unknown, above: Set<object>, isKnown?: Known): unknown {
   if (typeof value !== "object" || value === null || above.has(value)) return value;
   if (isMessage(value)) return plainMessage({ ...everyField(value), type: value.type });
-  const isPlain = Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype;
+  if (isKnown?.(value)) return plainMessage(value);
+  const isPlain = Array.isArray(value) || [Object.prototype, null].includes(Object.getPrototypeOf(value));
   if (!isPlain) return value;
   above.add(value);
   const made = Array.isArray(value)
-    ? value.map((item) => messagesPlain(item, above))
-    : Object.fromEntries(Object.entries(value).map(([key, item]) => [key, messagesPlain(item, above)]));
+    ? value.map((item) => messagesPlain(item, above, isKnown))
+    : Object.fromEntries(
+        Object.entries(value).map(([key, item]) => [key, messagesPlain(item, above, isKnown)]),
+      );
   above.delete(value);
   return made;
 }
