@@ -89,6 +89,34 @@ test("a run that tells no values to legacy clients tells nothing before its end"
   expect(events.map(({ method }) => method)).toEqual(["values", "lifecycle"]);
 });
 
+test("its end is not older than what was told before it, although the database's clock is behind", async () => {
+  const { name, threadId, runId } = await begun();
+  const [first, second] = [new AbortController(), new AbortController()];
+  const events = await watch({ url: pair.there.url, fetch }, threadId, first.signal);
+  for (const step of [1, 2]) pair.gate.open(`${name}-${step}`);
+  await until(() => valuesIn(events).length > 0, "values");
+  const next = newName();
+  await pair.here.client.runs.create(threadId, "climbs", {
+    input: { name: next, gate: pair.gate.url },
+    multitaskStrategy: "enqueue",
+  });
+  first.abort();
+  pair.gate.open(`${name}-3`);
+  await pair.gate.waitFor(`${next}-1`);
+  await pair.scratch.database.query(
+    "update holdfast.runs set ended_at = ended_at - interval '2 min' where run_id = $1",
+    [runId],
+  );
+  const rest = await watch({ url: pair.there.url, fetch }, threadId, second.signal, {
+    since: events[0]?.seq,
+  });
+  await until(() => rest.length > 0, "the end");
+  second.abort();
+  for (const step of [1, 2, 3]) pair.gate.open(`${next}-${step}`);
+  expect(rest[0]).toMatchObject({ method: "lifecycle", params: { data: { event: "completed" } } });
+  expect(rest[0]?.params.timestamp).toBeGreaterThanOrEqual(events[0]?.params.timestamp ?? Infinity);
+});
+
 test("a page that is opened in its midst goes along with it", async () => {
   const { name, threadId } = await begun();
   const client = new Client({ apiUrl: pair.there.url, apiKey: null });

@@ -104,10 +104,10 @@ interface Rest {
 /** The events of one run from after `position` to its end, whether or not its log holds one. */
 async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   const { run, position, signal } = rest;
-  const last = run.undone_at ? undefined : yield* loggedOf(engine, rest);
+  const { last, values } = run.undone_at ? {} : yield* loggedOf(engine, rest);
   if (signal.aborted || (last && isTerminal(last))) return;
   const ending = await persistently(() => endingOf(engine, rest, last === undefined), { signal });
-  const at = Math.max(ending.at, last?.entry.at ?? 0);
+  const at = Math.max(ending.at, last?.entry.at ?? 0, values ? (asProtocol(values).entry.at ?? 0) : 0);
   const told = ending.left.map((event, index) => ({ seq: FIRST_LEFT + index, entry: entryOf(event, at) }));
   const end: ProtocolEvent = { name: "lifecycle", namespace: [], data: JSON.stringify(ending.end) };
   told.push({ seq: END_PLACE, entry: entryOf(end, at) });
@@ -115,15 +115,20 @@ async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
 }
 
-/** What stands in a run's log behind `position`. Returns the last event before its end, or the client's own last one. */
-async function* loggedOf(
-  engine: Engine,
-  { run, position, signal }: Rest,
-): AsyncGenerator<Shown[], Numbered | undefined> {
+interface Logged {
+  /** The last event before the run's end, or the client's own last one. */
+  readonly last?: Numbered | undefined;
+  /** The last that told values to legacy clients alone, if there is no such event. */
+  readonly values?: Numbered | undefined;
+}
+
+/** What stands in a run's log behind `position`. */
+async function* loggedOf(engine: Engine, { run, position, signal }: Rest): AsyncGenerator<Shown[], Logged> {
   const has = Math.max(position, run.told_from - 1);
   // What the client has last is read once more: it says whether an end is still to come.
   const after = position >= run.told_from ? position - 1 : has;
   let last: Numbered | undefined;
+  let values: Numbered | undefined;
   let isLive: boolean | undefined;
   try {
     for await (const events of follow(engine, run.run_id, { after, signal })) {
@@ -134,11 +139,12 @@ async function* loggedOf(
       last = told.at(-1) ?? last;
       const fresh = told.filter(({ seq }) => seq > has);
       if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
-      const values = last ? undefined : events.findLast(tellsValues);
-      if (values && values.seq > has) {
+      const newest = last ? undefined : events.findLast(tellsValues);
+      if (newest) {
+        values = newest;
         // Of one that is over already the end tells all that it left.
         isLive ??= await persistently(() => isAtWork(engine, run.run_id), { signal });
-        if (isLive) yield [shownOf(run, asProtocol(values))];
+        if (isLive && newest.seq > has) yield [shownOf(run, asProtocol(newest))];
       }
       // What comes behind it is another try of the run, which has an ordinal of its own.
       if (end >= 0) break;
@@ -146,7 +152,7 @@ async function* loggedOf(
   } catch (error) {
     if (!(error instanceof RunNotFound)) throw error;
   }
-  return last;
+  return { last, values };
 }
 
 async function isAtWork({ database }: Engine, runId: string): Promise<boolean> {
