@@ -5,12 +5,13 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { chown, cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { chown, cp, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { arch, platform } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ConfigInvalid, DatabaseUnavailable, messageOf } from "../errors.ts";
+import { codeOf } from "./postgres.ts";
 
 export const MAJOR_VERSION = "18";
 // Not "holdfast": a user of that name would have our schema in his search_path, and an unqualified name would work here only.
@@ -81,6 +82,29 @@ export async function reachablePrograms(programs: Programs, user: SystemUser): P
   }
   const moved = (path: string): string => join(copy, relative(native, path));
   return { initdb: moved(programs.initdb), postgres: moved(programs.postgres) };
+}
+
+/**
+ * Links the libraries of the programs under the names by which those look for them. The install script of their
+ * package does it too, where npm runs it: from version 12 on it does so only for packages that a project names.
+ */
+export async function linkLibraries({ postgres }: Programs): Promise<void> {
+  const native = dirname(dirname(postgres));
+  const text = await readFile(join(native, "pg-symlinks.json"), "utf8").catch(() => "[]"); // no links, on Windows
+  // Written by that package: paths below its folder.
+  for (const { source, target } of JSON.parse(text) as { source: string; target: string }[]) {
+    const path = join(dirname(native), target);
+    if (await exists(path)) continue;
+    try {
+      await symlink(relative(dirname(target), source), path);
+    } catch (error) {
+      if (codeOf(error) === "EEXIST") continue; // another process was faster
+      throw new ConfigInvalid(
+        `The libraries of the embedded PostgreSQL are not linked, because npm did not run the install script of its package, and this process may not link them (${messageOf(error)}); allow it with npm install-scripts approve and run npm rebuild, or set DATABASE_URL.`,
+        { cause: error },
+      );
+    }
+  }
 }
 
 /** Makes `cluster` with a random password in it. When another process is faster, its cluster stays. */

@@ -16,6 +16,7 @@ import {
   findPrograms,
   findUser,
   isAlive,
+  linkLibraries,
   MAJOR_VERSION,
   reachablePrograms,
   SHARED_HOME,
@@ -145,6 +146,7 @@ async function preparePlace({ dataDir, mayMove, onProgress }: EmbeddedOptions): 
     );
   }
   const programs = await reachablePrograms(found, user);
+  await linkLibraries(programs);
   return { root, cluster: join(root, "postgres"), programs, user, report };
 }
 

@@ -1,14 +1,27 @@
 // The embedded PostgreSQL: one per data directory, whoever starts it, and nothing acknowledged is ever lost.
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  cp,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  readlink,
+  rm,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { ConfigInvalid, DatabaseUnavailable } from "../../server/errors.ts";
-import { findBarrier } from "../../server/storage/embedded-cluster.ts";
+import { findBarrier, findPrograms, linkLibraries } from "../../server/storage/embedded-cluster.ts";
 import { startEmbedded } from "../../server/storage/embedded.ts";
 import type { Embedded } from "../../server/storage/embedded.ts";
 import { openTestPool } from "../support/database.ts";
@@ -202,6 +215,30 @@ test("a folder that another user may not enter is found before PostgreSQL fails 
   await chmod(home, 0o711);
   expect(await findBarrier(join(home, "project"), stranger)).toBeUndefined();
 });
+
+test("an installation whose install script npm did not run has its libraries linked at the first start", async () => {
+  const found = dirname(dirname((await findPrograms()).postgres));
+  const native = join(folder, "blocked/native");
+  // What is in the package; all else of it is made by the script.
+  const packed = ["bin/initdb", "bin/postgres", "lib", "pg-symlinks.json"];
+  for (const name of packed)
+    await cp(join(found, name), join(native, name), {
+      recursive: true,
+      filter: async (path) => !(await lstat(path)).isSymbolicLink(),
+    });
+  const programs = { initdb: join(native, "bin/initdb"), postgres: join(native, "bin/postgres") };
+  await Promise.all([linkLibraries(programs), linkLibraries(programs)]);
+  expect(await linksIn(join(native, "lib"))).toEqual(await linksIn(join(found, "lib")));
+  expect((await promisify(execFile)(programs.initdb, ["--version"])).stdout).toContain("PostgreSQL");
+});
+
+async function linksIn(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { withFileTypes: true });
+  const links = entries.filter((entry) => entry.isSymbolicLink()).map(({ name }) => name);
+  return Promise.all(
+    links.toSorted().map(async (name) => `${name} -> ${await readlink(join(directory, name))}`),
+  );
+}
 
 let shared: Embedded;
 beforeAll(async () => {
