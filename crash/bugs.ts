@@ -56,7 +56,7 @@ const SCENES = {
   "rolling update": playing(rolling, { answer: () => ({ tokens: 50, ms: 100 }), rounds: 2 }),
   "crash of the database": async (suite: Suite, sources: Sources) => {
     const server = await ownServer();
-    const options = { mayJump: true, rounds: 6 };
+    const options = { mayJump: true, rounds: 12 };
     try {
       return await playing(
         databaseCrash(afterAll(1200), () => server.crash()),
