@@ -260,26 +260,39 @@ test("answers to two questions that are rolled back leave both open, although on
   expect(await client.threads.getState(threadId)).toEqual(state);
 });
 
-test("what a run left that was stopped between two servers is the thread's state, although nothing runs in its place", async () => {
-  const threadId = await newThread(pair.here);
-  const [before, old] = [newName(), newName()];
-  await finished(pair.here, threadId, before);
-  const left = await start(pair.here, threadId, old);
-  // As a reaper leaves it, with nobody free to take it.
-  await pair.scratch.database.query(
-    "update holdfast.runs set state = 'ready', worker_id = null, run_at = now() + interval '1 h' where run_id = $1",
-    [left.run_id],
-  );
-  const later = await pair.here.client.runs.create(threadId, "slow", {
-    input: inputOf(newName()),
-    multitaskStrategy: "interrupt",
-    afterSeconds: 60,
-  });
-  expect(await statusOf(pair.here, threadId, left.run_id)).toBe("interrupted");
-  await pair.here.client.runs.cancel(threadId, later.run_id, true);
-  expect((await pair.here.client.threads.get(threadId)).status).toBe("idle");
-  expect(await logOf(pair.here, threadId)).toEqual([...whole(before), `${old}:begin`]);
-});
+test.each(["success", "error"])(
+  "what a run left that was stopped between two servers is the thread's state, although nothing runs in its place, after %s",
+  async (ending) => {
+    const threadId = await newThread(pair.here);
+    const [before, old] = [newName(), newName()];
+    if (ending === "success") await finished(pair.here, threadId, before);
+    else {
+      const failing = await start(pair.here, threadId, before);
+      pair.gate.refuse(before);
+      await reaches(pair.here, failing, "error");
+    }
+    const left = await start(pair.here, threadId, old);
+    const hasBegun = async (): Promise<boolean> =>
+      (await logOf(pair.here, threadId)).includes(`${old}:begin`);
+    await until(hasBegun, "its first step to be written");
+    // As a reaper leaves it, with nobody free to take it.
+    await pair.scratch.database.query(
+      "update holdfast.runs set state = 'ready', worker_id = null, run_at = now() + interval '1 h' where run_id = $1",
+      [left.run_id],
+    );
+    const later = await pair.here.client.runs.create(threadId, "slow", {
+      input: inputOf(newName()),
+      multitaskStrategy: "interrupt",
+      afterSeconds: 60,
+    });
+    expect(await statusOf(pair.here, threadId, left.run_id)).toBe("interrupted");
+    await pair.here.client.runs.cancel(threadId, later.run_id, true);
+    const { status, error } = Object(await pair.here.client.threads.get(threadId));
+    expect([status, error ?? null]).toEqual(["idle", null]);
+    const told = ending === "success" ? whole(before) : [`${before}:begin`];
+    expect(await logOf(pair.here, threadId)).toEqual([...told, `${old}:begin`]);
+  },
+);
 
 test("whatever comes at once on two servers, the thread comes to rest and every accepted run has ended", async () => {
   const threadId = await newThread(pair.here);

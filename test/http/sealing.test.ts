@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { expect, test } from "vitest";
 import { openWrites } from "../../server/storage/checkpoint-rows.ts";
 import type { StoredWrite } from "../../server/storage/checkpoint-rows.ts";
+import { listRuns } from "../../server/storage/runs.ts";
 import { SEALED } from "../../server/storage/sealed.ts";
 import type { SealedName } from "../../server/storage/sealed.ts";
 import { openTestPool } from "../support/database.ts";
@@ -214,6 +215,11 @@ test("a thread that was deleted and made again elsewhere is written to under its
     });
     expect(done).toMatchObject({ log: ["prepare", "answer"] });
     expect((await other.client.threads.getState(threadId)).values).toEqual(done);
+    // Both servers may remember a key that is gone.
+    const later = openTestPool(held.scratch.url, { seals: sealsOf(TEST_KEYS) });
+    const all = { states: undefined, metadata: undefined, limit: 10, offset: 0 };
+    expect(await listRuns(later, threadId, all)).toMatchObject([{ state: "success" }]);
+    await later.close();
   }
   await other.stop();
 });

@@ -74,6 +74,40 @@ test("a message that rolls such a run back goes on from what was there before it
   expect(await idsOf(threadId)).toHaveLength(ids.length + 3);
 });
 
+test("an answer that is rolled back leaves those who went on from its first try the messages that it led to", async () => {
+  const threadId = await newThread();
+  const { client } = held.server;
+  await client.runs.wait(threadId, "deltas", { input: { ...message("u1", true), asks: true } });
+  const answer = await client.runs.create(threadId, "deltas", { command: { resume: "yes" } });
+  const statusOf = async (runId: string): Promise<string> => (await client.runs.get(threadId, runId)).status;
+  await until(async () => (await statusOf(answer.run_id)) === "error", "the failure");
+  const live = await client.runs.create(threadId, "deltas", { input: message("u3", true) });
+  await until(async () => (await idsOf(threadId)).length === 4, "its first node");
+  const before = await idsOf(threadId);
+  expect(before).toEqual(["u1", "p1", "u3", "p3"]);
+  expect((await post(`/threads/${threadId}/runs/${answer.run_id}/retry`)).status).toBe(200);
+  await client.runs.cancel(threadId, answer.run_id, false, "rollback");
+  await client.runs.cancel(threadId, live.run_id, true);
+  expect(await idsOf(threadId)).toEqual(before);
+});
+
+test("a checkpoint that somebody went on from otherwise keeps its values when its run is rolled back", async () => {
+  const threadId = await newThread();
+  const { client } = held.server;
+  let ground: string | null | undefined;
+  const elsewhere = async (): Promise<void> => {
+    const history = await client.threads.getHistory<{ fails: boolean }>(threadId);
+    const at = history.find(({ next, values }) => next[0] === "prepare" && values.fails);
+    ground = at?.checkpoint.checkpoint_id;
+    const change = { values: { fails: false }, checkpointId: ground ?? "", asNode: "answer" };
+    await client.threads.updateState(threadId, change);
+  };
+  const { runId } = await triedAgain(threadId, elsewhere);
+  await client.runs.cancel(threadId, runId, true, "rollback");
+  const { values } = await client.threads.getState<{ fails: boolean }>(threadId, String(ground));
+  expect(values.fails).toBe(true);
+});
+
 interface Logged {
   readonly log: string[];
 }

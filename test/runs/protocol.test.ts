@@ -185,6 +185,20 @@ test.each<Strategy>(["interrupt", "rollback"])(
   },
 );
 
+test("the next run is ready at once although the answer to the end of the one before was lost", async () => {
+  const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
+  const story = [op.createRunning(0, 0), op.create(0, "enqueue", false), op.finishAndDie(0, "success")];
+  for (const plan of [...story, op.end(0, "success")]) await op.step(plan, held, world);
+  expect(held.last.runs.map(({ state }) => state)).toEqual(["success", "ready"]);
+});
+
+test("a server that has lost its session and still beats keeps its runs", async () => {
+  const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
+  const story = [op.createRunning(0, 0), op.silence(0, 3, true), op.beat(0), op.reap(1)];
+  for (const plan of story) await op.step(plan, held, world);
+  expect(held.last.runs.map(({ state }) => state)).toEqual(["running"]);
+});
+
 test.each<[string, Plan[], Plan]>([
   [
     "waited for another",
@@ -406,3 +420,11 @@ test.each<[string, Plan]>([
     }
   },
 );
+
+test("nothing of all this was a deadlock, which a second try would have hidden", async () => {
+  for (const { scratch } of lanes) {
+    // A victim tells of it when its line closes, at the latest.
+    const sql = "select deadlocks::int from pg_stat_database where datname = current_database()";
+    expect(await scratch.database.query(sql)).toEqual([{ deadlocks: 0 }]);
+  }
+});

@@ -9,9 +9,11 @@ import { Checkpoints } from "../../server/storage/checkpoints.ts";
 import { compactRun } from "../../server/storage/compact.ts";
 import { listSegments } from "../../server/storage/events.ts";
 import { setThreadTtl, ttlOf } from "../../server/storage/expiry.ts";
+import { finishRun } from "../../server/storage/finish.ts";
 import { createThreadRow } from "../support/checkpoints.ts";
 import { openTestPool, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
+import { runsOf, succeeded } from "../support/runs.ts";
 import { until } from "../support/until.ts";
 
 const ASSISTANT = "00000000-0000-4000-8000-000000000001";
@@ -114,6 +116,20 @@ test("a temporary thread goes when its time is over, or when no run will ever en
   await addRun(busy, { state: "'running'" });
   await sweep(options);
   expect(await Promise.all([ended, fresh, leftOver, busy].map(isThere))).toEqual([false, true, false, true]);
+});
+
+test("a run without a thread of its own can be read for ten minutes after its end, however long it took", async () => {
+  const owner = await (await runsOf(scratch.database)).newRun();
+  const { threadId } = owner;
+  const past = (change: string): Promise<unknown[]> =>
+    query(`update holdfast.threads set ${change} where thread_id = $1`, [threadId]);
+  await past("is_temporary = true, created_at = now() - interval '2 hours'");
+  await finishRun(scratch.database, owner, succeeded);
+  await sweep(options);
+  expect(await isThere(threadId)).toBe(true);
+  await past("expires_at = expires_at - interval '10 min'");
+  await sweep(options);
+  expect(await isThere(threadId)).toBe(false);
 });
 
 test("a call-back that waits outlives its thread, one that ended does not", async () => {

@@ -2,7 +2,9 @@
 // that is under way, and is waited for by one.
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Engine } from "../../server/runs/engine.ts";
 import type { Owner } from "../../server/runs/run.ts";
+import { takeBackAnswer } from "../../server/runs/take-back.ts";
 import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
 import {
   putForOwners,
@@ -192,4 +194,22 @@ test("an answer that is refused leaves what the task was answered before", async
   expect(await query(left, [owner.threadId])).toEqual([
     { run_id: null, blob: Buffer.from("[1]"), was_blob: null },
   ]);
+});
+
+test("an answer is refused also when another node failed beside it, and when it is still being written", async () => {
+  const owner = await runs.newRun();
+  const begun = Promise.withResolvers<void>();
+  const writing = begun.promise.then(() => leave(owner, "__resume__", NO_TASK));
+  const checkpoints = {
+    settled: () => {
+      begun.resolve();
+      return writing;
+    },
+  };
+  const engine = { database: scratch.database, checkpoints } as unknown as Engine;
+  const refused = Object.assign(new Error("He may not."), { code: "tool_approval_refused" });
+  await takeBackAnswer({ engine, owner }, new AggregateError([new RangeError("too"), refused]));
+  begun.resolve();
+  await writing;
+  expect(await answered(owner)).toBe(false);
 });

@@ -155,8 +155,11 @@ test.each(["interrupt", "rollback"] as const)(
       await accept(threadId, waits),
       await accept(threadId, waits),
     ];
+    // Nobody waits for one whose time has not come: it takes no place.
+    const delayed = await accept(threadId, { state: "delayed", workerId: null, afterSeconds: 60 });
+    const gone = [second, unseen, first, delayed];
     await scratch.database.transaction((transaction) =>
-      cancelPending(transaction, [second, unseen, first], { action, reason: null, bodyOf: () => "{}" }),
+      cancelPending(transaction, gone, { action, reason: null, bodyOf: () => "{}" }),
     );
     const asked = [2, 3].map((ordinal) => ({ threadId, ordinal }));
     const found = (await listNextWatched(scratch.database, asked)).toSorted((a, b) => a.n - b.n);
@@ -181,6 +184,8 @@ test.each(["interrupt", "rollback"] as const)(
     const [live] = await promote(threadId);
     await query("update holdfast.runs set attempt = 1 where run_id = any ($1::uuid[])", [[failed, live]]);
     expect(await scratch.database.transaction((transaction) => retryRun(transaction, failed))).toBe(true);
+    const [first] = await listNextWatched(scratch.database, [{ threadId, ordinal: 0 }]);
+    expect(first?.run_id).toBe(live);
     await cancel(failed, action);
     expect(await findNewestWatched(scratch.database, threadId)).toMatchObject({ run_id: live });
   },
