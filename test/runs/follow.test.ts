@@ -2,9 +2,10 @@
 // it stays behind.
 import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
-import { follow, readLog } from "../../server/runs/follow.ts";
+import type { Engine } from "../../server/runs/engine.ts";
+import { follow, followLegacy, legacyBefore, readLog } from "../../server/runs/follow.ts";
 import { LineWriter, dataOf } from "../../server/runs/lines.ts";
-import type { Numbered, Template } from "../../server/runs/lines.ts";
+import type { Entry, Numbered, Template } from "../../server/runs/lines.ts";
 import { Tail } from "../../server/runs/tail.ts";
 
 const template: Template = { event: "messages/partial", prefix: '[{"content":', suffix: "}]" };
@@ -139,4 +140,70 @@ test("who follows many runs with one signal keeps nothing of those that are over
     await last;
   }
   expect(getEventListeners(signal, "abort")).toEqual([]);
+});
+
+test("a run that is not this server's any more is read from the log, as another one goes on with it", async () => {
+  const events = growing(4, String);
+  const tail = tailOf(events.slice(0, 2));
+  tail.close("lost");
+  tail.once = () => expect.fail("nothing more comes of it");
+  const shown = { last: 3, isOver: true, tail };
+  const reading = follow(sourceOf(logOf(events, 1), shown), "r", {
+    after: 1,
+    signal: new AbortController().signal,
+  });
+  const seen = (await Array.fromAsync(reading)).flat();
+  expect(seen.map(({ seq }) => seq)).toEqual([2, 3]);
+});
+
+const whole = (data: string, more: object = {}): Entry => ({ event: "values", data, ...more });
+const numbered = (entries: readonly Entry[]): Numbered[] => entries.map((entry, seq) => ({ seq, entry }));
+
+test("who reads a run that somebody follows by protocol v2 only later is told what he would be told without", async () => {
+  const events = numbered([
+    whole("0"),
+    whole("{}", { at: 1 }),
+    whole("1"),
+    whole("{}", { at: 2 }),
+    whole("2"),
+  ]);
+  const source = sourceOf(logOf(events, 1), { last: 4, isOver: true });
+  const told = async (after: number): Promise<unknown[]> => {
+    const run = { run_id: "r", is_watched: false };
+    const reading = followLegacy(source, run, { after, signal: new AbortController().signal });
+    return (await Array.fromAsync(reading)).flat().map(({ seq, entry }) => [seq, dataOf(entry)]);
+  };
+  expect(await told(-1)).toEqual([
+    [0, "0"],
+    [1, "1"],
+    [2, "2"],
+  ]);
+});
+
+test("events that a crash of the database took do not shift the numbers of those behind them", async () => {
+  const [first, hidden, later] = [whole("0"), whole("{}", { at: 1 }), whole("4")];
+  const entries: [number, Entry][] = [
+    [0, first],
+    [1, hidden],
+    [4, later],
+  ];
+  const rows = entries.flatMap(([seq, entry]) =>
+    logOf([{ seq, entry }], 1).map((row) => Object.assign(row, { seq, last: seq })),
+  );
+  const source = sourceOf(rows, { last: 4, isOver: true });
+  const run = { run_id: "r", is_watched: true };
+  const reading = followLegacy(source, run, { after: -1, signal: new AbortController().signal });
+  expect((await Array.fromAsync(reading)).flat()).toEqual([
+    { seq: 0, entry: first },
+    { seq: 4, entry: later },
+  ]);
+});
+
+test("who has the state of a checkpoint is told what came after, from the event that tells it", async () => {
+  const events = numbered(["a", "b", "c"].flatMap((id) => [whole("{}"), whole("{}", { checkpoint: id })]));
+  const { reader } = sourceOf(logOf(events, 2), { last: 5, isOver: true });
+  const database = { query: () => Promise.resolve([]) };
+  const before = (checkpoint: string): Promise<number> =>
+    legacyBefore({ reader, database } as unknown as Engine, { run_id: "r", thread_id: "t" }, checkpoint);
+  expect(await Promise.all(["a", "b", "c", "of another run"].map(before))).toEqual([0, 2, 4, -1]);
 });

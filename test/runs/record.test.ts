@@ -178,6 +178,19 @@ test("a log session that was cut writes its last moments once more, and every ev
   await source.eventLog.close();
 });
 
+test("events that are found missing at the end of a run come again, although the session that wrote them lives", async () => {
+  const source = start();
+  const run = await newRun();
+  const recording = source.recorder.open(run, 0, unlost);
+  await recording.append(n("0"));
+  await recording.flushed();
+  await scratch.database.query("delete from holdfast.run_events where run_id = $1", [run.runId]);
+  await recording.repair();
+  await end(run);
+  expect(await read(source, run.runId)).toEqual([{ seq: 0, event: "n", data: "0" }]);
+  await source.eventLog.close();
+});
+
 test("runs that end and runs that begin on one thread never deadlock", async () => {
   const threadId = randomUUID();
   await createThreadRow(scratch.database, threadId);
