@@ -91,9 +91,9 @@ export async function reachablePrograms(programs: Programs, user: SystemUser): P
 export async function linkLibraries({ postgres }: Programs): Promise<void> {
   const native = dirname(dirname(postgres));
   const text = await readFile(join(native, "pg-symlinks.json"), "utf8").catch(() => "[]"); // no links, on Windows
-  // Written by that package: paths below its folder.
+  // Written by that package: paths below its folder, where that of the programs is called native.
   for (const { source, target } of JSON.parse(text) as { source: string; target: string }[]) {
-    const path = join(dirname(native), target);
+    const path = join(native, relative("native", target));
     if (await exists(path)) continue;
     try {
       await symlink(relative(dirname(target), source), path);

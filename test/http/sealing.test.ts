@@ -1,11 +1,14 @@
 // A server with keys: what was altered, moved or put into its tables by hand is refused, and only what depends on it.
 import { randomUUID } from "node:crypto";
 import { expect, test } from "vitest";
+import { endUnreadable } from "../../server/runs/end.ts";
 import { openWrites } from "../../server/storage/checkpoint-rows.ts";
 import type { StoredWrite } from "../../server/storage/checkpoint-rows.ts";
+import { claimRuns } from "../../server/storage/queue.ts";
 import { listRuns } from "../../server/storage/runs.ts";
 import { SEALED } from "../../server/storage/sealed.ts";
 import type { SealedName } from "../../server/storage/sealed.ts";
+import { engineOf } from "../fixtures/queue-engine.ts";
 import { openTestPool } from "../support/database.ts";
 import { TEST_KEYS, sealsOf } from "../support/keys.ts";
 import { collect, startTestServer, useServer } from "../support/server.ts";
@@ -156,6 +159,36 @@ test("a waiting run whose request was changed ends in error, and its thread and 
   expect(await sql("select 1 from holdfast.webhooks where run_id = $1", [runId])).toHaveLength(1);
   await client.runs.delete(threadId, runId);
   expect(await client.runs.wait(threadId, "echo", { input })).toMatchObject({ log: ["prepare", "answer"] });
+});
+
+test("a waiting run whose key is gone ends in error, and nothing of it is said in plain text", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  const later = { input, afterSeconds: 600, webhook: "https://example.org/hook" };
+  const { run_id: runId } = await client.runs.create(threadId, "echo", later);
+  // A server that never had it in memory.
+  const other = openTestPool(held.scratch.url, { seals: sealsOf(TEST_KEYS) });
+  const engine = engineOf(other, randomUUID());
+  const claim = { workerId: engine.workerId, limit: 1, graphIds: ["echo"], timeoutMs: 60_000 };
+  const [row] = await other.transaction(async (transaction) => {
+    await transaction.query("update holdfast.data_keys set data_key_id = $1 where thread_id = $2", [
+      randomUUID(),
+      threadId,
+    ]);
+    await transaction.query("update holdfast.runs set state = 'ready', run_at = now() where run_id = $1", [
+      runId,
+    ]);
+    return claimRuns(transaction, claim);
+  });
+  expect(row).toMatchObject({ run_id: runId, unreadable: { code: "data_key_unusable" } });
+  if (row?.unreadable) await endUnreadable(engine, row, row.unreadable);
+  const left = `select r.state, r.error, t.status, (select count(*)::int from holdfast.run_events e where e.run_id = r.run_id) as events,
+    (select count(*)::int from holdfast.webhooks w where w.run_id = r.run_id) as webhooks
+    from holdfast.runs r join holdfast.threads t using (thread_id) where r.run_id = $1`;
+  expect(await sql(left, [runId])).toEqual([
+    { state: "error", error: null, status: "error", events: 0, webhooks: 1 },
+  ]);
+  await other.close();
 });
 
 test("a waiting run whose request was changed can be cancelled, and its call-back goes out without it", async () => {

@@ -216,21 +216,25 @@ test("a folder that another user may not enter is found before PostgreSQL fails 
   expect(await findBarrier(join(home, "project"), stranger)).toBeUndefined();
 });
 
-test("an installation whose install script npm did not run has its libraries linked at the first start", async () => {
-  const found = dirname(dirname((await findPrograms()).postgres));
-  const native = join(folder, "blocked/native");
-  // What is in the package; all else of it is made by the script.
-  const packed = ["bin/initdb", "bin/postgres", "lib", "pg-symlinks.json"];
-  for (const name of packed)
-    await cp(join(found, name), join(native, name), {
-      recursive: true,
-      filter: async (path) => !(await lstat(path)).isSymbolicLink(),
-    });
-  const programs = { initdb: join(native, "bin/initdb"), postgres: join(native, "bin/postgres") };
-  await Promise.all([linkLibraries(programs), linkLibraries(programs)]);
-  expect(await linksIn(join(native, "lib"))).toEqual(await linksIn(join(found, "lib")));
-  expect((await promisify(execFile)(programs.initdb, ["--version"])).stdout).toContain("PostgreSQL");
-});
+// A copy for a user who may not enter the installation has the name of its version.
+test.each(["native", "postgresql-18.4"])(
+  "an installation whose install script npm did not run has its libraries linked at the first start, in %s",
+  async (name) => {
+    const found = dirname(dirname((await findPrograms()).postgres));
+    const native = join(folder, "blocked", name);
+    // What is in the package; all else of it is made by the script.
+    const packed = ["bin/initdb", "bin/postgres", "lib", "pg-symlinks.json"];
+    for (const part of packed)
+      await cp(join(found, part), join(native, part), {
+        recursive: true,
+        filter: async (path) => !(await lstat(path)).isSymbolicLink(),
+      });
+    const programs = { initdb: join(native, "bin/initdb"), postgres: join(native, "bin/postgres") };
+    await Promise.all([linkLibraries(programs), linkLibraries(programs)]);
+    expect(await linksIn(join(native, "lib"))).toEqual(await linksIn(join(found, "lib")));
+    expect((await promisify(execFile)(programs.initdb, ["--version"])).stdout).toContain("PostgreSQL");
+  },
+);
 
 async function linksIn(directory: string): Promise<string[]> {
   const entries = await readdir(directory, { withFileTypes: true });
