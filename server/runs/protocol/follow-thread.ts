@@ -18,7 +18,8 @@ import { askingTasks } from "../state-shape.ts";
 import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
 import type { ProtocolEvent, Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
-import { asProtocol, tellsValues } from "./untold.ts";
+import { asProtocol, madeAt, tellsValues } from "./untold.ts";
+import type { ToldValues } from "./untold.ts";
 
 // A thread that is not there is forgotten after a day, unless somebody says that he waits for it.
 const STILL_HERE_MS = 60 * 60_000;
@@ -107,7 +108,7 @@ async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   const { last, values } = run.undone_at ? {} : yield* loggedOf(engine, rest);
   if (signal.aborted || (last && isTerminal(last))) return;
   const ending = await persistently(() => endingOf(engine, rest, last === undefined), { signal });
-  const at = Math.max(ending.at, last?.entry.at ?? 0, values ? (asProtocol(values).entry.at ?? 0) : 0);
+  const at = Math.max(ending.at, last?.entry.at ?? 0, values ? madeAt(values) : 0);
   const told = ending.left.map((event, index) => ({ seq: FIRST_LEFT + index, entry: entryOf(event, at) }));
   const end: ProtocolEvent = { name: "lifecycle", namespace: [], data: JSON.stringify(ending.end) };
   told.push({ seq: END_PLACE, entry: entryOf(end, at) });
@@ -119,7 +120,7 @@ interface Logged {
   /** The last event before the run's end, or the client's own last one. */
   readonly last?: Numbered | undefined;
   /** The last that told values to legacy clients alone, if there is no such event. */
-  readonly values?: Numbered | undefined;
+  readonly values?: ToldValues | undefined;
 }
 
 /** What stands in a run's log behind `position`. */
@@ -128,7 +129,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
   // What the client has last is read once more: it says whether an end is still to come.
   const after = position >= run.told_from ? position - 1 : has;
   let last: Numbered | undefined;
-  let values: Numbered | undefined;
+  let values: ToldValues | undefined;
   let isLive: boolean | undefined;
   try {
     for await (const events of follow(engine, run.run_id, { after, signal })) {
@@ -144,7 +145,8 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
         values = newest;
         // Of one that is over already the end tells all that it left.
         isLive ??= await persistently(() => isAtWork(engine, run.run_id), { signal });
-        if (isLive && newest.seq > has) yield [shownOf(run, asProtocol(newest))];
+        const shown = isLive && newest.seq > has ? asProtocol(newest) : undefined;
+        if (shown) yield [shownOf(run, shown)];
       }
       // What comes behind it is another try of the run, which has an ordinal of its own.
       if (end >= 0) break;

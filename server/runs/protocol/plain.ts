@@ -38,6 +38,13 @@ function messagesPlain(value: unknown, above: Set<object>, isKnown?: Known): unk
   return made;
 }
 
+/** Values without the questions that are asked beside them. */
+export function withoutInterrupts(values: unknown): unknown {
+  if (typeof values !== "object" || values === null || !("__interrupt__" in values)) return values;
+  const { __interrupt__: _asked, ...rest } = values;
+  return rest;
+}
+
 function plainMessage(fields: Fields): Fields {
   const type = String(fields["type"]);
   const message: Fields = { type: TYPES[type] ?? type, content: blocksOf(fields["content"]) };

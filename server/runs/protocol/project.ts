@@ -10,7 +10,7 @@ import { addressOf, entryOf, eventOf } from "./entries.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
 import { Mux } from "./mux.ts";
 import type { Event } from "./mux.ts";
-import { toProtocolJson } from "./plain.ts";
+import { toProtocolJson, withoutInterrupts } from "./plain.ts";
 import type { ToolPlaces } from "./tool-places.ts";
 
 type Fields = Record<string, unknown>;
@@ -210,12 +210,6 @@ function eventsOf({ mode, namespace, payload }: Chunk): Event[] {
   return Object.entries(Object(payload) as Fields)
     .filter(([node]) => node !== "__interrupt__")
     .flatMap(([node, update]) => convertToProtocolEvent({ ...at, payload: { [node]: update } }));
-}
-
-function withoutInterrupts(values: unknown): unknown {
-  if (typeof values !== "object" || values === null || !("__interrupt__" in values)) return values;
-  const { __interrupt__: _asked, ...rest } = values;
-  return rest;
 }
 
 /** Some are made before others that are told before them: none is told as older than what came before. */

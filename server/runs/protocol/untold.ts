@@ -2,22 +2,26 @@
 // values, who comes in its midst gets these in the form of protocol v2: it needs no word to the server that executes it.
 import { timeOf } from "../../storage/checkpoint-clock.ts";
 import { nameOf } from "../lines.ts";
-import type { Entry, Numbered } from "../lines.ts";
+import type { Numbered, Whole } from "../lines.ts";
 import { entryOf } from "./entries.ts";
-import { wireToProtocol } from "./plain.ts";
+import { wireToProtocol, withoutInterrupts } from "./plain.ts";
 
-type Told = Entry & { readonly data: string; readonly checkpoint: string };
+/** An event that tells legacy clients the values of a checkpoint of the graph itself. */
+export interface ToldValues extends Numbered {
+  readonly entry: Whole & { readonly checkpoint: string };
+}
 
-/** Whether an event tells legacy clients the values of a checkpoint of the graph itself. */
-export const tellsValues = ({ entry }: Numbered): boolean => isOfCheckpoint(entry);
+export const tellsValues = (event: Numbered): event is ToldValues =>
+  event.entry.at === undefined && nameOf(event.entry) === "values" && "checkpoint" in event.entry;
 
-const isOfCheckpoint = (entry: Entry): entry is Told =>
-  entry.at === undefined && nameOf(entry) === "values" && "checkpoint" in entry;
+/** When that checkpoint was made, in milliseconds since 1970. */
+export const madeAt = ({ entry }: ToldValues): number => timeOf(entry.checkpoint);
 
-/** The same event for who follows the thread: at the same place, at the time of its checkpoint. */
-export function asProtocol({ seq, entry }: Numbered): Numbered {
-  if (!isOfCheckpoint(entry)) throw new TypeError("An event that tells no values of a checkpoint.");
-  const { __interrupt__: _asked, ...values } = JSON.parse(entry.data) as Record<string, unknown>;
+/** The same event for who follows the thread, at the same place; undefined when it tells questions alone. */
+export function asProtocol(event: ToldValues): Numbered | undefined {
+  const given: unknown = JSON.parse(event.entry.data);
+  const values = withoutInterrupts(given);
+  if (values !== given && Object.keys(Object(values)).length === 0) return undefined;
   const told = { name: "values", namespace: [], data: wireToProtocol(values) };
-  return { seq, entry: entryOf(told, timeOf(entry.checkpoint)) };
+  return { seq: event.seq, entry: entryOf(told, madeAt(event)) };
 }
