@@ -29,20 +29,21 @@ const MAY_BE_TOKEN = /^(?=\D*\d)\S{8,}$/;
 
 // Names come again and again, so each is looked at once.
 const REMEMBERED = 10_000;
-const seen = new Map<string, string | undefined>();
+const seen = new Map<string, string | null>();
 
 /** The label that a name of a field is, as rules know it; undefined if it is none. */
 export function labelOf(name: string): string | undefined {
   if (name === "" || name.length > LONGEST) return undefined;
-  if (seen.has(name)) return seen.get(name);
+  const known = seen.get(name);
+  if (known !== undefined) return known ?? undefined;
   const words = name
     .replaceAll(/([a-z\d])(?=[A-Z])/g, "$1_")
     .replaceAll(/[\s.-]+/g, "_")
     .toLowerCase();
-  const label = LABEL.test(words) ? words : undefined;
+  const label = LABEL.test(words) ? words : null;
   if (seen.size >= REMEMBERED) seen.clear();
   seen.set(name, label);
-  return label;
+  return label ?? undefined;
 }
 
 /** A text or number under a label without what must not be kept: `value` itself when nothing was found in it. */

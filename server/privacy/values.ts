@@ -18,6 +18,7 @@ const TOO_DEEP = "[REDACTED]";
 const LONG_NUMBER = 100_000_000;
 /** Under this name a provider tells an answer again, each token by itself. */
 const TOKENS = "logprobs";
+const MADE_OF = "lc_kwargs";
 
 /**
  * @param look the same as `redact`, for what is only looked at: nobody counts what it finds
@@ -27,40 +28,38 @@ export function redactValue<Value>(value: Value, redact: RedactText, look = reda
   return walk(value, { redact, look }, "", 0) as Value; // the same form, with other texts
 }
 
+type Fields = Record<string, unknown>;
+
 interface Eyes {
   readonly redact: RedactText;
   readonly look: RedactText;
 }
 
 function walk(value: unknown, eyes: Eyes, key: string, depth: number): unknown {
-  const { redact, look } = eyes;
+  const { redact } = eyes;
   if (typeof value === "string") return textOf(value, redact, key);
   if (typeof value === "number" || typeof value === "bigint") return numberOf(value, redact, key);
   if (typeof value !== "object" || value === null) return value;
   if (key === TOKENS && textsOfTokens(value).some((text) => redact(text) !== text)) return null;
   // Nobody has looked any deeper.
   if (depth > MAX_DEPTH) return TOO_DEEP;
-  const next = (item: unknown, name = ""): unknown => walk(item, eyes, name, depth + 1);
   // What stands in a list has no name but the list's.
-  const nextItem: Next = labelOf(key) === undefined ? next : (item) => next(item, key);
-  if (Array.isArray(value)) return items(value, nextItem);
-  if (value instanceof Map) return entries(value, next);
+  const ofItems = labelOf(key) === undefined ? "" : key;
+  if (Array.isArray(value)) return items(value, eyes, ofItems, depth + 1);
+  if (value instanceof Map) return entries(value, eyes, depth + 1);
   if (value instanceof Set) {
     const before = [...value];
-    const after = items(before, nextItem);
+    const after = items(before, eyes, ofItems, depth + 1);
     return after === before ? value : new Set(after);
   }
   if (value instanceof Error) return errorOf(value, redact);
   if (value instanceof Date || value instanceof RegExp || isBinary(value)) return value;
   if (isMade(value)) {
     const made: unknown = value.toJSON();
-    const after = next(made);
+    const after = walk(made, eyes, "", depth + 1);
     return after === made ? value : after;
   }
-  if (!isAnswer(value)) return fields(value, redact, next);
-  return fields(value, redact, (item, name) =>
-    next(name === "content" ? withWholeTexts(item, look) : item, name),
-  );
+  return fields(value, eyes, depth + 1);
 }
 
 function textOf(value: string, redact: RedactText, key: string): string {
@@ -89,19 +88,20 @@ function textsOfTokens(value: unknown): string[] {
   return typeof value === "object" && value !== null ? Object.values(value).flatMap(textsOfTokens) : [];
 }
 
-type Next = (item: unknown, name?: string) => unknown;
-
-function items(before: readonly unknown[], next: Next): readonly unknown[] {
+function items(before: readonly unknown[], eyes: Eyes, key: string, depth: number): readonly unknown[] {
   let after: unknown[] | undefined;
-  for (const [index, item] of before.entries()) {
-    const redacted = next(item);
+  for (let index = 0; index < before.length; index += 1) {
+    const item = before[index];
+    const redacted = walk(item, eyes, key, depth);
     if (redacted !== item) (after ??= [...before])[index] = redacted;
   }
   return after ?? before;
 }
 
-function entries(before: Map<unknown, unknown>, next: Next): Map<unknown, unknown> {
-  const all = [...before].map(([key, item]) => [key, next(key), next(item, String(key))] as const);
+function entries(before: Map<unknown, unknown>, eyes: Eyes, depth: number): Map<unknown, unknown> {
+  const all = [...before].map(
+    ([key, item]) => [key, walk(key, eyes, "", depth), walk(item, eyes, String(key), depth)] as const,
+  );
   if (all.every(([key, name, item]) => name === key && before.get(key) === item)) return before;
   const after = new Map<unknown, unknown>();
   const free = freeNames((taken) => after.has(taken) || before.has(taken));
@@ -139,15 +139,27 @@ function errorOf(error: Error, redact: RedactText): Error {
 }
 
 /** A plain object, a message, or anything else that is stored by its own fields. */
-function fields(before: object, redact: RedactText, next: Next): object {
-  let after: Record<string, unknown> | undefined;
-  const free = freeNames((taken) => Object.hasOwn(after ?? before, taken));
-  for (const [key, item] of Object.entries(before)) {
+function fields(before: object, eyes: Eyes, depth: number): object {
+  const { redact, look } = eyes;
+  const given = before as Fields;
+  let after: Fields | undefined;
+  let free: ((name: string) => string) | undefined;
+  // What a message was made of stands on it again, under the same names.
+  let clean: Fields | undefined;
+  for (const key of Object.keys(before)) {
+    const item = given[key];
+    const hasBlocks = key === "content" && Array.isArray(item);
+    if (clean !== undefined && item !== undefined && clean[key] === item && !hasBlocks) continue;
     const name = redact(key);
-    const redacted = next(item, key);
-    if (redacted === item && name === key) continue;
+    const whole = hasBlocks && isAnswer(before) ? withWholeTexts(item, look) : item;
+    const redacted = walk(whole, eyes, key, depth);
+    if (redacted === item && name === key) {
+      if (key === MADE_OF && isPlain(item)) clean = item;
+      continue;
+    }
     after ??= copyOf(before);
     if (name !== key) Reflect.deleteProperty(after, key);
+    free ??= freeNames((taken) => Object.hasOwn(after ?? before, taken));
     const place = name === key ? key : free(name);
     // Assigning to __proto__ would set the prototype and lose the value.
     Object.defineProperty(after, place, {
@@ -161,11 +173,14 @@ function fields(before: object, redact: RedactText, next: Next): object {
 }
 
 /** The same object again, with fields that may be changed. */
-function copyOf(value: object): Record<string, unknown> {
+function copyOf(value: object): Fields {
   const own: Record<PropertyKey, PropertyDescriptor> = Object.getOwnPropertyDescriptors(value);
   for (const key of Reflect.ownKeys(own)) own[key] = { ...own[key], configurable: true };
-  return Object.create(Reflect.getPrototypeOf(value), own) as Record<string, unknown>;
+  return Object.create(Reflect.getPrototypeOf(value), own) as Fields;
 }
+
+const isPlain = (value: unknown): value is Fields =>
+  typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 
 const isBinary = (value: object): boolean => ArrayBuffer.isView(value) || value instanceof ArrayBuffer;
 

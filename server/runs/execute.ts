@@ -24,7 +24,16 @@ import { streamOf } from "./graph-stream.ts";
 import { keeping as keepingOf } from "./guards.ts";
 import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, contextOf, recursionOf } from "./input.ts";
-import { graphModes, HIDDEN, isHidden, isInterrupt, Projection, tellsOfGraphs, tellsTasks } from "./modes.ts";
+import {
+  graphModes,
+  HIDDEN,
+  isHidden,
+  isInterrupt,
+  Projection,
+  tellsOfGraphs,
+  tellsTasks,
+  tellsValues,
+} from "./modes.ts";
 import type { Chunk } from "./modes.ts";
 import { chargedTo, servicesFor } from "./model-calls.ts";
 import { metadataOf } from "./lines.ts";
@@ -280,6 +289,7 @@ async function* chunksOf(held: Drive, given: Given): AsyncGenerator<readonly Chu
   const options = { ...optionsOf(held, given, ends), signal };
   const redactor = new ChunkRedactor(held.text.guard, {
     tellsTasks: tellsTasks(kwargs.stream_mode, isWatched),
+    tellsValues: tellsValues(kwargs.stream_mode, isWatched),
     callOf: (piece) => ends.callOf(piece),
   });
   const withSubgraphs = hasSubgraphs(held.run);

@@ -49,6 +49,10 @@ export const tellsOfGraphs = (asked: readonly string[]): boolean =>
 export const tellsTasks = (asked: readonly string[], isWatched: boolean): boolean =>
   isWatched || asked.includes("tasks") || asked.includes("lifecycle");
 
+/** Whether anybody is told the values after each superstep, or what is made of them. */
+export const tellsValues = (asked: readonly string[], isWatched: boolean): boolean =>
+  isWatched || asked.includes("values") || asked.includes("messages");
+
 /**
  * LangGraph's modes for what clients asked. `updates` and `values` are always read: they tell how the run ends.
  * @param holdsBack whether parts of messages are held back until their tasks are over

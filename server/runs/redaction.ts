@@ -69,6 +69,9 @@ class TextRedactor implements Pieces {
 export class ChunkRedactor {
   readonly #guard: Guard;
   readonly #tellsTasks: boolean;
+  readonly #tellsValues: boolean;
+  /** The newest values of the graph itself, if nobody is told any. */
+  #values: Chunk | undefined;
   readonly #open = new Map<string, Open>();
   readonly #atWork = new AtWork();
   readonly #callOf: CallOf;
@@ -77,17 +80,21 @@ export class ChunkRedactor {
 
   /**
    * @param tellsTasks whether anybody is told what mode tasks says; else it only serves to know when a message is over
+   * @param tellsValues whether anybody is told the values after each superstep; else only the last ones are of use, and
+   * come at the end: to look through a long conversation takes longer than all else that a superstep needs
    * @param callOf the call of a model that a piece is of, if that is known
    */
   constructor(
     guard: Guard,
     {
       tellsTasks = true,
+      tellsValues = true,
       callOf = () => undefined,
-    }: { readonly tellsTasks?: boolean; readonly callOf?: CallOf } = {},
+    }: { readonly tellsTasks?: boolean; readonly tellsValues?: boolean; readonly callOf?: CallOf } = {},
   ) {
     this.#guard = guard;
     this.#tellsTasks = tellsTasks;
+    this.#tellsValues = tellsValues;
     this.#callOf = callOf;
   }
 
@@ -110,6 +117,10 @@ export class ChunkRedactor {
     );
     this.#atWork.see(chunk);
     if (mode === "tasks" && !this.#tellsTasks) return held;
+    if (mode === "values" && !this.#tellsValues) {
+      if (namespace.length === 0) this.#values = chunk;
+      return held;
+    }
     return [...held, { ...chunk, payload: this.#guard.value(payload) }];
   }
 
@@ -121,7 +132,11 @@ export class ChunkRedactor {
 
   /** What is still held back when nothing more comes. */
   end(): Chunk[] {
-    return this.#rest(() => true);
+    const values = this.#values;
+    return [
+      ...this.#rest(() => true),
+      ...(values ? [{ ...values, payload: this.#guard.value(values.payload) }] : []),
+    ];
   }
 
   /** LangGraph's own events tell the same pieces, each runnable that passes them on anew, under the id of its run. */
