@@ -88,18 +88,18 @@ export function isMessage(value: object): value is Message {
 export function fieldsOf(message: Message): { name: string; fields: Fields } {
   const own = message.lc_id.at(-1) ?? "";
   const name = CLASSES.has(own) ? own : (CLASS_OF_TYPE.get(message.type) ?? "");
-  const fields = everyField(message);
   // An empty tool_calls beside raw ones says "do not parse them": it must stay.
-  const keepsToolCalls = hasKey(fields["additional_kwargs"], "tool_calls");
-  for (const key of EMPTY_BY_DEFAULT) {
-    if (isEmpty(fields[key]) && !(keepsToolCalls && key === "tool_calls")) delete fields[key];
-  }
+  const keepsToolCalls = hasKey(fieldOf(message, "additional_kwargs"), "tool_calls");
+  const fields = fieldsWithout(
+    message,
+    (key, value) => EMPTY_BY_DEFAULT.has(key) && isEmpty(value) && !(keepsToolCalls && key === "tool_calls"),
+  );
   return { name, fields };
 }
 
 /** One of the fields of everyField(), without a copy of the others. */
 export const fieldOf = (message: Message, key: string): unknown =>
-  key in message ? Reflect.get(message, key) : message.lc_kwargs[key];
+  key in message ? (message as Message & Fields)[key] : message.lc_kwargs[key];
 
 /** All of a message but its content, as it was at one moment. */
 export interface Shape {
@@ -164,14 +164,20 @@ function isEqual(one: unknown, other: unknown): boolean {
 }
 
 /** What a message was made of, and what was set on it since. */
-export function everyField(message: Message): Fields {
+export const everyField = (message: Message): Fields => fieldsWithout(message, () => false);
+
+function fieldsWithout(message: Message, isLeftOut: (key: string, value: unknown) => boolean): Fields {
   const fields: Fields = {};
-  const add = (key: string): void => {
+  const made = Object.keys(message.lc_kwargs);
+  for (const key of made) {
     const value = fieldOf(message, key);
-    if (value !== undefined && key !== "contentBlocks") fields[key] = value;
-  };
-  for (const key of Object.keys(message.lc_kwargs)) add(key);
-  for (const key of SETTABLE) if (!(key in fields)) add(key);
+    if (value !== undefined && key !== "contentBlocks" && !isLeftOut(key, value)) fields[key] = value;
+  }
+  for (const key of SETTABLE) {
+    if (Object.hasOwn(message.lc_kwargs, key)) continue;
+    const value = fieldOf(message, key);
+    if (value !== undefined && !isLeftOut(key, value)) fields[key] = value;
+  }
   return fields;
 }
 

@@ -110,13 +110,17 @@ function encodePlain(value: object, trail: Trail): unknown {
   return { lc: 2, type: "data", entries: Object.entries(fields) };
 }
 
+/** What JSON says as it is. */
+const isPlainText = (value: unknown): boolean =>
+  typeof value === "string" || typeof value === "boolean" || value === null;
+
 // A function is behaviour, not state: like JSON, a plain object loses it.
 function encodeFields(fields: Fields, trail: Trail): Fields {
   const encoded: Fields = {};
   for (const key of Object.keys(fields)) {
     const value = fields[key];
     if (typeof value === "function" || typeof value === "symbol") continue;
-    const part = typeof value === "string" ? value : encodeAt(key, value, trail);
+    const part = isPlainText(value) ? value : encodeAt(key, value, trail);
     // Assigning to __proto__ would set the prototype and lose the value.
     if (key === "__proto__") Object.defineProperty(encoded, key, { value: part, ...OWN });
     else encoded[key] = part;
@@ -128,7 +132,8 @@ function encodeFields(fields: Fields, trail: Trail): Fields {
 function decode(value: unknown, inMessage: boolean): unknown {
   if (typeof value !== "object" || value === null) return value;
   if (Array.isArray(value)) {
-    for (const [index, item] of value.entries()) {
+    for (let index = 0; index < value.length; index += 1) {
+      const item: unknown = value[index];
       if (typeof item === "object" && item !== null) value[index] = decode(item, inMessage);
     }
     return value;
