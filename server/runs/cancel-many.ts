@@ -1,10 +1,10 @@
 // Cancels what a client selects: runs of a thread by id, or all runs in a state.
-import { RunEnded, RunNotFound } from "../errors.ts";
+import { RunNotFound } from "../errors.ts";
 import { isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { findRunFacts, listRunIds } from "../storage/runs.ts";
 import type { RunPlace } from "../storage/runs.ts";
-import { cancelRun } from "./cancel.ts";
+import { cancelRuns } from "./cancel.ts";
 import type { CancelAction } from "./cancel.ts";
 import type { Engine } from "./engine.ts";
 import type { RunState } from "./run.ts";
@@ -56,16 +56,19 @@ export async function cancelMany(
   }
 }
 
+/** Thread by thread: each of a long queue by itself would wait for the thread's lock again and again. */
 async function cancelAll(
   engine: Engine,
   places: readonly Pick<RunPlace, "runId" | "threadId">[],
   action: CancelAction,
 ): Promise<void> {
-  for (const place of places) {
-    await cancelRun(engine, place, action, null).catch((error: unknown) => {
-      if (!(error instanceof RunEnded) && !(error instanceof RunNotFound)) throw error;
-    });
+  const threads = new Map<string, string[]>();
+  for (const { threadId, runId } of places) {
+    const runIds = threads.get(threadId) ?? [];
+    threads.set(threadId, runIds);
+    runIds.push(runId);
   }
+  for (const [threadId, runIds] of threads) await cancelRuns(engine, { threadId, runIds }, action);
 }
 
 async function placeOf(

@@ -1,6 +1,6 @@
 // Stopping runs, from any instance: a pending one at once, a running one by its owner, whose graph is aborted.
 import { RunEnded, RunLive, RunNotFailed, RunNotFound } from "../errors.ts";
-import { cancelPending, deleteEndedRun, lockRun, requestCancel, retryRun } from "../storage/finish.ts";
+import { cancelPending, deleteEndedRun, lockRuns, requestCancel, retryRun } from "../storage/finish.ts";
 import type { LockedRun } from "../storage/finish.ts";
 import { deleteRunEvents } from "../storage/events.ts";
 import { lockThreads, promoteRuns } from "../storage/queue.ts";
@@ -23,29 +23,70 @@ export async function cancelRun(
   action: CancelAction,
   reason: string | null,
 ): Promise<void> {
-  const { threadId, runId } = at;
-  const isRunning = await onThread(engine, at, async (transaction, run) => {
-    if (isTerminal(run.state)) throw new RunEnded(runId, run.state);
-    if (run.state === "running") {
-      await requestCancel(transaction, [runId], action, reason);
-      return true;
-    }
-    const how = { action, reason, bodyOf: callBackOfPending };
-    const taken = await cancelPending(transaction, [runId], how);
-    // One that waited for another try has left checkpoints, or has just lost them.
-    if (run.attempt > 0) {
-      const graph = await graphForState(engine, run.metadata["graph_id"], threadId, transaction);
-      await storeState(transaction, graph, threadId, taken ? settlingAfter(taken) : "cancelled");
-    }
-    await promoteRuns(transaction, [threadId]);
-    return false;
+  const stopped = await onThread(engine, at, (transaction, run) => {
+    if (isTerminal(run.state)) throw new RunEnded(run.run_id, run.state);
+    return stop(engine, transaction, { runs: [run], action, reason });
   });
-  if (isRunning) stopRuns(engine, [runId], action);
-  else {
-    engine.hints.events([runId]);
-    announceReady(engine);
-  }
+  announce(engine, stopped, action);
 }
+
+/** Cancels those of a thread's runs that are still there and have not ended, all in one transaction. */
+export async function cancelRuns(
+  engine: Engine,
+  { threadId, runIds }: { threadId: string; runIds: readonly string[] },
+  action: CancelAction,
+): Promise<void> {
+  const stopped = await engine.database.transaction(async (transaction) => {
+    await lockThreads(transaction, [threadId]);
+    const runs = await lockRuns(transaction, runIds);
+    const own = runs.filter((run) => run.thread_id === threadId);
+    return stop(engine, transaction, { runs: own, action, reason: null });
+  });
+  announce(engine, stopped, action);
+}
+
+interface Stopped {
+  /** Runs that their owners are to stop. */
+  readonly running: readonly string[];
+  /** Runs that have ended. */
+  readonly pending: readonly string[];
+}
+
+interface Stopping {
+  /** Runs of one thread. */
+  readonly runs: readonly LockedRun[];
+  readonly action: CancelAction;
+  readonly reason: string | null;
+}
+
+async function stop(
+  engine: Engine,
+  transaction: Queryable,
+  { runs, action, reason }: Stopping,
+): Promise<Stopped> {
+  const how = { action, reason, bodyOf: callBackOfPending };
+  const running = idsOf(runs.filter(({ state }) => state === "running"));
+  await requestCancel(transaction, running, action, reason);
+  const pending = runs.filter(({ state }) => isPending(state));
+  await cancelPending(transaction, idsOf(pending.filter(({ attempt }) => attempt === 0)), how);
+  for (const run of pending.filter(({ attempt }) => attempt > 0)) {
+    const taken = await cancelPending(transaction, [run.run_id], how);
+    // One that waited for another try has left checkpoints, or has just lost them.
+    const graph = await graphForState(engine, run.metadata["graph_id"], run.thread_id, transaction);
+    await storeState(transaction, graph, run.thread_id, taken ? settlingAfter(taken) : "cancelled");
+  }
+  if (pending.length > 0) await promoteRuns(transaction, [...new Set(pending.map((run) => run.thread_id))]);
+  return { running, pending: idsOf(pending) };
+}
+
+function announce(engine: Engine, { running, pending }: Stopped, action: CancelAction): void {
+  if (running.length > 0) stopRuns(engine, running, action);
+  if (pending.length === 0) return;
+  engine.hints.events(pending);
+  announceReady(engine);
+}
+
+const idsOf = (runs: readonly LockedRun[]): string[] => runs.map(({ run_id: id }) => id);
 
 /** Aborts the graphs of these runs here, and tells other instances to. */
 export function stopRuns(engine: Engine, runIds: readonly string[], action: CancelAction): void {
@@ -82,7 +123,7 @@ function onThread<T>(
 ): Promise<T> {
   return engine.database.transaction(async (transaction) => {
     await lockThreads(transaction, [threadId]);
-    const run = await lockRun(transaction, runId);
+    const [run] = await lockRuns(transaction, [runId]);
     if (run?.thread_id !== threadId) throw new RunNotFound();
     return work(transaction, run);
   });

@@ -116,7 +116,8 @@ const requestCancelRows = `/* requestCancel */
 update holdfast.runs set cancel = $2, cancel_reason = $3, updated_at = now()
  where run_id = any ($1::uuid[]) and state = 'running' and cancel is distinct from 'rollback'`;
 
-const lockRunRow = `/* lockRun */ select run_id, thread_id, state, attempt, metadata, told_from from holdfast.runs where run_id = $1 for update`;
+const lockRunRows = `/* lockRuns */
+select run_id, thread_id, state, attempt, metadata, told_from from holdfast.runs where run_id = any ($1::uuid[]) order by ord for update`;
 
 const deleteOwnRow = `/* deleteOwnRun */
 with gone as (delete from holdfast.runs r where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} returning *),
@@ -278,10 +279,9 @@ export async function requestCancel(
 /** What of a run says what may be done with it. */
 export type LockedRun = Pick<RunRow, "run_id" | "thread_id" | "state" | "attempt" | "metadata" | "told_from">;
 
-/** A run's row, locked. Lock its thread first. */
-export async function lockRun(transaction: Queryable, runId: string): Promise<LockedRun | undefined> {
-  const [row] = await transaction.query<LockedRun>(lockRunRow, [runId]);
-  return row;
+/** Rows of runs, locked, in the order in which they came. Lock their thread first. */
+export async function lockRuns(transaction: Queryable, runIds: readonly string[]): Promise<LockedRun[]> {
+  return transaction.query<LockedRun>(lockRunRows, [runIds]);
 }
 
 /** Removes a running run, if it is still this owner's; undefined if not. */

@@ -3,7 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { ThreadNotFound } from "../../server/errors.ts";
-import { cancelRun, retry } from "../../server/runs/cancel.ts";
+import { cancelRun, cancelRuns, retry } from "../../server/runs/cancel.ts";
 import { createRun } from "../../server/runs/create.ts";
 import type { AcceptedRun } from "../../server/runs/create.ts";
 import { endRun } from "../../server/runs/end.ts";
@@ -183,6 +183,50 @@ test("a run that waits for a change of the state by hand begins with it", async 
     await until(async () => (await query(WAITING)).length > 0, "the run to wait");
   });
   expect(await accepting).toMatchObject({ has_checkpoints: true });
+});
+
+test("runs of one thread are cancelled together, each by where it is, and those of others not at all", async () => {
+  const { threadId, runId: running } = await leave("any", { workerId: randomUUID(), state: "running" });
+  const more = async (): Promise<Place> => {
+    const run = newRun("any", threadId);
+    const added = { ...run, multitask: "enqueue", state: "blocked", isDecided: true } as const;
+    expect(await insertRun(scratch.database, added)).toMatchObject({ run_id: run.runId });
+    return run;
+  };
+  const [tried, waiting, delayed, over] = await Promise.all([more(), more(), more(), more()]);
+  const other = await leave("any");
+  await query("update holdfast.runs set attempt = 1 where run_id = $1", [tried.runId]);
+  await query(
+    "update holdfast.runs set state = 'delayed', run_at = now() + interval '1 h' where run_id = $1",
+    [delayed.runId],
+  );
+  await query("update holdfast.runs set state = 'success', ended_at = now() where run_id = $1", [over.runId]);
+  const gone = randomUUID();
+  const runIds = [other, tried, waiting, delayed, over].map(({ runId }) => runId);
+  const raised: unknown[] = [];
+  const engine = engineOf(scratch.database, randomUUID());
+  const { hints } = engine;
+  await cancelRuns(
+    {
+      ...engine,
+      hints: Object.assign(Object.create(hints), { raise: (hint: unknown) => raised.push(hint) }),
+    },
+    { threadId, runIds: [gone, running, ...runIds] },
+    "interrupt",
+  );
+  const states = await query<{ run_id: string; state: string; cancel: string | null }>(
+    "select run_id, state, cancel from holdfast.runs where run_id = any ($1)",
+    [[running, ...runIds]],
+  );
+  const of = (one: string) => states.find(({ run_id: id }) => id === one);
+  expect(of(running)).toMatchObject({ state: "running", cancel: "interrupt" });
+  const ended = expect.objectContaining({ state: "interrupted", cancel: "interrupt" });
+  expect([tried, waiting, delayed].map(({ runId }) => of(runId))).toEqual([ended, ended, ended]);
+  expect([of(over.runId)?.state, of(other.runId)]).toEqual([
+    "success",
+    expect.objectContaining({ cancel: null }),
+  ]);
+  expect(raised).toEqual([{ kind: "cancel", runIds: [running] }, { kind: "ready" }]);
 });
 
 test("a run that is handed over takes along what its server has still in hand", async () => {
