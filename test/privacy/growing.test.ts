@@ -169,3 +169,25 @@ test.each([true, false])(
     expect(redactor.end()).toEqual([]);
   },
 );
+
+test("of values that nobody is told only the last ones come, at the end, and only those of the graph itself", () => {
+  const redactor = new ChunkRedactor(guard, { tellsValues: false });
+  const values = (payload: unknown, namespace: string[] = []) =>
+    redactor.take({ namespace, mode: "values", payload });
+  expect(values({ mail: "ada@example.org" })).toEqual([]);
+  expect(values({ mail: "bob@example.org", n: 2 })).toEqual([]);
+  expect(values({ inner: 1 }, ["node:1"])).toEqual([]);
+  expect(redactor.end()).toEqual([
+    { namespace: [], mode: "values", payload: { mail: "[REDACTED_EMAIL]", n: 2 } },
+  ]);
+});
+
+test("values that nobody is told end the messages of their superstep all the same", () => {
+  const redactor = new ChunkRedactor(guard, { tellsValues: false });
+  const about = { langgraph_node: "say", langgraph_checkpoint_ns: "say:1" };
+  const piece = new AIMessageChunk({ id: "a-1", content: "Ask Ada" });
+  const begun = redactor.take({ namespace: [], mode: "messages", payload: [piece, about] });
+  const ended = redactor.take({ namespace: [], mode: "values", payload: { done: true } });
+  const text = [...begun, ...ended].map(({ payload }) => (payload as [AIMessageChunk])[0].content).join("");
+  expect(text).toBe("Ask Ada");
+});

@@ -147,6 +147,38 @@ test("messages stay messages, with everything of them redacted", () => {
   expect(messages[1]?.content).toBe(mail);
 });
 
+test("what a node sets on a message that was made of something else is looked at", () => {
+  const made = (): AIMessage =>
+    new AIMessage({ id: "a-1", content: "Hello", additional_kwargs: { note: "no" } });
+  const [said, called, added, known] = [made(), made(), made(), made()];
+  said.content = mail;
+  called.tool_calls = [{ id: "call_1", name: "send", args: { to: mail } }];
+  added.additional_kwargs = { note: mail };
+  Object.assign(known.additional_kwargs, { mail });
+  const given = [said, called, added, known];
+  expect(given.map((message) => JSON.stringify(message.lc_kwargs).includes(mail))).toEqual(
+    [false, false, false, true], // the last one's is the same object
+  );
+  for (const kept of keep(given) as AIMessage[]) {
+    const text = JSON.stringify([kept.content, kept.tool_calls, kept.additional_kwargs]);
+    expect(text).toContain(gone);
+    expect(text).not.toContain("ada@");
+  }
+});
+
+test("no block of an answer needs to hold anything by itself", () => {
+  const content = [
+    { type: "text", text: "Write to ada@exam" },
+    { type: "text", text: "ple.org today" },
+  ];
+  const [kept] = keep([new AIMessage({ content })]) as AIMessage[];
+  expect(kept?.content).toEqual([{ type: "text", text: `Write to ${gone} today` }]);
+});
+
+test("a name under which nothing stands is a text too", () => {
+  expect(Object.keys(guard.value({ lc_kwargs: {}, [mail]: undefined }))).toEqual(["lc_kwargs", gone]);
+});
+
 test("what holds nothing is the same object", () => {
   const value = {
     messages: [new AIMessage("hello")],
