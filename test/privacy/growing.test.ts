@@ -185,9 +185,9 @@ test("of values that nobody is told only the last ones come, at the end, and onl
 test("values that nobody is told end the messages of their superstep all the same", () => {
   const redactor = new ChunkRedactor(guard, { tellsValues: false });
   const about = { langgraph_node: "say", langgraph_checkpoint_ns: "say:1" };
-  const piece = new AIMessageChunk({ id: "a-1", content: "Ask Ada" });
-  const begun = redactor.take({ namespace: [], mode: "messages", payload: [piece, about] });
+  const said = piece("Ask Ada", { id: "a-1" });
+  const begun = redactor.take({ namespace: [], mode: "messages", payload: [said, about] });
   const ended = redactor.take({ namespace: [], mode: "values", payload: { done: true } });
-  const text = [...begun, ...ended].map(({ payload }) => (payload as [AIMessageChunk])[0].content).join("");
-  expect(text).toBe("Ask Ada");
+  const texts = [...begun, ...ended].map(({ payload }) => (payload as [AIMessageChunk])[0].text);
+  expect(texts.join("")).toBe("Ask Ada");
 });

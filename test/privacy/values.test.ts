@@ -147,10 +147,11 @@ test("messages stay messages, with everything of them redacted", () => {
   expect(messages[1]?.content).toBe(mail);
 });
 
+const hello = (): AIMessage =>
+  new AIMessage({ id: "a-1", content: "Hello", additional_kwargs: { note: "no" } });
+
 test("what a node sets on a message that was made of something else is looked at", () => {
-  const made = (): AIMessage =>
-    new AIMessage({ id: "a-1", content: "Hello", additional_kwargs: { note: "no" } });
-  const [said, called, added, known] = [made(), made(), made(), made()];
+  const [said, called, added, known] = [hello(), hello(), hello(), hello()];
   said.content = mail;
   called.tool_calls = [{ id: "call_1", name: "send", args: { to: mail } }];
   added.additional_kwargs = { note: mail };
