@@ -185,8 +185,8 @@ test("of values that nobody is told only the last ones come, at the end, and onl
 test("values that nobody is told end the messages of their superstep all the same", () => {
   const redactor = new ChunkRedactor(guard, { tellsValues: false });
   const about = { langgraph_node: "say", langgraph_checkpoint_ns: "say:1" };
-  const said = piece("Ask Ada", { id: "a-1" });
-  const begun = redactor.take({ namespace: [], mode: "messages", payload: [said, about] });
+  const first = piece("Ask Ada", { id: "a-1" });
+  const begun = redactor.take({ namespace: [], mode: "messages", payload: [first, about] });
   const ended = redactor.take({ namespace: [], mode: "values", payload: { done: true } });
   const texts = [...begun, ...ended].map(({ payload }) => (payload as [AIMessageChunk])[0].text);
   expect(texts.join("")).toBe("Ask Ada");
