@@ -18,6 +18,7 @@ const TOO_DEEP = "[REDACTED]";
 const LONG_NUMBER = 100_000_000;
 /** Under this name a provider tells an answer again, each token by itself. */
 const TOKENS = "logprobs";
+/** Under this name a message holds what it was made of. */
 const MADE_OF = "lc_kwargs";
 
 /**
@@ -144,7 +145,7 @@ function fields(before: object, eyes: Eyes, depth: number): object {
   const given = before as Fields;
   let after: Fields | undefined;
   let free: ((name: string) => string) | undefined;
-  // What a message was made of stands on it again, under the same names.
+  // What a message was made of stands on it again, under the same names: most of it need not be looked at twice.
   let clean: Fields | undefined;
   for (const key of Object.keys(before)) {
     const item = given[key];

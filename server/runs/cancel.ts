@@ -25,7 +25,7 @@ export async function cancelRun(
 ): Promise<void> {
   const stopped = await onThread(engine, at, (transaction, run) => {
     if (isTerminal(run.state)) throw new RunEnded(run.run_id, run.state);
-    return stop(engine, transaction, { runs: [run], action, reason });
+    return stop(engine, transaction, { threadId: at.threadId, runs: [run], action, reason });
   });
   announce(engine, stopped, action);
 }
@@ -40,7 +40,7 @@ export async function cancelRuns(
     await lockThreads(transaction, [threadId]);
     const runs = await lockRuns(transaction, runIds);
     const own = runs.filter((run) => run.thread_id === threadId);
-    return stop(engine, transaction, { runs: own, action, reason: null });
+    return stop(engine, transaction, { threadId, runs: own, action, reason: null });
   });
   announce(engine, stopped, action);
 }
@@ -53,7 +53,7 @@ interface Stopped {
 }
 
 interface Stopping {
-  /** Runs of one thread. */
+  readonly threadId: string;
   readonly runs: readonly LockedRun[];
   readonly action: CancelAction;
   readonly reason: string | null;
@@ -62,7 +62,7 @@ interface Stopping {
 async function stop(
   engine: Engine,
   transaction: Queryable,
-  { runs, action, reason }: Stopping,
+  { threadId, runs, action, reason }: Stopping,
 ): Promise<Stopped> {
   const how = { action, reason, bodyOf: callBackOfPending };
   const running = idsOf(runs.filter(({ state }) => state === "running"));
@@ -72,10 +72,10 @@ async function stop(
   for (const run of pending.filter(({ attempt }) => attempt > 0)) {
     const taken = await cancelPending(transaction, [run.run_id], how);
     // One that waited for another try has left checkpoints, or has just lost them.
-    const graph = await graphForState(engine, run.metadata["graph_id"], run.thread_id, transaction);
-    await storeState(transaction, graph, run.thread_id, taken ? settlingAfter(taken) : "cancelled");
+    const graph = await graphForState(engine, run.metadata["graph_id"], threadId, transaction);
+    await storeState(transaction, graph, threadId, taken ? settlingAfter(taken) : "cancelled");
   }
-  if (pending.length > 0) await promoteRuns(transaction, [...new Set(pending.map((run) => run.thread_id))]);
+  if (pending.length > 0) await promoteRuns(transaction, [threadId]);
   return { running, pending: idsOf(pending) };
 }
 
