@@ -110,8 +110,8 @@ function encodePlain(value: object, trail: Trail): unknown {
   return { lc: 2, type: "data", entries: Object.entries(fields) };
 }
 
-/** What JSON says as it is. */
-const isPlainText = (value: unknown): boolean =>
+/** Whether JSON has the same value. */
+const isJsonItself = (value: unknown): boolean =>
   typeof value === "string" || typeof value === "boolean" || value === null;
 
 // A function is behaviour, not state: like JSON, a plain object loses it.
@@ -120,7 +120,7 @@ function encodeFields(fields: Fields, trail: Trail): Fields {
   for (const key of Object.keys(fields)) {
     const value = fields[key];
     if (typeof value === "function" || typeof value === "symbol") continue;
-    const part = isPlainText(value) ? value : encodeAt(key, value, trail);
+    const part = isJsonItself(value) ? value : encodeAt(key, value, trail);
     // Assigning to __proto__ would set the prototype and lose the value.
     if (key === "__proto__") Object.defineProperty(encoded, key, { value: part, ...OWN });
     else encoded[key] = part;

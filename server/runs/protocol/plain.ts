@@ -45,6 +45,13 @@ export function withoutInterrupts(values: unknown): unknown {
   return rest;
 }
 
+/** Whether values are none, but questions alone. */
+export const asksOnly = (values: unknown): boolean =>
+  typeof values === "object" &&
+  values !== null &&
+  "__interrupt__" in values &&
+  Object.keys(values).length === 1;
+
 function plainMessage(fields: Fields): Fields {
   const type = String(fields["type"]);
   const message: Fields = { type: TYPES[type] ?? type, content: blocksOf(fields["content"]) };

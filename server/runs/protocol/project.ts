@@ -10,7 +10,7 @@ import { addressOf, entryOf, eventOf } from "./entries.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
 import { Mux } from "./mux.ts";
 import type { Event } from "./mux.ts";
-import { toProtocolJson, withoutInterrupts } from "./plain.ts";
+import { asksOnly, toProtocolJson, withoutInterrupts } from "./plain.ts";
 import type { ToolPlaces } from "./tool-places.ts";
 
 type Fields = Record<string, unknown>;
@@ -139,8 +139,8 @@ export class ProtocolProjection {
     const key = eventOf("", namespace);
     const checkpoint = this.#checkpoints.get(key);
     this.#checkpoints.delete(key);
+    if (asksOnly(payload)) return [];
     const values = withoutInterrupts(payload);
-    if (values !== payload && Object.keys(Object(values)).length === 0) return [];
     if (namespace.length === 0) this.#last = values;
     const shown = eventsOf({ mode: "values", namespace, payload: values });
     return checkpoint ? [checkpoint, ...shown] : shown;

@@ -4,7 +4,7 @@ import { timeOf } from "../../storage/checkpoint-clock.ts";
 import { nameOf } from "../lines.ts";
 import type { Numbered, Whole } from "../lines.ts";
 import { entryOf } from "./entries.ts";
-import { wireToProtocol, withoutInterrupts } from "./plain.ts";
+import { asksOnly, wireToProtocol, withoutInterrupts } from "./plain.ts";
 
 /** An event that tells legacy clients the values of a checkpoint of the graph itself. */
 export interface ToldValues extends Numbered {
@@ -20,8 +20,7 @@ export const madeAt = ({ entry }: ToldValues): number => timeOf(entry.checkpoint
 /** The same event for who follows the thread, at the same place; undefined when it tells questions alone. */
 export function asProtocol(event: ToldValues): Numbered | undefined {
   const given: unknown = JSON.parse(event.entry.data);
-  const values = withoutInterrupts(given);
-  if (values !== given && Object.keys(Object(values)).length === 0) return undefined;
-  const told = { name: "values", namespace: [], data: wireToProtocol(values) };
+  if (asksOnly(given)) return undefined;
+  const told = { name: "values", namespace: [], data: wireToProtocol(withoutInterrupts(given)) };
   return { seq: event.seq, entry: entryOf(told, madeAt(event)) };
 }
