@@ -67,6 +67,10 @@ const SETTABLE = [
   "artifact",
 ];
 
+/** A plain object: of anything else, such as a message, only itself knows what it holds. */
+export const isPlainObject = (value: unknown): value is Fields =>
+  typeof value === "object" && value !== null && Reflect.getPrototypeOf(value) === Object.prototype;
+
 export interface Message {
   readonly lc_kwargs: Fields;
   readonly lc_id: readonly string[];

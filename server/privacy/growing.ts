@@ -1,5 +1,6 @@
 // Objects that a runnable tells one after the other: a parser tells one anew whenever it has grown, a map tells parts of
 // a text under their name. One alone may hold the beginning of something, so each waits for the next.
+import { isPlainObject } from "./envelopes.ts";
 import type { Guard } from "./guard.ts";
 import { labelOf } from "./labels.ts";
 import type { RedactionStream } from "./redact.ts";
@@ -79,7 +80,7 @@ export class ObjectRedactor {
     if (typeof value === "number" && value !== next) return null;
     if (Array.isArray(value))
       return value.map((item, index) => this.#beginning(item, Object(next)[index], name));
-    if (!isPlain(value)) return this.#under(name, value);
+    if (!isPlainObject(value)) return this.#under(name, value);
     return Object.fromEntries(
       Object.entries(value).map(([key, item]) => [
         this.#guard.text(key),
@@ -90,11 +91,7 @@ export class ObjectRedactor {
 }
 
 /** Whether a value may be an object that grows; a message, for example, is none. */
-export const mayGrow = (value: unknown): boolean => isPlain(value) || Array.isArray(value);
-
-function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && Reflect.getPrototypeOf(value) === Object.prototype;
-}
+export const mayGrow = (value: unknown): boolean => isPlainObject(value) || Array.isArray(value);
 
 /** Whether `next` may be `value` at a later time. */
 function isBeginning(value: unknown, next: unknown): boolean {
@@ -107,12 +104,12 @@ function isBeginning(value: unknown, next: unknown): boolean {
 /** The only text in a value that holds nothing else, and the names under which it stands. */
 function textIn(value: unknown, place = ""): { readonly place: string; readonly text: string } | undefined {
   if (typeof value === "string") return { place, text: value };
-  if (!isPlain(value)) return undefined;
+  if (!isPlainObject(value)) return undefined;
   const [only, ...others] = Object.entries(value);
   return only && others.length === 0 ? textIn(only[1], `${place}/${only[0]}`) : undefined;
 }
 
 function withText(value: unknown, text: string): unknown {
-  if (!isPlain(value)) return text;
+  if (!isPlainObject(value)) return text;
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withText(item, text)]));
 }

@@ -1,6 +1,15 @@
 // One message that a model tells in pieces. Each of its texts (answer, thoughts, arguments of a call) is looked at as
 // one, however it is cut; what may still become something is held back and told with a later piece.
-import { everyField, fieldOf, hasShape, isMessage, messageFrom, shapeOf, withContent } from "./envelopes.ts";
+import {
+  everyField,
+  fieldOf,
+  hasShape,
+  isMessage,
+  isPlainObject,
+  messageFrom,
+  shapeOf,
+  withContent,
+} from "./envelopes.ts";
 import type { Fields, Message, Shape } from "./envelopes.ts";
 import type { Guard } from "./guard.ts";
 import type { RedactionStream } from "./redact.ts";
@@ -199,7 +208,7 @@ export class PieceRedactor {
         }),
       );
     }
-    if (!isObject(given) || at.depth > MAX_DEPTH) return this.#guard.value(given);
+    if (!isPlainObject(given) || at.depth > MAX_DEPTH) return this.#guard.value(given);
     const all = Object.entries(given);
     const grows = ([key, value]: readonly [string, unknown]): boolean =>
       typeof value === "string" ? GROWING.has(key) || (at.isWithin && !WHOLE.has(key)) : isNested(key, value);
@@ -257,19 +266,15 @@ export class PieceRedactor {
   }
 }
 
-/** A plain object: of anything else, such as a message, only itself knows what it holds. */
-const isObject = (value: unknown): value is Fields =>
-  typeof value === "object" && value !== null && Reflect.getPrototypeOf(value) === Object.prototype;
-
 /** Some providers give a thought and the answer behind it the same number. */
 const late = (block: unknown): number => (THOUGHTS.has(String(Object(block).type)) ? 0 : 0.5);
 
 /** Arguments that are an object came whole. */
 const isNested = (key: string, value: unknown): boolean =>
-  (isObject(value) || Array.isArray(value)) && (!GROWING.has(key) || WITHIN.has(key));
+  (isPlainObject(value) || Array.isArray(value)) && (!GROWING.has(key) || WITHIN.has(key));
 
 function indexOf(item: unknown, position: number): string | number {
-  const index: unknown = isObject(item) ? item["index"] : undefined;
+  const index: unknown = isPlainObject(item) ? item["index"] : undefined;
   return typeof index === "number" || typeof index === "string" ? index : position;
 }
 

@@ -1,7 +1,8 @@
 // Redacts what is no mere text: state, messages, arguments, bodies. A value in which nothing is found stays the same
 // object; one in which something is found is copied as far down as that, and the original is left alone.
 import { isAnswer, withWholeTexts } from "./blocks.ts";
-import { isMessage } from "./envelopes.ts";
+import { isMessage, isPlainObject } from "./envelopes.ts";
+import type { Fields } from "./envelopes.ts";
 import { labelOf, redactLabelled } from "./labels.ts";
 
 /** Gives back a text without what must not be kept: the same text when there is nothing. */
@@ -28,8 +29,6 @@ const MADE_OF = "lc_kwargs";
 export function redactValue<Value>(value: Value, redact: RedactText, look = redact): Value {
   return walk(value, { redact, look }, "", 0) as Value; // the same form, with other texts
 }
-
-type Fields = Record<string, unknown>;
 
 interface Eyes {
   readonly redact: RedactText;
@@ -155,7 +154,7 @@ function fields(before: object, eyes: Eyes, depth: number): object {
     const whole = hasBlocks && isAnswer(before) ? withWholeTexts(item, look) : item;
     const redacted = walk(whole, eyes, key, depth);
     if (redacted === item && name === key) {
-      if (key === MADE_OF && isPlain(item)) clean = item;
+      if (key === MADE_OF && isPlainObject(item)) clean = item;
       continue;
     }
     after ??= copyOf(before);
@@ -179,9 +178,6 @@ function copyOf(value: object): Fields {
   for (const key of Reflect.ownKeys(own)) own[key] = { ...own[key], configurable: true };
   return Object.create(Reflect.getPrototypeOf(value), own) as Fields;
 }
-
-const isPlain = (value: unknown): value is Fields =>
-  typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 
 const isBinary = (value: object): boolean => ArrayBuffer.isView(value) || value instanceof ArrayBuffer;
 

@@ -62,13 +62,8 @@ async function cancelAll(
   places: readonly Pick<RunPlace, "runId" | "threadId">[],
   action: CancelAction,
 ): Promise<void> {
-  const threads = new Map<string, string[]>();
-  for (const { threadId, runId } of places) {
-    const runIds = threads.get(threadId) ?? [];
-    threads.set(threadId, runIds);
-    runIds.push(runId);
-  }
-  for (const [threadId, runIds] of threads) await cancelRuns(engine, { threadId, runIds }, action);
+  for (const [threadId, runs] of Map.groupBy(places, (place) => place.threadId))
+    await cancelRuns(engine, { threadId, runIds: runs.map(({ runId }) => runId) }, action);
 }
 
 async function placeOf(

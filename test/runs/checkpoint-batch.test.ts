@@ -11,6 +11,7 @@ import { openLog } from "../../server/telemetry/log.ts";
 import { CheckpointBatch } from "../../server/storage/checkpoint-batch.ts";
 import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
 import { finishRun } from "../../server/storage/finish.ts";
+import { pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { runsOf } from "../support/runs.ts";
@@ -43,17 +44,8 @@ function newBatch(): CheckpointBatch {
   });
 }
 
-const point = ({ threadId }: Owner, more: { metadata?: string } = {}): CheckpointWrite => ({
-  threadId,
-  namespace: "",
-  checkpointId: randomUUID(),
-  parentId: undefined,
-  checkpoint: "{}",
-  metadata: "{}",
-  values: [],
-  isInput: false,
-  ...more,
-});
+const point = ({ threadId }: Owner, more: { metadata?: string } = {}): CheckpointWrite =>
+  pointOf(threadId, { checkpointId: randomUUID(), ...more });
 
 const result = (on: CheckpointWrite): CheckpointWrite => ({
   threadId: on.threadId,

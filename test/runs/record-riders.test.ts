@@ -13,6 +13,7 @@ import { CallNotes } from "../../server/storage/call-notes.ts";
 import { CheckpointBatch } from "../../server/storage/checkpoint-batch.ts";
 import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
 import { openLog } from "../../server/telemetry/log.ts";
+import { pointOf } from "../support/checkpoints.ts";
 import { openTestPool, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { holding, letGo, waitsFor } from "../support/locks.ts";
@@ -42,16 +43,8 @@ beforeEach(() => {
 });
 afterEach(() => eventLog.close());
 
-const point = ({ threadId }: Owner, metadata = "{}"): CheckpointWrite => ({
-  threadId,
-  namespace: "",
-  checkpointId: randomUUID(),
-  parentId: undefined,
-  checkpoint: "{}",
-  metadata,
-  values: [],
-  isInput: false,
-});
+const point = ({ threadId }: Owner, metadata = "{}"): CheckpointWrite =>
+  pointOf(threadId, { checkpointId: randomUUID(), metadata });
 
 const n = (data: string): { event: string; data: string } => ({ event: "n", data });
 const unlost = (error: Error): never => expect.fail(error.message);

@@ -2,13 +2,13 @@
 import { expect, test } from "vitest";
 import { dataOf } from "../../server/runs/lines.ts";
 import type { Entry, Numbered } from "../../server/runs/lines.ts";
-import { asProtocol, madeAt, tellsValues } from "../../server/runs/protocol/untold.ts";
+import { asProtocol, madeAt, isToldValues } from "../../server/runs/protocol/untold.ts";
 
 const checkpoint = "1f0e6a6e-1d5a-6000-8000-000000000000";
 const told = (entry: Entry): Numbered => ({ seq: 7, entry });
 const valuesOf = (data: string): unknown => {
   const event = told({ event: "values", data, checkpoint });
-  if (!tellsValues(event)) return expect.fail("it tells values");
+  if (!isToldValues(event)) return expect.fail("it tells values");
   const shown = asProtocol(event);
   if (!shown) return "nothing";
   expect([shown.seq, shown.entry.at]).toEqual([7, madeAt(event)]);
@@ -17,10 +17,10 @@ const valuesOf = (data: string): unknown => {
 
 test("only the values of the graph's own checkpoints are told", () => {
   const whole = { event: "values", data: "{}", checkpoint };
-  expect(tellsValues(told(whole))).toBe(true);
-  expect(tellsValues(told({ ...whole, event: "values|inner:1" }))).toBe(false);
-  expect(tellsValues(told({ event: "values", data: "{}" }))).toBe(false);
-  expect(tellsValues(told({ ...whole, at: 1 }))).toBe(false);
+  expect(isToldValues(told(whole))).toBe(true);
+  expect(isToldValues(told({ ...whole, event: "values|inner:1" }))).toBe(false);
+  expect(isToldValues(told({ event: "values", data: "{}" }))).toBe(false);
+  expect(isToldValues(told({ ...whole, at: 1 }))).toBe(false);
 });
 
 test.each([

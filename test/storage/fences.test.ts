@@ -5,7 +5,6 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Engine } from "../../server/runs/engine.ts";
 import type { Owner } from "../../server/runs/run.ts";
 import { takeBackAnswer } from "../../server/runs/take-back.ts";
-import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
 import {
   putForOwners,
   putForThread,
@@ -17,7 +16,7 @@ import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
 import { deleteOwnRun, finishRun } from "../../server/storage/finish.ts";
 import { writeItems } from "../../server/storage/store.ts";
-import { createThreadRow } from "../support/checkpoints.ts";
+import { createThreadRow, pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { TEST_KEYS, sealsOf } from "../support/keys.ts";
@@ -55,17 +54,6 @@ const answered = (owner: Owner): Promise<boolean> =>
     "select from public.checkpoint_writes where thread_id = $1 and channel = '__resume__'",
     owner.threadId,
   );
-
-const pointOf = (threadId: string): CheckpointWrite => ({
-  threadId,
-  namespace: "",
-  checkpointId: "1",
-  parentId: undefined,
-  checkpoint: "{}",
-  metadata: "{}",
-  values: [],
-  isInput: false,
-});
 
 interface Fenced {
   readonly before?: (owner: Owner) => Promise<unknown>;

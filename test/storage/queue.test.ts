@@ -19,6 +19,7 @@ import type { ClaimedRunRow } from "../../server/storage/queue.ts";
 import { insertRun } from "../../server/storage/runs.ts";
 import type { NewRun } from "../../server/storage/runs.ts";
 import { ASSISTANT, engineOf } from "../fixtures/queue-engine.ts";
+import { pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { succeeded } from "../support/runs.ts";
@@ -234,16 +235,7 @@ test("a run that is handed over takes along what its server has still in hand", 
   expect(idsOf(await claim("moved", 1))).toEqual([runId]);
   const owner = { runId, threadId, workerId, attempt: 1 };
   const segment = { runId, attempt: 1, seq: 0, last: 0, body: "e\tvalues\t{}", isFirst: true };
-  const write = {
-    threadId,
-    namespace: "",
-    checkpointId: "1",
-    parentId: undefined,
-    checkpoint: "{}",
-    metadata: "{}",
-    values: [],
-    isInput: false,
-  };
+  const write = pointOf(threadId);
   const engine = engineOf(scratch.database, workerId);
   const checkpoints = {
     settled: () => putForOwners(scratch.database, workerId, [{ owner, write }], []),

@@ -14,6 +14,7 @@ import { sendCall } from "../../server/storage/model-calls.ts";
 import { writeItems } from "../../server/storage/store.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import type { Owner } from "../../server/runs/run.ts";
+import { pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { explain } from "../support/explain.ts";
@@ -50,18 +51,11 @@ const segmentOf = ({ runId, attempt }: Owner): Parameters<typeof insertSegments>
   isFirst: true,
 });
 
-const pointOf = (owner: Owner): Parameters<typeof putForOwners>[2][number] => ({
+const writeOf = (owner: Owner): Parameters<typeof putForOwners>[2][number] => ({
   owner,
-  write: {
-    threadId: owner.threadId,
-    namespace: "",
-    checkpointId: "1",
-    parentId: undefined,
-    checkpoint: "{}",
-    metadata: "{}",
+  write: pointOf(owner.threadId, {
     values: [{ channel: "messages", version: "1", type: "json", bytes: Buffer.from("[]") }],
-    isInput: false,
-  },
+  }),
 });
 
 type Write = (on: Queryable, few: readonly [Owner, ...Owner[]]) => Promise<unknown>;
@@ -69,7 +63,7 @@ type Write = (on: Queryable, few: readonly [Owner, ...Owner[]]) => Promise<unkno
 const writeEvents = (on: Queryable, few: readonly [Owner, ...Owner[]]): ReturnType<typeof insertSegments> =>
   insertSegments(on, few[0].workerId, few.map(segmentOf));
 const writePoints = (on: Queryable, few: readonly [Owner, ...Owner[]]): ReturnType<typeof putForOwners> =>
-  putForOwners(on, few[0].workerId, few.map(pointOf), few.map(segmentOf));
+  putForOwners(on, few[0].workerId, few.map(writeOf), few.map(segmentOf));
 
 test.each<[string, Write]>([
   ["events", writeEvents],

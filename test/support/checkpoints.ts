@@ -7,7 +7,21 @@ import type {
   PendingWrite,
 } from "@langchain/langgraph-checkpoint";
 import { Checkpoints } from "../../server/storage/checkpoints.ts";
+import type { PointWrite } from "../../server/storage/checkpoint-form.ts";
 import type { Database } from "../../server/storage/database.ts";
+
+/** The first checkpoint of a thread, with nothing in it. */
+export const pointOf = (threadId: string, more: Partial<PointWrite> = {}): PointWrite => ({
+  threadId,
+  namespace: "",
+  checkpointId: "1",
+  parentId: undefined,
+  checkpoint: "{}",
+  metadata: "{}",
+  values: [],
+  isInput: false,
+  ...more,
+});
 
 export async function createThreadRow(database: Database, threadId: string): Promise<void> {
   await database.query("insert into holdfast.threads (thread_id) values ($1) on conflict do nothing", [

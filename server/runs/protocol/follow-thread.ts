@@ -18,7 +18,7 @@ import { askingTasks } from "../state-shape.ts";
 import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
 import type { ProtocolEvent, Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
-import { asProtocol, madeAt, tellsValues } from "./untold.ts";
+import { asProtocol, isToldValues, madeAt } from "./untold.ts";
 import type { ToldValues } from "./untold.ts";
 
 // A thread that is not there is forgotten after a day, unless somebody says that he waits for it.
@@ -140,7 +140,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
       last = told.at(-1) ?? last;
       const fresh = told.filter(({ seq }) => seq > has);
       if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
-      const newest = last ? undefined : events.findLast(tellsValues);
+      const newest = last ? undefined : events.findLast(isToldValues);
       if (newest) {
         values = newest;
         // Of one that is over already the end tells all that it left.

@@ -11,7 +11,7 @@ export interface ToldValues extends Numbered {
   readonly entry: Whole & { readonly checkpoint: string };
 }
 
-export const tellsValues = (event: Numbered): event is ToldValues =>
+export const isToldValues = (event: Numbered): event is ToldValues =>
   event.entry.at === undefined && nameOf(event.entry) === "values" && "checkpoint" in event.entry;
 
 /** When that checkpoint was made, in milliseconds since 1970. */
