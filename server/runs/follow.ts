@@ -4,7 +4,7 @@
 import { RunNotFound } from "../errors.ts";
 import { persistently } from "../persist.ts";
 import type { Engine } from "./engine.ts";
-import { LineReader } from "./lines.ts";
+import { LineReader } from "./line-reader.ts";
 import type { Numbered } from "./lines.ts";
 import { isOfRun } from "../storage/checkpoint-rows.ts";
 import type { RunRow } from "../storage/runs.ts";
@@ -24,7 +24,7 @@ export async function* follow(
   options: { after: number; signal: AbortSignal },
 ): AsyncGenerator<Numbered[]> {
   const { signal } = options;
-  const lines = new LineReader((seq) => source.reader.find(runId, seq));
+  const lines = new LineReader((seq) => persistently(() => source.reader.find(runId, seq), { signal }));
   let { after } = options;
   let hasSeen = false;
   let tail: Tail | undefined;
@@ -65,7 +65,7 @@ export async function* follow(
 
 /** What a run's log holds by now, in batches, oldest first. */
 export async function* readLog(reader: Engine["reader"], runId: string): AsyncGenerator<Numbered[]> {
-  const lines = new LineReader((seq) => reader.find(runId, seq));
+  const lines = new LineReader((seq) => persistently(() => reader.find(runId, seq)));
   let after = -1;
   for (;;) {
     const read = await persistently(() => reader.read(runId, after));

@@ -23,6 +23,8 @@ export class EventReader {
   readonly #database: Queryable;
   /** What cannot be read fails who asked for it, and nobody else. */
   readonly #segments: Gather<{ runId: string; after: number }, PromiseSettledResult<SegmentRow[]>>;
+  /** On its way: those who follow one run need the same at the same time. */
+  readonly #found = new Map<string, Promise<SegmentRow | undefined>>();
   readonly #watched: Gather<Ahead, NextWatched | undefined>;
   readonly #begun: Gather<Ahead, BegunRow[]>;
 
@@ -54,7 +56,11 @@ export class EventReader {
 
   /** The segment that holds an event. */
   find(runId: string, seq: number): Promise<SegmentRow | undefined> {
-    return findSegment(this.#database, runId, seq);
+    const key = `${runId} ${seq}`;
+    const found =
+      this.#found.get(key) ?? findSegment(this.#database, runId, seq).finally(() => this.#found.delete(key));
+    this.#found.set(key, found);
+    return found;
   }
 
   /** The thread's runs with this ordinal or a later one, some of them; none when there is no such thread. */

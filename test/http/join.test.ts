@@ -125,6 +125,34 @@ describe.each(["the server that ran it", "another server"])("the stream of a run
     expect(first?.map(({ id }) => id)).toEqual(first?.map((_, index) => String(index)));
     expect(first?.at(-1)).toMatchObject({ data: { log: whole(name) } });
   });
+
+  test.each([100, 1000])(
+    "tells the states of a conversation of %i entries, live and later, and keeps them in the room of one",
+    async (entries) => {
+      const { thread_id: threadId } = await pair.here.client.threads.create({ graphId: "slow" });
+      const past = Array.from({ length: entries }, () => `${randomUUID()} ${"said before ".repeat(15)}`);
+      await pair.here.client.threads.updateState(threadId, { values: { log: past }, asNode: "__start__" });
+      const name = newName();
+      const run = await start(pair.here, threadId, name, { streamMode: ["values", "debug"] });
+      const live = collect(asked().client.runs.joinStream(threadId, run.run_id));
+      pair.gate.open(name);
+      const frames = await live;
+      const states = frames.filter(({ event }) => event === "values");
+      expect(states.at(-1)).toMatchObject({ data: { log: [...past, ...whole(name)] } });
+      for (const [index, { id }] of states.entries()) {
+        const later = collect(
+          asked().client.runs.joinStream(threadId, run.run_id, { lastEventId: String(id) }),
+        );
+        expect([index, await later]).toEqual([index, frames.slice(Number(id) + 1)]);
+      }
+      const [kept] = await pair.scratch.database.query<{ bytes: number }>(
+        "select sum(length(body))::int as bytes from holdfast.run_events where run_id = $1",
+        [run.run_id],
+      );
+      expect(states.length).toBeGreaterThan(3);
+      expect(kept?.bytes).toBeLessThan(1.5 * JSON.stringify(states[0]?.data).length);
+    },
+  );
 });
 
 test("a queued run's stream answers with headers at once and begins when the run does", async () => {

@@ -1,7 +1,8 @@
 // The text form of the log: what is written is what is read, from wherever one begins, however it was cut.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { LineReader, LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
+import { LineReader } from "../../server/runs/line-reader.ts";
+import { LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
 import type { Entry, Template } from "../../server/runs/lines.ts";
 
 interface Row {
@@ -89,6 +90,33 @@ const growing: fc.Arbitrary<Entry[]> = fc
     });
   });
 
+/** States of a run, one superstep after another, between what its nodes changed: mostly what the one before was. */
+const states: fc.Arbitrary<Entry[]> = fc
+  .array(
+    fc.record({
+      word: text,
+      size: fc.constantFrom(1, 20, 400),
+      at: fc.nat(30),
+      gone: fc.constantFrom(0, 0, 1, 25),
+      name: event,
+      checkpoint: fc.option(fc.uuid(), { nil: undefined }),
+    }),
+    { minLength: 1, maxLength: 25 },
+  )
+  .map((steps) => {
+    let messages = Array.from({ length: 20 }, (_, id) => ({
+      id: `m${id * 7919}`,
+      content: `${id} `.repeat(60),
+    }));
+    return steps.flatMap(({ word, size, at, gone, name, checkpoint }, step): Entry[] => {
+      const content = `${word} `.repeat(size);
+      messages = messages.toSpliced(at, gone, { id: `n${step * 7919}`, content });
+      const data = JSON.stringify({ step, messages, left: 25 - step });
+      const whole = { event: name, data, ...(checkpoint !== undefined && { checkpoint }) };
+      return [whole, withTime({ event: "updates", data: JSON.stringify({ [name]: content }) }, step)];
+    });
+  });
+
 /** A run's log: each attempt has a writer of its own, and after a crash of the database numbers leave a gap. */
 const logOf = (entriesOf: fc.Arbitrary<Entry[]>): fc.Arbitrary<{ rows: Row[]; written: Plain[] }> =>
   fc
@@ -160,6 +188,49 @@ test("a text that grows reads as it was written, from any row of its log", async
   );
 });
 
+test("a state is read as it was written, from any row of its log", async () => {
+  await fc.assert(
+    fc.asyncProperty(logOf(states), fc.nat(), async ({ rows, written }, from) => {
+      const first = rows[from % rows.length]?.seq ?? 0;
+      const { read } = await readFrom(rows, from % rows.length);
+      expect(read).toEqual(written.filter(([seq]) => seq >= first));
+    }),
+    { numRuns: 300 },
+  );
+});
+
+/** States of so many characters at least, each with one message more, as lines. */
+function grownStates(size: number): { rows: Row[]; told: string[] } {
+  const writer = new LineWriter();
+  const long = Array.from({ length: Math.ceil(size / 20) }, (_, at) => `${at * 7919}`.padStart(20)).join("");
+  const told = Array.from({ length: 20 }, (_, step) =>
+    JSON.stringify({ step, messages: [long, ...Array.from({ length: step }, (__, at) => `new ${at}`)] }),
+  );
+  const rows = told.map((data, seq) => ({
+    seq,
+    body: writer.line({ seq, entry: { event: "values", data } }),
+  }));
+  return { rows, told };
+}
+
+test("the states of a run cost the first one and what came later", async () => {
+  const { rows, told } = grownStates(40_000);
+  const size = rows.reduce((sum, { body }) => sum + body.length, 0);
+  expect(size).toBeLessThan(1.2 * (told[0]?.length ?? 0));
+  const { read, lookups } = await readFrom(rows, 0);
+  expect(read.map(([, , data]) => data)).toEqual(told);
+  expect(lookups).toEqual([]);
+  // Who begins later looks the first one up, once.
+  expect((await readFrom(rows, 5)).lookups).toEqual([0]);
+});
+
+test("a reader that waits keeps no state of any size", async () => {
+  const { rows, told } = grownStates(200_000);
+  const { read, lookups } = await readFrom(rows, 0);
+  expect(read.map(([, , data]) => data)).toEqual(told);
+  expect(lookups).toEqual(rows.slice(1).map(() => 0));
+});
+
 test("an answer that is told from its beginning each time costs a few times its text", () => {
   const shared: Template = { event: "messages/partial", prefix: '[{"content":', suffix: ',"id":"a"}]' };
   const writer = new LineWriter();
@@ -173,9 +244,12 @@ test("an answer that is told from its beginning each time costs a few times its 
   expect(lines.join("\n").length).toBeLessThan(15 * told.length);
 });
 
+const wholeParts = (line: string, entry: Entry): number =>
+  (line.startsWith("v") ? 4 : 3) + ("checkpoint" in entry ? 1 : 0);
+
 test("each event is one line, without the dividers in its parts", () => {
   fc.assert(
-    fc.property(fc.oneof(attempt, growing), (entries) => {
+    fc.property(fc.oneof(attempt, growing, states), (entries) => {
       const writer = new LineWriter();
       for (const [seq, entry] of entries.entries()) {
         const line = writer.line({ seq, entry });
@@ -183,9 +257,7 @@ test("each event is one line, without the dividers in its parts", () => {
         const bare = line.replace(/^@\d+\t/, "");
         expect(bare === line).toBe(entry.at === undefined);
         const parts = bare.split("\t").length;
-        expect(parts).toBe(
-          /^[DG]\t/.test(bare) ? 5 : bare.startsWith("e\t") ? ("checkpoint" in entry ? 4 : 3) : 2,
-        );
+        expect(parts).toBe(/^[DG]\t/.test(bare) ? 5 : "template" in entry ? 2 : wholeParts(bare, entry));
       }
     }),
   );
@@ -207,4 +279,5 @@ test("a reference to an event that defines nothing is an error, not another even
   await expect(other.read(5, "a3\tx").next()).rejects.toThrow("Event 5 adds to event 3");
   const reader = new LineReader((seq) => Promise.resolve({ seq, body: "e\tvalues\t{}" }));
   await expect(reader.read(5, 'd3\t"x"').next()).rejects.toThrow("Event 5 refers to event 3");
+  await expect(reader.read(5, "v3\tvalues\t0,2,0\t").next()).rejects.toThrow("Event 5 is told by event 3");
 });
