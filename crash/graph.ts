@@ -9,12 +9,21 @@ const log = new ReducedValue(z.array(z.string()).default([]), {
   inputSchema: z.array(z.string()),
   reducer: (before: string[], added: string[]) => [...before, ...added],
 });
-const State = new StateSchema({ messages: MessagesDeltaValue, log });
+/** What a search would find: as much of the state as it is in a real one. */
+export const PASSAGES = Array.from(
+  { length: 20 },
+  (_, at) => `[${at}] ${`passage ${at * 7919} `.repeat(20)}`,
+);
+const State = new StateSchema({
+  messages: MessagesDeltaValue,
+  passages: z.array(z.string()).default([]),
+  log,
+});
 
 /** What one run leaves in `log`; nodes of one superstep in the order of their names. */
 export const WHOLE_LOG = ["prepare", "generate", "note", "finish"];
 
-const prepare = () => ({ log: ["prepare"] });
+const prepare = () => ({ passages: PASSAGES, log: ["prepare"] });
 
 /** Where the run keeps something for its last node, whichever server that comes to run on. */
 const placeOf = (config: LangGraphRunnableConfig): string[] => [

@@ -18,7 +18,7 @@ export class Sight {
   readonly #streamed = new Map<string, string>();
   readonly #mayJump: boolean;
   readonly #hasValues: boolean;
-  #values: { messages?: readonly Message[] } | undefined;
+  #values: (Record<string, unknown> & { messages?: readonly Message[] }) | undefined;
   #lastId = -1;
   /** A crash of the database may have taken what was shown last: the next values tell what is left. */
   #hasJumped = false;
@@ -37,6 +37,11 @@ export class Sight {
     return this.#lastId;
   }
 
+  /** The last state that was shown; undefined when none was, or the client did not ask for it. */
+  get values(): Readonly<Record<string, unknown>> | undefined {
+    return this.#values;
+  }
+
   note(step: string): void {
     this.trail.push(step);
     if (this.trail.length > TRAIL) this.trail.shift();
@@ -47,7 +52,7 @@ export class Sight {
     else this.#number(id, event);
     if (event === "metadata") this.#begin(data as { attempt?: number });
     else if (event === "messages") this.apply((data as [Message, unknown])[0]);
-    else if (event === "values") this.#keep(data as { messages?: readonly Message[] });
+    else if (event === "values") this.#keep(data as Record<string, unknown>);
   }
 
   /**
@@ -79,7 +84,7 @@ export class Sight {
     this.#lastId = Math.max(id, this.#lastId);
   }
 
-  #keep(values: { messages?: readonly Message[] }): void {
+  #keep(values: Record<string, unknown> & { messages?: readonly Message[] }): void {
     if (this.#hasValues) this.#values = values;
     if (!this.#hasJumped) return;
     this.#hasJumped = false;
