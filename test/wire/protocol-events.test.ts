@@ -184,13 +184,6 @@ test("a message that calls tools is told block by block, one after the other", a
     "tool-started call-1",
     "tool-started call-2",
   ]);
-  const results = events.filter(
-    ({ params }) => params.data["event"] === "message-start" && params.data["role"] === "tool",
-  );
-  expect(results.map(({ params }) => String(params.data["tool_call_id"])).toSorted()).toEqual([
-    "call-1",
-    "call-2",
-  ]);
   // What a provider said beside the message stays inside.
   expect(JSON.stringify(events)).not.toContain("additional_kwargs");
 });
@@ -207,6 +200,23 @@ test.each([
   expect(placesOfTools(events)).toEqual(
     placesOfTools(await toldByLangGraph(graph as unknown as typeof echo)),
   );
+});
+
+const placesOfMessages = (told: readonly Oracle[]): string[] =>
+  told
+    .filter(({ params }) => Object(params.data).event === "message-start")
+    .map((event) => String(briefly(event)[1]))
+    .toSorted();
+
+// Hooks show what comes under the task of a call as messages of the agent that the tool runs: the tool's own is none.
+test.each([
+  ["calling", calling],
+  ["callingWithin", callingWithin],
+] as const)("of %s the messages of models are told, those of tools by their calls", async (name, graph) => {
+  const { events } = await eventsOf(name);
+  const places = placesOfMessages(events);
+  expect(places).toHaveLength(2);
+  expect(places).toEqual(placesOfMessages(await toldByLangGraph(graph as unknown as typeof echo)));
 });
 
 test("a run that fails says so once, in plain words", async () => {

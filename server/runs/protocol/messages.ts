@@ -25,7 +25,7 @@ interface Open {
   template: { readonly index: number; readonly of: Template } | undefined;
 }
 
-const ROLES: Readonly<Record<string, string>> = { human: "human", system: "system", tool: "tool" };
+const ROLES: Readonly<Record<string, string>> = { human: "human", system: "system" };
 
 export class MessageEvents {
   readonly #now: () => number;
@@ -41,6 +41,9 @@ export class MessageEvents {
   entriesOf(payload: unknown): Entry[] {
     const [message, about]: unknown[] = Array.isArray(payload) ? payload : [];
     if (typeof message !== "object" || message === null || !isMessage(message)) return [];
+    // The channel `tools` tells it, as LangGraph's own stream does. Under the task of the call it would be, to clients,
+    // one more message of the agent that the tool runs.
+    if (message.type === "tool") return [];
     const {
       langgraph_checkpoint_ns: ns,
       langgraph_node: node,
@@ -64,7 +67,7 @@ export class MessageEvents {
       metadata: undefined,
       template: undefined,
     };
-    const entries = known ? [] : [this.#entry(open, startOf(message, id, fields))];
+    const entries = known ? [] : [this.#entry(open, startOf(message, id))];
     this.#open.set(key, open);
     open.usage = added(open.usage, fields["usage_metadata"]);
     if (isFilled(fields["response_metadata"])) open.metadata = fields["response_metadata"];
@@ -144,11 +147,11 @@ function templateOf({ id, namespace, node }: Open, { event, field = "" }: BlockE
   };
 }
 
-function startOf(message: Message, id: string, fields: Fields): Fields {
-  const role = ROLES[message.type] ?? "ai";
-  const call = role === "tool" ? { tool_call_id: fields["tool_call_id"] } : {};
-  return { event: "message-start", id, role, ...call };
-}
+const startOf = (message: Message, id: string): Fields => ({
+  event: "message-start",
+  id,
+  role: ROLES[message.type] ?? "ai",
+});
 
 const isPiece = (message: object): boolean => "concat" in message && typeof message.concat === "function";
 
