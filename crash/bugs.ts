@@ -153,8 +153,8 @@ export const BUGS: readonly Bug[] = [
     replacements: [
       {
         file: "runs/rewind.ts",
-        from: "if (!kept.has(id)) await remove(id, event);",
-        to: "if (!kept.has(id) && id === event) await remove(id, event);",
+        from: "if (isLost(id, tasks)) await remove(id, event);",
+        to: "if (isLost(id, tasks) && id === event) await remove(id, event);",
       },
     ],
     scenes: ["kill -9"],

@@ -4,7 +4,7 @@ import { START } from "@langchain/langgraph";
 import type { StateSnapshot } from "@langchain/langgraph";
 import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import { isNewestOfRun, listFirstOfRun } from "../storage/checkpoint-rows.ts";
+import { isNewestOfRun, listFinishedTasks, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
 import { stopsAtNewest, stopsInside } from "./breakpoints.ts";
 import type { AcceptedRun } from "./create.ts";
@@ -71,9 +71,14 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const told = await streamedMessages(engine, run.run_id, recording.first);
   const remove = (id: string, event: string): Promise<void> | undefined =>
     recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
-  for (const [id, { event }] of told.messages) if (!kept.has(id)) await remove(id, event);
-  for (const id of told.partials)
-    if (!kept.has(id))
+  // What a task has told that is not run again stays, wherever it is kept: a graph that a tool runs keeps its messages to
+  // itself, and goes on from its own checkpoint.
+  const finished = first === undefined ? new Set() : await finishedOf(engine, run, told);
+  const isLost = (id: string, tasks: Tasks): boolean =>
+    !kept.has(id) && !tasks.some((task) => finished.has(task));
+  for (const [id, { event, tasks }] of told.messages) if (isLost(id, tasks)) await remove(id, event);
+  for (const [id, tasks] of told.partials)
+    if (isLost(id, tasks))
       await recording.append({
         event: "messages/partial",
         data: toWireJson([{ type: "remove", id, content: "" }]),
@@ -139,8 +144,27 @@ function openIn({ tasks }: StateSnapshot): ReadonlySet<string> {
   return new Set(ids);
 }
 
+/** Ids of the tasks in which something was told, those of the graphs around it first. */
+type Tasks = readonly string[];
+
+const tasksOf = (about: unknown): Tasks => {
+  const place: unknown = asFields(about)["langgraph_checkpoint_ns"];
+  return typeof place === "string" ? place.split("|").flatMap((part) => part.split(":")[1] ?? []) : [];
+};
+
+async function finishedOf(
+  engine: Engine,
+  run: AcceptedRun,
+  told: Pick<Streamed, "messages" | "partials">,
+): Promise<ReadonlySet<unknown>> {
+  const tasks = [...told.partials.values(), ...[...told.messages.values()].map((message) => message.tasks)];
+  const ids = [...new Set(tasks.flat())];
+  return new Set(await persistently(() => listFinishedTasks(engine.database, run.thread_id, ids)));
+}
+
 interface Told {
   readonly event: string;
+  readonly tasks: Tasks;
   /** What clients have put together; undefined when it is more than text. */
   readonly text: string | undefined;
 }
@@ -148,8 +172,8 @@ interface Told {
 interface Streamed {
   /** The messages that legacy clients have seen parts of, by id. */
   readonly messages: Map<string, Told>;
-  /** Ids of those that clients have seen as far as they had come. */
-  readonly partials: Set<string>;
+  /** Those that clients have seen as far as they had come, by id. */
+  readonly partials: Map<string, Tasks>;
   /** Ids of the messages that were begun for clients of protocol v2. */
   readonly begun: Set<string>;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
@@ -158,7 +182,11 @@ interface Streamed {
 
 /** @param first number of this attempt's first event */
 async function streamedMessages(engine: Engine, runId: string, first: number): Promise<Streamed> {
-  const told = { messages: new Map<string, Told>(), partials: new Set<string>(), begun: new Set<string>() };
+  const told = {
+    messages: new Map<string, Told>(),
+    partials: new Map<string, Tasks>(),
+    begun: new Set<string>(),
+  };
   let hasJumped = false;
   let next = 0;
   for await (const events of readLog(engine.reader, runId)) {
@@ -181,10 +209,11 @@ function note(entry: Entry, { messages: told, partials, begun }: Omit<Streamed, 
   }
   // Once for each message, and before its first piece.
   if (event === "messages/metadata")
-    for (const id of Object.keys(asFields(JSON.parse(dataOf(entry))))) partials.add(id);
+    for (const [id, of] of Object.entries(asFields(JSON.parse(dataOf(entry)))))
+      partials.set(id, tasksOf(asFields(of)["metadata"]));
   if (event !== "messages" && !event.startsWith("messages|")) return;
   const parsed: unknown = JSON.parse(dataOf(entry));
-  const message: unknown = Array.isArray(parsed) ? parsed[0] : undefined;
+  const [message, about]: unknown[] = Array.isArray(parsed) ? parsed : [];
   if (typeof message !== "object" || message === null) return;
   const { id, type, content } = message as Record<string, unknown>; // just parsed from JSON
   if (typeof id !== "string") return;
@@ -194,7 +223,7 @@ function note(entry: Entry, { messages: told, partials, begun }: Omit<Streamed, 
   }
   const before = told.has(id) ? told.get(id)?.text : "";
   const text = before !== undefined && typeof content === "string" ? before + content : undefined;
-  told.set(id, { event, text });
+  told.set(id, { event, text, tasks: tasksOf(about) });
 }
 
 /** Every object of a state with an `id` and a `type`: messages, wherever a graph keeps them. */

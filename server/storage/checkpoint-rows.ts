@@ -258,6 +258,21 @@ export async function findLastOfRun(
   return row?.checkpoint_id;
 }
 
+// A task that asks or fails writes that alone.
+const listFinished = `/* listFinishedTasks */
+select distinct task_id from public.checkpoint_writes
+ where thread_id = $1 and task_id = any ($2::text[]) and channel not in ('__interrupt__', '__error__', '__resume__')`;
+
+/** Those of these tasks, at whatever depth of the thread's graph, whose results are stored. */
+export async function listFinishedTasks(
+  on: Queryable,
+  threadId: string,
+  taskIds: readonly string[],
+): Promise<string[]> {
+  const rows = await on.query<{ task_id: string }>(listFinished, [threadId, taskIds]);
+  return rows.map((row) => row.task_id);
+}
+
 const hasCheckpointsRow = `/* hasCheckpoints */ select from public.checkpoints where thread_id = $1 limit 1`;
 
 export const hasCheckpoints = async (on: Queryable, threadId: string): Promise<boolean> =>

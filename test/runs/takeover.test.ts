@@ -7,7 +7,7 @@ import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";
 import type { Running } from "../support/holdfast.ts";
-import { startFakeModel } from "../support/model.ts";
+import { slowAnswer, startFakeModel } from "../support/model.ts";
 import type { FakeModel } from "../support/model.ts";
 import { collect } from "../support/server.ts";
 import type { Frame } from "../support/server.ts";
@@ -105,6 +105,40 @@ test("a run whose server is killed goes on elsewhere, and a stream from there is
   b.running.process.kill("SIGTERM");
   expect((await b.running.ended).code).toBe(0);
 }, 60_000);
+
+test.each([
+  ["in the midst of a graph that a tool runs", 2],
+  ["after it", 3],
+] as const)(
+  "what a graph that a tool runs has said stays, with a takeover %s",
+  async (_when, speaking) => {
+    const settings = { HOLDFAST_CONFIG: "test/fixtures/slow.langgraph.json" };
+    const [a, b] = [await startInstance(settings), await startInstance(settings)];
+    const { thread_id: threadId } = await a.client.threads.create();
+    const { input, whole } = slowAnswer(24, 40);
+    const run = await a.client.runs.create(threadId, "delegates", {
+      input,
+      streamMode: ["messages-tuple", "messages"],
+      streamSubgraphs: true,
+    });
+    const frames: Frame[] = [];
+    const watching = (async () => {
+      for await (const { event, ...frame } of b.client.runs.joinStream(threadId, run.run_id))
+        frames.push({ event: event.replace(/\|.*/, ""), ...frame });
+    })();
+    const texts = (): string[] => shown(frames).map(([, text]) => text);
+    await until(() => (texts()[speaking - 1]?.length ?? 0) > 20, "the middle of an answer");
+    a.running.process.kill("SIGKILL");
+    await watching;
+    expect(texts()).toEqual(["hold fast", whole, whole]);
+    const removed = frames.filter(({ data }) => Array.isArray(data) && Object(data[0]).type === "remove");
+    expect(removed.map(({ event }) => event)).toEqual(["messages", "messages/partial"]);
+    await a.running.ended;
+    b.running.process.kill("SIGTERM");
+    await b.running.ended;
+  },
+  60_000,
+);
 
 test("a client of the killed server comes back elsewhere with Last-Event-ID and misses nothing", async () => {
   const [a, b] = [await startInstance(), await startInstance()];
