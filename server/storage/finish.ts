@@ -83,12 +83,8 @@ with r as (
    where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
   returning *),
 thread as (
-  update holdfast.threads t
-     set expires_at = case when t.is_temporary then now() + interval '10 min' else t.expires_at end,
-         state = case when tried.has_traces then null else t.state end, resting = case when tried.has_traces then 'idle' else t.resting end,
-         error = case when tried.has_traces then null else t.error end
-    from (select thread_id, bool_or(attempt > 0) as has_traces from r group by thread_id) tried
-   where t.thread_id = tried.thread_id and (t.is_temporary or tried.has_traces))
+  update holdfast.threads set state = null, resting = 'idle', error = null
+   where thread_id in (select thread_id from r where attempt > 0))
 select ${RUN_COLUMNS} from r where webhook is not null`;
 
 const insertWebhookRow = `/* insertWebhook */

@@ -58,11 +58,10 @@ settled as (
   update holdfast.threads t
      set has_waiting = coalesce(o.has_waiting, false), updated_at = now(),
          begun = t.begun + (select count(*) from promoted p where p.thread_id = t.thread_id),
-         status = case when o.thread_id is not null then 'busy' when t.status <> 'busy' then t.status
-           else t.resting end,
+         status = case when o.thread_id is not null then 'busy' else t.resting end,
          expires_at = case when o.thread_id is not null then null
-           when t.is_temporary then coalesce(t.expires_at, now() + interval '10 min')
-           else coalesce(t.expires_at, now() + t.ttl_minutes * interval '1 min') end
+           when t.is_temporary then now() + interval '10 min'
+           else now() + t.ttl_minutes * interval '1 min' end
     from unnest($1::text[]) as asked (thread_id)
     left join open o using (thread_id)
    where t.thread_id = asked.thread_id)

@@ -3,6 +3,8 @@ import { randomUUID } from "node:crypto";
 import { HumanMessage } from "@langchain/core/messages";
 import { END, MessagesValue, START, StateGraph, StateSchema } from "@langchain/langgraph";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { cancelRun } from "../../server/runs/cancel.ts";
+import type { Owner } from "../../server/runs/run.ts";
 import { startSweep, sweep } from "../../server/runs/sweep.ts";
 import type { SweepOptions } from "../../server/runs/sweep.ts";
 import { Checkpoints } from "../../server/storage/checkpoints.ts";
@@ -10,6 +12,7 @@ import { compactRun } from "../../server/storage/compact.ts";
 import { listSegments } from "../../server/storage/events.ts";
 import { setThreadTtl, ttlOf } from "../../server/storage/expiry.ts";
 import { finishRun } from "../../server/storage/finish.ts";
+import { engineOf } from "../fixtures/queue-engine.ts";
 import { createThreadRow } from "../support/checkpoints.ts";
 import { openTestPool, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
@@ -118,19 +121,36 @@ test("a temporary thread goes when its time is over, or when no run will ever en
   expect(await Promise.all([ended, fresh, leftOver, busy].map(isThere))).toEqual([false, true, false, true]);
 });
 
-test("a run without a thread of its own can be read for ten minutes after its end, however long it took", async () => {
-  const owner = await (await runsOf(scratch.database)).newRun();
-  const { threadId } = owner;
-  const past = (change: string): Promise<unknown[]> =>
-    query(`update holdfast.threads set ${change} where thread_id = $1`, [threadId]);
-  await past("is_temporary = true, created_at = now() - interval '2 hours'");
-  await finishRun(scratch.database, owner, succeeded);
-  await sweep(options);
-  expect(await isThere(threadId)).toBe(true);
-  await past("expires_at = expires_at - interval '10 min'");
-  await sweep(options);
-  expect(await isThere(threadId)).toBe(false);
-});
+const endings: [string, (owner: Owner) => Promise<unknown>][] = [
+  ["however long it took", (owner) => finishRun(scratch.database, owner, succeeded)],
+  [
+    "also when it was cancelled before it began",
+    async (owner) => {
+      await query(
+        "update holdfast.runs set state = 'delayed', worker_id = null, attempt = 0 where run_id = $1",
+        [owner.runId],
+      );
+      await cancelRun(engineOf(scratch.database, owner.workerId), owner, "interrupt", null);
+    },
+  ],
+];
+
+test.each(endings)(
+  "a run without a thread of its own can be read for ten minutes after its end, %s",
+  async (_, end) => {
+    const owner = await (await runsOf(scratch.database)).newRun();
+    const { threadId } = owner;
+    const past = (change: string): Promise<unknown[]> =>
+      query(`update holdfast.threads set ${change} where thread_id = $1`, [threadId]);
+    await past("is_temporary = true, created_at = now() - interval '2 hours'");
+    await end(owner);
+    await sweep(options);
+    expect(await isThere(threadId)).toBe(true);
+    await past("expires_at = expires_at - interval '10 min'");
+    await sweep(options);
+    expect(await isThere(threadId)).toBe(false);
+  },
+);
 
 test("a call-back that waits outlives its thread, one that ended does not", async () => {
   const threadId = await addThread({ is_temporary: "true", expires_at: "now()" });
