@@ -59,9 +59,6 @@ update holdfast.threads t
   from held where t.thread_id = held.thread_id
 returning t.has_waiting`;
 
-// The end of a run that was next, and never began, is told: who opens the thread now may have read that it is to come.
-const IS_TOLD = `(g.is_watched or g.attempt = 0 and g.ordinal is not null)`;
-
 // One that waits behind others has no place among the runs of its thread. Who sent it there waits for its end all the same.
 // Whoever saw the first try of one has seen an end: its new place would stand before that of the live run.
 const placeBlockedRows = `/* placeBlocked */
@@ -75,11 +72,12 @@ thread as (
 update holdfast.runs r set ordinal = thread.before + waiting.n
   from waiting join thread using (thread_id) where r.run_id = waiting.run_id`;
 
+// The end of a run that was next, and never began, is told: who opens the thread now may have read that it is to come.
 // One that was tried before has left checkpoints: what the thread says of its state was true before them.
 const cancelPendingRows = `/* cancelPending */
 with r as (
-  update holdfast.runs g set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now(),
-         segments = case when attempt > 0 then 17 else 0 end, is_watched = ${IS_TOLD}
+  update holdfast.runs set state = 'interrupted', cancel = 'interrupt', cancel_reason = $2, updated_at = now(), ended_at = now(),
+         segments = case when attempt > 0 then 17 else 0 end, is_watched = is_watched or attempt = 0
    where run_id = any ($1::uuid[]) and state in ('delayed', 'blocked', 'ready')
   returning *),
 thread as (
@@ -90,10 +88,10 @@ select ${RUN_COLUMNS} from r where webhook is not null`;
 const insertWebhookRow = `/* insertWebhook */
 insert into holdfast.webhooks (webhook_id, run_id, url, payload) values ($1, $2, $3, $4)`;
 
-// Who has watched one, and is away, is told when he comes back.
+// Who has watched one, and is away, is told when he comes back; and who has read what one left half done, and follows only now.
 const NOTE_UNDONE = `undone as (
   insert into holdfast.undone_runs (thread_id, ordinal, run_id)
-  select thread_id, ordinal, run_id from gone g where ordinal is not null and ${IS_TOLD})`;
+  select thread_id, ordinal, run_id from gone where ordinal is not null)`;
 
 // What was to be told of its end goes with it: it holds what the thread was at, and who deletes the thread finds it by its runs.
 const UNTOLD = `untold as (delete from holdfast.webhooks w using gone where w.run_id = gone.run_id)`;

@@ -210,6 +210,23 @@ test.each(["cancelled", "queued again, and then cancelled"])(
   },
 );
 
+test("a client that comes too late to a run that nobody followed hears that it was rolled back", async () => {
+  const threadId = randomUUID();
+  const { runs, threads } = held.server.client;
+  const { run_id: runId } = await runs.create(threadId, "slow", { input: waiting(), ifNotExists: "create" });
+  const shown = async (): Promise<string> => JSON.stringify(await threads.getState(threadId));
+  await until(async () => (await shown()).includes("a:begin"), "what it has left half done");
+  expect((await rollBack(threadId, runId)).status).toBe(204);
+  const late = await listen(threadId);
+  await until(() => late.text.includes("interrupted"), "the end");
+  const { values } = await threads.getState(threadId);
+  expect(toldTo(late.text).map(({ method, data }) => [method, data])).toEqual([
+    ["values", values],
+    ["lifecycle", { event: "interrupted" }],
+  ]);
+  late.stop();
+});
+
 const ignore = (): void => undefined;
 
 test("who follows a thread for days before it is made is told of its first run", async () => {
