@@ -352,8 +352,15 @@ test("a run calls back when it has ended, however it ended", async () => {
   const stopped = await server.client.runs.create(threadId, "endless", { input: {}, webhook });
   await server.client.runs.cancel(threadId, stopped.run_id, true);
   await until(() => received.length === 3, "the third");
+  const early = await server.client.runs.create(threadId, "keeping", {
+    input: {},
+    webhook,
+    afterSeconds: 60,
+  });
+  await server.client.runs.cancel(threadId, early.run_id);
+  await until(() => received.length === 4, "the fourth");
   await server.stop();
-  const [first, second, third] = received.map(({ body }) => JSON.parse(body));
+  const [first, second, third, fourth] = received.map(({ body }) => JSON.parse(body));
   expect(first).toMatchObject({
     run_id: made.run_id,
     thread_id: threadId,
@@ -369,6 +376,7 @@ test("a run calls back when it has ended, however it ended", async () => {
     expect(new Date(first[field]).toISOString()).toBe(first[field]);
   expect(second).toMatchObject({ status: "error", error: { error: "RangeError" } });
   expect(third).toMatchObject({ run_id: stopped.run_id, status: "interrupted" });
+  expect(fourth).toMatchObject({ run_id: early.run_id, status: "interrupted", run_started_at: null });
   const [{ body, headers } = { body: "", headers: {} }] = received;
   expect(() => new Webhook(SECRET).verify(body, headers as Record<string, string>)).not.toThrow();
 });
