@@ -317,22 +317,30 @@ test("a batch of more runs than there are slots leaves room for others, and come
   }
 });
 
-test("all runs are cancelled, however many there are", async () => {
-  const threadId = randomUUID();
-  const later = { assistant_id: "slow", input: { name: "later" }, after_seconds: 3600 };
-  await post(`/threads/${threadId}/runs`, { ...later, if_not_exists: "create" });
+test("all runs of a thread are cancelled, however many wait behind the live one, and no other thread's", async () => {
+  const [threadId, other] = [randomUUID(), randomUUID()];
+  const asked = { assistant_id: "slow", if_not_exists: "create", multitask_strategy: "enqueue" };
+  await post(`/threads/${threadId}/runs`, { ...asked, input: waiting() });
+  await post(`/threads/${threadId}/runs`, { ...asked, input: { name: "next" } });
+  await post(`/threads/${other}/runs`, { ...asked, input: { name: "later" }, after_seconds: 3600 });
   await held.scratch.database.query(
     `insert into holdfast.runs (run_id, thread_id, assistant_id, state, attempt, multitask, metadata, kwargs, run_at)
      select gen_random_uuid(), thread_id, assistant_id, state, attempt, multitask, metadata, kwargs, run_at
-       from holdfast.runs, generate_series(1, 1100) where thread_id = $1`,
+       from holdfast.runs, generate_series(1, 1100) where thread_id = $1 and state = 'blocked'`,
     [threadId],
   );
   expect((await post("/runs/cancel", { thread_id: threadId, status: "all" })).status).toBe(204);
-  const counted =
-    "select state, count(*)::int as runs from holdfast.runs where thread_id = $1 group by state";
-  expect(await held.scratch.database.query(counted, [threadId])).toEqual([
-    { state: "interrupted", runs: 1101 },
-  ]);
+  const counted = (id: string): Promise<unknown> =>
+    held.scratch.database.query(
+      "select state, count(*)::int as runs, count(started_at)::int as begun from holdfast.runs where thread_id = $1 group by state",
+      [id],
+    );
+  await until(
+    async () => (await held.server.client.threads.get(threadId)).status !== "busy",
+    "the live one to stop",
+  );
+  expect(await counted(threadId)).toEqual([{ state: "interrupted", runs: 1102, begun: 1 }]);
+  expect(await counted(other)).toEqual([{ state: "delayed", runs: 1, begun: 0 }]);
 });
 
 test("what cannot be read behind a request for a stream is not answered in the middle of the stream", async () => {
