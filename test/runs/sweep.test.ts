@@ -287,6 +287,31 @@ test("rows become one in whatever order PostgreSQL comes to them", async () => {
   expect(linesOf(after)).toEqual(before);
 });
 
+test.each([
+  ["ended", (owner: Owner) => finishRun(scratch.database, { ...owner, attempt: 2 }, succeeded)],
+  [
+    "was cancelled before another went on with it",
+    async (owner: Owner) => {
+      await query("update holdfast.runs set state = 'ready', worker_id = null where run_id = $1", [
+        owner.runId,
+      ]);
+      await cancelRun(engineOf(scratch.database, owner.workerId), owner, "interrupt", null);
+    },
+  ],
+])("the many rows of a server that died become one after its run %s", async (_, end) => {
+  const owner = await (await runsOf(scratch.database)).newRun();
+  const { runId } = owner;
+  await appendEvents(runId, Array<number>(20).fill(1), { line: plain, startsAt: 0, attempt: 1 });
+  await query("update holdfast.runs set attempt = 2 where run_id = $1", [runId]);
+  await end(owner);
+  await query("update holdfast.runs set ended_at = now() - interval '1 day' where run_id = $1", [runId]);
+  const before = linesOf(await rowsOf(runId));
+  await sweep(options);
+  const after = await rowsOf(runId);
+  expect(after.map(({ seq, last }) => [seq, last])).toEqual([[0, 19]]);
+  expect(linesOf(after)).toEqual(before);
+});
+
 test("a jump in the numbers and a new attempt stay borders", async () => {
   const runId = await addEvents(Array<number>(20).fill(1), plain);
   await appendEvents(runId, Array<number>(5).fill(2), { line: plain, startsAt: 20, attempt: 2 });
