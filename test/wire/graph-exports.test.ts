@@ -53,6 +53,22 @@ eachCluster({ HOLDFAST_CONFIG: "test/fixtures/any/langgraph.json" }, (cluster) =
     expect(copied).toEqual([["b"], ["b"], ["a"], ["__start__"]]);
     const values = await runs.wait(threadId, "made", { input: null, config });
     expect(values).toMatchObject({ told: "by hand;b plain true;" });
+    const other = { configurable: { nodes: "c,d" } };
+    await runs.wait(threadId, "made", { input: {}, config: other, interruptBefore: ["d"] });
+    expect(await threads.getState(threadId, (await threads.getState(threadId)).checkpoint)).toMatchObject({
+      next: ["d"],
+    });
+  });
+
+  test("a thread is read although whoever wrote it elsewhere named his runs in a way of his own", async () => {
+    const threadId = await cluster.newThread();
+    await on(threadId, "made", { nodes: "a" });
+    await cluster.scratch.database.query(
+      `update public.checkpoints set metadata = metadata || '{"run_id": "my first"}' where thread_id = $1`,
+      [threadId],
+    );
+    const [newest] = await cluster.client.threads.getHistory(threadId);
+    expect(newest).toMatchObject({ values: { told: "a plain true;" } });
   });
 
   test("an assistant's graph is the one of its own configuration", async () => {
