@@ -8,7 +8,6 @@ import { refuseAnswer, withdrawUpdate } from "../storage/checkpoint-writes.ts";
 import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graphs.ts";
-import { asFields } from "./input.ts";
 import type { Owner } from "./run.ts";
 import { configOf, isOfGraph } from "./state.ts";
 
@@ -21,10 +20,8 @@ export async function takeBackUpdate(
   { graph, checkpointer }: { graph: Graph; checkpointer: Checkpoints },
 ): Promise<void> {
   if (checkpointer.lastPut || (run.kwargs.command?.["update"] ?? null) === null) return;
-  const { checkpoint_id: from } = asFields(run.kwargs.config["configurable"]);
-  const place = typeof from === "string" ? { checkpoint_id: from } : undefined;
   try {
-    await graph.getState(configOf(checkpointer, run.thread_id, place)).catch(async (error: unknown) => {
+    await graph.getState(configOf(checkpointer, run.thread_id, undefined)).catch(async (error: unknown) => {
       if (isOfGraph(error)) await withdrawUpdate(engine.database, owner);
     });
   } catch (error) {
