@@ -68,14 +68,15 @@ settled as (
 select run_id, thread_id from promoted`;
 
 // A write of the dead that is still under way holds its runs until it has ended; the others need not wait for it, and
-// whoever beats next asks for those again.
+// whoever beats next asks for those again. They keep their places: half an answer is shown, and goes on before those that
+// nobody has begun.
 const requeueRows = `/* requeueRuns */
 with orphan as (
   select r.run_id from holdfast.runs r
    where r.state = 'running' and (r.worker_id = any ($1::uuid[])
       or not exists (select from holdfast.instances i where i.worker_id = r.worker_id))
      for no key update skip locked)
-update holdfast.runs r set state = 'ready', worker_id = null, run_at = now(), updated_at = now()
+update holdfast.runs r set state = 'ready', worker_id = null, updated_at = now()
   from orphan where r.run_id = orphan.run_id
 returning r.run_id`;
 
@@ -83,7 +84,7 @@ const listHeldRows = `/* listHeldRuns */
 select run_id, attempt, cancel is not null as is_cancelled from holdfast.runs where worker_id = $1 and state = 'running'`;
 
 const releaseRows = `/* releaseRuns */
-update holdfast.runs set state = 'ready', worker_id = null, run_at = now(), updated_at = now(), handovers = handovers + $4
+update holdfast.runs set state = 'ready', worker_id = null, updated_at = now(), handovers = handovers + $4
  where worker_id = $1 and state = 'running' and (run_id, attempt) in (
    select h.run_id, h.attempt from unnest($2::uuid[], $3::int[]) as h (run_id, attempt))
 returning run_id`;

@@ -3,8 +3,10 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
+import { isDeepStrictEqual } from "node:util";
 import { expect, test } from "vitest";
 import { insertRun } from "../../server/storage/runs.ts";
+import { testDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";
 import { collect, startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
@@ -12,6 +14,7 @@ import { until } from "../support/until.ts";
 const held = useServer();
 
 const newThread = async (): Promise<string> => (await held.server.client.threads.create()).thread_id;
+type Served = Pick<typeof held, "server" | "scratch">;
 const states = (threadId: string): Promise<{ state: string }[]> =>
   held.scratch.database.query("select state from holdfast.runs where thread_id = $1", [threadId]);
 
@@ -19,19 +22,20 @@ const states = (threadId: string): Promise<{ state: string }[]> =>
 async function leaveRun(
   threadId: string,
   left: { isRegistered?: boolean; attempt?: number } = {},
+  { server, scratch }: Served = held,
 ): Promise<string> {
   const runId = randomUUID();
   const workerId = randomUUID();
   const { isRegistered = true, attempt = 1 } = left;
   if (isRegistered) {
-    await held.scratch.database.query(
+    await scratch.database.query(
       "insert into holdfast.instances (worker_id, beat_at) values ($1, now() - interval '3 s')",
       [workerId],
     );
   }
-  const { assistant_id: assistantId } = await held.server.client.assistants.get("keeping");
+  const { assistant_id: assistantId } = await server.client.assistants.get("keeping");
   const graph = { graph_id: "keeping" };
-  await insertRun(held.scratch.database, {
+  await insertRun(scratch.database, {
     runId,
     threadId,
     assistantId,
@@ -53,10 +57,7 @@ async function leaveRun(
       config: { configurable: { thread_id: threadId, run_id: runId } },
     },
   });
-  await held.scratch.database.query("update holdfast.runs set attempt = $2 where run_id = $1", [
-    runId,
-    attempt,
-  ]);
+  await scratch.database.query("update holdfast.runs set attempt = $2 where run_id = $1", [runId, attempt]);
   return runId;
 }
 
@@ -103,6 +104,34 @@ test("a run that has died with too many servers ends in error, and can be tried 
   expect((await held.server.client.runs.get(threadId, runId)).status).toBe("success");
   const refused = await fetch(url, { method: "POST" });
   expect([refused.status, refused.headers.get("x-holdfast-code")]).toEqual([409, "run_not_failed"]);
+});
+
+test("a run whose server died goes on before those that wait for their first slot", async () => {
+  const scratch = await testDatabase();
+  const server = await startTestServer(scratch.url, { HOLDFAST_SLOTS: "1" });
+  const { runs, threads } = server.client;
+  const create = async (assistant: string): Promise<[string, string]> => {
+    const { thread_id: threadId } = await threads.create();
+    return [threadId, (await runs.create(threadId, assistant, { input: {} })).run_id];
+  };
+  try {
+    const [busy, live] = await create("endless");
+    const { thread_id: threadId } = await threads.create();
+    const left = await leaveRun(threadId, {}, { server, scratch });
+    const waiting = [await create("keeping"), await create("keeping")];
+    const stateOf = async (): Promise<unknown> =>
+      (await scratch.database.query("select state from holdfast.runs where run_id = $1", [left]))[0];
+    await until(async () => isDeepStrictEqual(await stateOf(), { state: "ready" }), "the reaper");
+    await runs.cancel(busy, live);
+    await Promise.all(waiting.map(([thread, run]) => runs.join(thread, run)));
+    const ended = await scratch.database.query(
+      "select run_id from holdfast.runs where state = 'success' order by ended_at",
+    );
+    expect(ended).toEqual([left, ...waiting.map(([, run]) => run)].map((id) => ({ run_id: id })));
+  } finally {
+    await server.stop();
+    await scratch.close();
+  }
 });
 
 test("the runs of a server that lives are left alone by another", async () => {
