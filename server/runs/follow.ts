@@ -24,7 +24,11 @@ export async function* follow(
   options: { after: number; signal: AbortSignal },
 ): AsyncGenerator<Numbered[]> {
   const { signal } = options;
-  const lines = new LineReader((seq) => persistently(() => source.reader.find(runId, seq), { signal }));
+  const lines = new LineReader(async (seq) => {
+    const found = await persistently(() => source.reader.find(runId, seq), { signal });
+    if (!found) throw new RunNotFound();
+    return found;
+  });
   let { after } = options;
   let hasSeen = false;
   let tail: Tail | undefined;
@@ -49,13 +53,18 @@ export async function* follow(
       throw new RunNotFound();
     }
     hasSeen = true;
-    for (const { seq, body } of read) {
-      if (seq === null) continue;
-      for await (const portion of lines.read(seq, body)) {
-        const fresh = portion.filter((event) => event.seq > after);
-        if (fresh.length > 0) yield fresh;
-        after = fresh.at(-1)?.seq ?? after;
+    try {
+      for (const { seq, body } of read) {
+        if (seq === null) continue;
+        for await (const portion of lines.read(seq, body)) {
+          const fresh = portion.filter((event) => event.seq > after);
+          if (fresh.length > 0) yield fresh;
+          after = fresh.at(-1)?.seq ?? after;
+        }
       }
+    } catch (error) {
+      if (error instanceof RunNotFound) return; // gone since it was read
+      throw error;
     }
     if (read.at(-1)?.is_more) continue;
     if (isTerminal(first.state)) return;

@@ -103,6 +103,20 @@ test("a long answer that is told from its beginning each time comes in portions"
   expect(await longestOf(source, 4000)).toBeLessThan(512 * 1024 + longest);
 });
 
+test("a run that goes while it is read comes to a clean end", async () => {
+  const said = Array.from({ length: 200 }, (_, index) => `${index * 7919}`);
+  const events = said.slice(0, 5).map((word, seq) => {
+    return { seq, entry: { event: "values", data: JSON.stringify({ said: [...said, word] }) } };
+  });
+  const source = sourceOf(logOf(events, 1), { last: Infinity, isOver: false });
+  Object.assign(source.reader, { find: async () => undefined });
+  const { signal } = new AbortController();
+  // Its first state, by which the others are told, is gone.
+  const read: Numbered[] = [];
+  for await (const portion of follow(source, "r", { after: 0, signal })) read.push(...portion);
+  expect(read).toEqual([]);
+});
+
 test("tokens that are told with much else each come in portions, from the log and from memory", async () => {
   const told: Template = { event: "messages", prefix: "[", suffix: `,"${"x".repeat(100_000)}"]` };
   const events = Array.from({ length: 1000 }, (_, seq) => ({ seq, entry: { template: told, text: '"a"' } }));
