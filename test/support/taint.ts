@@ -2,6 +2,8 @@
 // in whatever form bytes may have them.
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { LineReader } from "../../server/runs/line-reader.ts";
+import type { Template } from "../../server/runs/lines.ts";
 import type { Database } from "../../server/storage/database.ts";
 
 export interface Taint {
@@ -136,13 +138,22 @@ export async function toldOf(database: Database): Promise<string> {
     "select run_id, seq, body from holdfast.run_events order by run_id, seq",
   );
   const places = new Places();
-  for (const { run_id: run, seq, body } of rows) {
-    for (const [index, line] of body.split("\n").entries()) {
-      const [kind = "", name = "", data = "", ...rest] = line.replace(/^@\d+\t/, "").split("\t");
-      if (kind === "e") places.walk(`${run} ${name}`, JSON.parse(data));
-      else if (/^[DG]$/.test(kind))
-        places.add(`${run} ${seq + index}`, String(JSON.parse(rest.at(-1) ?? "")));
-      else places.add(`${run} ${kind.slice(1)}`, kind.startsWith("a") ? name : String(JSON.parse(name)));
+  for (const [run, segments] of Map.groupBy(rows, (row) => row.run_id)) {
+    const reader = new LineReader(async (seq) => segments.findLast((row) => row.seq <= seq));
+    const templates = new Map<Template, number>();
+    for (const { seq, body } of segments) {
+      for await (const events of reader.read(seq, body)) {
+        for (const { entry } of events) {
+          if (!("template" in entry)) {
+            places.walk(`${run} ${entry.event}`, JSON.parse(entry.data));
+            continue;
+          }
+          const id = templates.get(entry.template) ?? templates.size;
+          templates.set(entry.template, id);
+          const added = "added" in entry ? entry.added : undefined;
+          places.add(`${run} ${id}`, added ?? String(JSON.parse(entry.text)));
+        }
+      }
     }
   }
   return places.all();
