@@ -7,6 +7,7 @@ import type { Engine } from "./engine.ts";
 import { LineReader } from "./line-reader.ts";
 import type { Numbered } from "./lines.ts";
 import { isOfRun } from "../storage/checkpoint-rows.ts";
+import type { SegmentRow } from "../storage/events.ts";
 import type { RunRow } from "../storage/runs.ts";
 import { isTerminal } from "./run.ts";
 import type { Tail } from "./tail.ts";
@@ -24,11 +25,7 @@ export async function* follow(
   options: { after: number; signal: AbortSignal },
 ): AsyncGenerator<Numbered[]> {
   const { signal } = options;
-  const lines = new LineReader(async (seq) => {
-    const found = await persistently(() => source.reader.find(runId, seq), { signal });
-    if (!found) throw new RunNotFound();
-    return found;
-  });
+  const lines = new LineReader((seq) => persistently(() => source.reader.find(runId, seq), { signal }));
   let { after } = options;
   let hasSeen = false;
   let tail: Tail | undefined;
@@ -54,13 +51,9 @@ export async function* follow(
     }
     hasSeen = true;
     try {
-      for (const { seq, body } of read) {
-        if (seq === null) continue;
-        for await (const portion of lines.read(seq, body)) {
-          const fresh = portion.filter((event) => event.seq > after);
-          if (fresh.length > 0) yield fresh;
-          after = fresh.at(-1)?.seq ?? after;
-        }
+      for await (const fresh of eventsIn(lines, read, after)) {
+        yield fresh;
+        after = fresh.at(-1)?.seq ?? after;
       }
     } catch (error) {
       if (error instanceof RunNotFound) return; // gone since it was read
@@ -72,22 +65,30 @@ export async function* follow(
   }
 }
 
-/** What a run's log holds by now, in batches, oldest first. */
+/** What a run's log holds by now, in batches, oldest first. @throws RunNotFound when it goes meanwhile */
 export async function* readLog(reader: Engine["reader"], runId: string): AsyncGenerator<Numbered[]> {
   const lines = new LineReader((seq) => persistently(() => reader.find(runId, seq)));
-  let after = -1;
-  for (;;) {
+  for (let after = -1; ;) {
     const read = await persistently(() => reader.read(runId, after));
-    for (const { seq, last, body } of read) {
-      if (seq === null) continue;
-      // Rows that were read may have become one with the next since.
-      for await (const portion of lines.read(seq, body)) {
-        const fresh = portion.filter((event) => event.seq > after);
-        if (fresh.length > 0) yield fresh;
-      }
-      after = last;
+    yield* eventsIn(lines, read, after);
+    const last = read.at(-1);
+    if (!last?.is_more) return;
+    after = last.last;
+  }
+}
+
+/** The events behind number `after` in rows of a log: rows that were read before may have become one with the next. */
+async function* eventsIn(
+  lines: LineReader,
+  rows: readonly SegmentRow[],
+  after: number,
+): AsyncGenerator<Numbered[]> {
+  for (const { seq, body } of rows) {
+    if (seq === null) continue;
+    for await (const portion of lines.read(seq, body)) {
+      const fresh = portion.filter((event) => event.seq > after);
+      if (fresh.length > 0) yield fresh;
     }
-    if (!read.at(-1)?.is_more) return;
   }
 }
 

@@ -1,10 +1,16 @@
 // Reads the log's lines, whose form lines.ts tells, from anywhere in a run.
+import { RunNotFound } from "../errors.ts";
 import { patched } from "./alike.ts";
 import { MOST_AT_ONCE, sizeOf } from "./lines.ts";
 import type { Base, Entry, Grown, Numbered, Template } from "./lines.ts";
 
 // Thousands of readers may wait for the next event of a run each: what is longer is looked up again.
 const MOST_KEPT = 131_072;
+
+/** Reads the segment that holds an event; undefined when the run is gone. */
+type FindSegment = (
+  seq: number,
+) => Promise<{ readonly seq: number | null; readonly body: string } | undefined>;
 
 /** Reads segments of one run, in order, from anywhere in its log. */
 export class LineReader {
@@ -14,14 +20,14 @@ export class LineReader {
   #base: Base | undefined;
   /** Number of the event behind the last one that was read. */
   #next = -1;
-  readonly #findSegment: (seq: number) => Promise<{ seq: number | null; body: string } | undefined>;
+  readonly #findSegment: FindSegment;
 
-  /** @param findSegment reads the segment that holds an event: what a line refers to may lie before the start */
-  constructor(findSegment: (seq: number) => Promise<{ seq: number | null; body: string } | undefined>) {
+  /** @param findSegment for what lines refer to: it may lie before the start */
+  constructor(findSegment: FindSegment) {
     this.#findSegment = findSegment;
   }
 
-  /** The events of a segment that begins with number `seq`, some at a time. */
+  /** The events of a segment that begins with number `seq`, some at a time. @throws RunNotFound when it goes meanwhile */
   async *read(seq: number, body: string): AsyncGenerator<Numbered[]> {
     const lines = body.split("\n");
     // What was added meanwhile was read elsewhere.
@@ -76,8 +82,14 @@ export class LineReader {
 
   /** The line of an event that came before, without its time; empty when there is none. */
   async #lookUp(id: number): Promise<string> {
-    const segment = await this.#findSegment(id);
-    return timed(segment?.body.split("\n")[id - (segment.seq ?? 0)] ?? "").bare;
+    const { lines, start } = await this.#segmentOf(id);
+    return timed(lines[id - start] ?? "").bare;
+  }
+
+  async #segmentOf(seq: number): Promise<{ lines: string[]; start: number }> {
+    const segment = await this.#findSegment(seq);
+    if (!segment) throw new RunNotFound();
+    return { lines: segment.body.split("\n"), start: segment.seq ?? 0 };
   }
 
   async #baseOf(seq: number, id: number): Promise<string> {
@@ -106,9 +118,7 @@ export class LineReader {
   /** Reads what was added to event `base` before event `end`. */
   async #readBack(base: number, end: number): Promise<void> {
     for (let next = base; next < end;) {
-      const segment = await this.#findSegment(next);
-      const lines = segment?.body.split("\n") ?? [];
-      const start = segment?.seq ?? next;
+      const { lines, start } = await this.#segmentOf(next);
       if (start + lines.length <= next) return;
       for (const [index, line] of lines.entries()) {
         const seq = start + index;

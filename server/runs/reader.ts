@@ -20,16 +20,13 @@ interface Ahead {
 }
 
 export class EventReader {
-  readonly #database: Queryable;
   /** What cannot be read fails who asked for it, and nobody else. */
   readonly #segments: Gather<{ runId: string; after: number }, PromiseSettledResult<SegmentRow[]>>;
-  /** On its way: those who follow one run need the same at the same time. */
-  readonly #found = new Map<string, Promise<SegmentRow | undefined>>();
+  readonly #places: Gather<{ runId: string; seq: number }, PromiseSettledResult<SegmentRow | undefined>>;
   readonly #watched: Gather<Ahead, NextWatched | undefined>;
   readonly #begun: Gather<Ahead, BegunRow[]>;
 
   constructor(database: Queryable) {
-    this.#database = database;
     this.#segments = new Gather(MOST_READS, async (questions) => {
       const rows = Map.groupBy(await listSegments(database, questions, PAGE), ({ n }) => n);
       const opened = questions.map(({ runId }, index) =>
@@ -37,6 +34,9 @@ export class EventReader {
       );
       return Promise.allSettled(opened);
     });
+    this.#places = new Gather(MOST_READS, (questions) =>
+      Promise.allSettled(questions.map(({ runId, seq }) => findSegment(database, runId, seq))),
+    );
     this.#watched = new Gather<Ahead, NextWatched | undefined>(MOST_LOOKS, async (questions) => {
       const rows = new Map((await listNextWatched(database, questions)).map((row) => [row.n, row]));
       return questions.map((_, index) => rows.get(index + 1));
@@ -49,18 +49,12 @@ export class EventReader {
 
   /** Some segments with events after number `after`; the last one says whether there may be more. One row without a segment when there is none. */
   async read(runId: string, after: number): Promise<SegmentRow[]> {
-    const answer = await this.#segments.ask(`${runId} ${after}`, { runId, after });
-    if (answer.status === "rejected") throw answer.reason;
-    return answer.value;
+    return valueOf(await this.#segments.ask(`${runId} ${after}`, { runId, after }));
   }
 
   /** The segment that holds an event. */
-  find(runId: string, seq: number): Promise<SegmentRow | undefined> {
-    const key = `${runId} ${seq}`;
-    const found =
-      this.#found.get(key) ?? findSegment(this.#database, runId, seq).finally(() => this.#found.delete(key));
-    this.#found.set(key, found);
-    return found;
+  async find(runId: string, seq: number): Promise<SegmentRow | undefined> {
+    return valueOf(await this.#places.ask(`${runId} ${seq}`, { runId, seq }));
   }
 
   /** The thread's runs with this ordinal or a later one, some of them; none when there is no such thread. */
@@ -72,4 +66,9 @@ export class EventReader {
   nextRun(threadId: string, ordinal: number): Promise<NextWatched | undefined> {
     return this.#watched.ask(`${ordinal} ${threadId}`, { threadId, ordinal });
   }
+}
+
+function valueOf<Value>(answer: PromiseSettledResult<Value>): Value {
+  if (answer.status === "rejected") throw answer.reason;
+  return answer.value;
 }
