@@ -60,6 +60,7 @@ settled as (
          begun = t.begun + (select count(*) from promoted p where p.thread_id = t.thread_id),
          status = case when o.thread_id is not null then 'busy' else t.resting end,
          expires_at = case when o.thread_id is not null then null
+           when t.status <> 'busy' then t.expires_at
            when t.is_temporary then now() + interval '10 min'
            else now() + t.ttl_minutes * interval '1 min' end
     from unnest($1::text[]) as asked (thread_id)

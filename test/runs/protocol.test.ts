@@ -192,6 +192,13 @@ test("the next run is ready at once although the answer to the end of the one be
   expect(held.last.runs.map(({ state }) => state)).toEqual(["success", "ready"]);
 });
 
+test("the time of a thread goes on although its run is ended again", async () => {
+  const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
+  const story = [op.createRunning(0, 0), op.finishAndDie(0, "success"), op.passTtl, op.end(0, "success")];
+  for (const plan of story) await op.step(plan, held, world);
+  expect(held.last.threads).toEqual([{ status: "idle", hasWaiting: false, time: "over" }]);
+});
+
 test("a server that has lost its session and still beats keeps its runs", async () => {
   const { held, world } = await open(first(lanes), { workers: WORKERS, threads: 1 });
   const story = [op.createRunning(0, 0), op.silence(0, 3, true), op.beat(0), op.reap(1)];
