@@ -3,7 +3,6 @@
 // never writes it to a checkpoint, because neither metadata nor JSON takes symbols.
 import { readConfig } from "./config.ts";
 import type { Config } from "./config.ts";
-import type { Egress } from "./models/egress.ts";
 
 /** A piece of an indexed document; `score` is higher for a better match. */
 export interface Passage {
@@ -63,6 +62,37 @@ export interface ToolServices {
   readonly tellFailure: (tool: string, error: unknown) => void;
   /** The way out to addresses that nobody vouches for. */
   readonly egress: Egress;
+}
+
+export interface Egress {
+  /** @throws WebhookRefused for an address that could never be reached; a name is checked when it is connected to */
+  assertPublicUrl(url: string): void;
+  /**
+   * Sends one request and reads at most `maxBytes` of the answer. A redirect is not followed.
+   * @throws WebhookRefused, or whatever went wrong on the way; a redirect too, unless `mayRedirect`
+   */
+  send(url: string, request: EgressRequest): Promise<EgressAnswer>;
+  close(): Promise<void>;
+}
+
+export interface EgressRequest {
+  readonly method: "GET" | "POST";
+  readonly headers: Record<string, string>;
+  readonly body?: string;
+  readonly timeoutMs: number;
+  /** 0: the answer's status is enough, whatever becomes of its body. */
+  readonly maxBytes?: number;
+  readonly signal?: AbortSignal;
+  /** A redirect is an answer like others, with the place it leads to. */
+  readonly mayRedirect?: boolean;
+}
+
+export interface EgressAnswer {
+  readonly status: number;
+  readonly body: string;
+  readonly contentType: string | undefined;
+  /** Where a redirect leads to, as the other side wrote it. */
+  readonly location: string | undefined;
 }
 
 export interface Services {

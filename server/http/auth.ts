@@ -3,28 +3,23 @@
 import type { MiddlewareHandler } from "hono";
 import { routePath } from "hono/route";
 import { AssistantNotFound, CronNotFound, RunNotFound, ThreadNotFound } from "../errors.ts";
-import type { Authority, AuthEvent, Caller, Events, Permit } from "../runs/auth.ts";
-import type { Engine } from "../runs/engine.ts";
-import { assistantIdFor, noAssistantFor } from "../runs/assistants.ts";
-import { getRunFacts } from "../runs/create.ts";
 import { assistantIdOf } from "../ids.ts";
+import { assistantIdFor, noAssistantFor } from "../runs/assistants.ts";
+import type { AuthEvent, Authority, Caller, Events, Permit } from "../runs/auth.ts";
+import { getRunFacts } from "../runs/create.ts";
+import type { Engine } from "../runs/engine.ts";
 import { isAssistantVisible, isCronVisible, isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import type { RunFacts } from "../storage/runs.ts";
 import { findThread } from "../storage/threads.ts";
 import { ACCESS } from "./access.ts";
+import { accessOf, keepAccess } from "./asker.ts";
+import type { Access, Asker } from "./asker.ts";
 import type { LoginGuard } from "./limits.ts";
 import type { Bindings } from "./sse.ts";
 
-interface Access {
-  readonly authority: Authority;
-  readonly caller: Caller;
-  readonly asked: Set<AuthEvent>;
-}
-
 /** Under which the user's own app finds who is calling, as with the official servers. */
 const FOR_APPS = "auth";
-const KEY = "holdfast.access";
 
 /**
  * Lets in whom the user's authenticate() lets in, and keeps back an answer that nobody asked for.
@@ -43,7 +38,7 @@ export function authentication(
     const login = (): Promise<Caller> => authority.authenticate(context.req.raw);
     const caller = await (guardLogin ? guardLogin(context.env.incoming, login) : login());
     const access: Access = { authority, caller, asked: new Set() };
-    context.set(KEY as never, access as never);
+    keepAccess(context, access);
     context.set(FOR_APPS as never, { user: caller.user, scopes: caller.permissions } as never);
     await next();
     const route = `${context.req.method} ${routePath(context)}`;
@@ -54,16 +49,6 @@ export function authentication(
     return undefined;
   };
 }
-
-/** Where a caller is known by: the context of a request, or a socket. */
-export interface Asker {
-  get(key: string): unknown;
-}
-
-const accessOf = (context: Asker): Access | undefined => context.get(KEY) as Access | undefined;
-
-/** Who is calling; undefined without auth. */
-export const callerOf = (context: Asker): Caller | undefined => accessOf(context)?.caller;
 
 /** Auth that tells callers apart by nothing lets each do everything. */
 export const mayAll = (context: Asker): boolean => accessOf(context)?.authority.hasHandlers === false;

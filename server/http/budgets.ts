@@ -13,8 +13,9 @@ import {
 import type { Actor } from "../runs/budgets.ts";
 import type { Engine } from "../runs/engine.ts";
 import { pseudonymOf } from "../storage/pseudonyms.ts";
-import { callerOf, mayAll } from "./auth.ts";
-import type { Asker } from "./auth.ts";
+import { callerOf } from "./asker.ts";
+import type { Asker } from "./asker.ts";
+import { mayAll } from "./auth.ts";
 import { budgetChange, budgetCreate, budgetQuery, usageQuery } from "./budget-schemas.ts";
 import { readBody } from "./ingress.ts";
 import { check } from "./schemas.ts";

@@ -13,8 +13,9 @@ import type { Engine } from "../runs/engine.ts";
 import { answer, assistantOf, startRun } from "../runs/protocol/commands.ts";
 import type { Begun, Origin } from "../runs/protocol/commands.ts";
 import { checkpointsOf, treeOf, valuesOf } from "../runs/protocol/queries.ts";
-import { callerOf, guardThread } from "./auth.ts";
-import type { Asker } from "./auth.ts";
+import { callerOf } from "./asker.ts";
+import type { Asker } from "./asker.ts";
+import { guardThread } from "./auth.ts";
 import { countRuns } from "./limits.ts";
 import {
   agentTree,

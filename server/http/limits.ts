@@ -6,8 +6,8 @@ import type { Config } from "../config.ts";
 import { AuthRefused, RateLimited, TooManyStreams } from "../errors.ts";
 import type { Counter, CounterStore, Usage } from "../storage/rate-limits.ts";
 import { PROBES } from "./access.ts";
-import { callerOf } from "./auth.ts";
-import type { Asker } from "./auth.ts";
+import { callerOf } from "./asker.ts";
+import type { Asker } from "./asker.ts";
 import { addressReader } from "./caller-address.ts";
 import type { Bindings } from "./sse.ts";
 

@@ -2,8 +2,8 @@
 import type { MiddlewareHandler } from "hono";
 import type { Engine } from "../runs/engine.ts";
 import { Reveal } from "../runs/reveal.ts";
-import { callerOf } from "./auth.ts";
-import { revealKey, SENT_HERE } from "./sse.ts";
+import { callerOf } from "./asker.ts";
+import { SENT_HERE, revealKey } from "./sse.ts";
 import type { Bindings } from "./sse.ts";
 
 /** Who asks without auth is nobody's owner: he is shown tokens. */

@@ -12,7 +12,8 @@ import type { Numbered } from "../runs/lines.ts";
 import { getStateText } from "../runs/state.ts";
 import type { RunFacts } from "../storage/runs.ts";
 import { EVENT_STREAM, HEARTBEAT, frames, streamed } from "./sse.ts";
-import type { Bindings, Streamed } from "./sse.ts";
+import type { Bindings } from "./sse.ts";
+import type { Streamed } from "./stream-body.ts";
 
 // `join` answers with plain headers if the run ends soon: until then another instance can still take the request over.
 const HEADERS_HELD_MS = 20_000;

@@ -5,12 +5,12 @@ import { uuidv7 } from "../ids.ts";
 import { cancelRun, deleteRun, retry } from "../runs/cancel.ts";
 import { cancelMany } from "../runs/cancel-many.ts";
 import { createRun, getRun, listRunsOf } from "../runs/create.ts";
-import type { CreateOptions } from "../runs/create.ts";
 import { createRuns } from "../runs/create-many.ts";
 import type { Engine } from "../runs/engine.ts";
 import { legacyBefore } from "../runs/follow.ts";
-import { isPending, isTerminal } from "../runs/run.ts";
+import type { CreateOptions } from "../runs/request.ts";
 import { checkWebhook } from "../runs/webhook.ts";
+import { isPending, isTerminal } from "../storage/run-states.ts";
 import type { RunFacts, RunRow } from "../storage/runs.ts";
 import { authorize, guardRun, guardThread } from "./auth.ts";
 import { readForAssistant, readGuarded } from "./door.ts";
@@ -19,18 +19,18 @@ import { countRuns } from "./limits.ts";
 import { queryOf, selectKeys } from "./pages.ts";
 import { keyOf, permitRun } from "./run-access.ts";
 import type { PermittedRun } from "./run-access.ts";
+import { RunStreams, cursorOf } from "./run-streams.ts";
 import {
   bodiesOf,
+  cancelManyBody,
+  cancelQuery,
   check,
   checkId,
-  cancelQuery,
-  cancelManyBody,
   joinQuery,
   runCreate,
   runList,
   streamQuery,
 } from "./schemas.ts";
-import { cursorOf, RunStreams } from "./run-streams.ts";
 import type { Bindings } from "./sse.ts";
 
 const THREAD = "/threads/:thread/runs";

@@ -11,6 +11,7 @@ import type { Numbered } from "../runs/lines.ts";
 import { Reveal } from "../runs/reveal.ts";
 import type { Log } from "../telemetry/log.ts";
 import { asBody, asStream } from "./stream-body.ts";
+import type { Streamed } from "./stream-body.ts";
 
 // One line without a blank one after it: anything more shows as an event in older official clients.
 export const HEARTBEAT = ": heartbeat\n";
@@ -51,20 +52,6 @@ interface Answer {
   readonly headers: Headers;
   /** What middleware made of the body; undefined if it let it be. */
   readonly rewritten?: ReadableStream<Uint8Array> | undefined;
-}
-
-export interface Streamed<Item> {
-  readonly items: AsyncGenerator<Item>;
-  readonly render: (item: Item) => string | Uint8Array;
-  /** Sent in every interval, so that nothing on the way takes the connection for dead. */
-  readonly keepAlive: string;
-  readonly heartbeatMs: number;
-  /** Aborted when the client is gone; ends the items. */
-  readonly gone: AbortController;
-  /** Called once if the client leaves before the items end; not when this server cuts the connection. */
-  readonly onLeave: () => void;
-  /** Told why the connection is broken off. */
-  readonly onCut: (reason: unknown) => void;
 }
 
 /** What all streams of a whole thread have in common: who leaves ends nothing, others may watch. */

@@ -1,7 +1,20 @@
 // A stream as the body of a response and back, for middleware of the user that wants to see or change it. A body that
 // nobody touches is never read: the stream then goes to the connection without it, as sse.ts does.
 import { every } from "../clock.ts";
-import type { Streamed } from "./sse.ts";
+
+export interface Streamed<Item> {
+  readonly items: AsyncGenerator<Item>;
+  readonly render: (item: Item) => string | Uint8Array;
+  /** Sent in every interval, so that nothing on the way takes the connection for dead. */
+  readonly keepAlive: string;
+  readonly heartbeatMs: number;
+  /** Aborted when the client is gone; ends the items. */
+  readonly gone: AbortController;
+  /** Called once if the client leaves before the items end; not when this server cuts the connection. */
+  readonly onLeave: () => void;
+  /** Told why the connection is broken off. */
+  readonly onCut: (reason: unknown) => void;
+}
 
 /** The stream, keep-alive lines included, from when it is first read. */
 export function asBody<Item>(stream: Streamed<Item>): ReadableStream<Uint8Array> {

@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import type { Context } from "hono";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
-import type { Superstep } from "../runs/graphs.ts";
+import type { Superstep } from "../runs/graph.ts";
 import { commandOf } from "../runs/input.ts";
 import { deleteThread, getState, getStateText, listHistory, updateState } from "../runs/state.ts";
 import type { ThreadState } from "../runs/state-shape.ts";
@@ -11,11 +11,13 @@ import { getWholeThread } from "../runs/thread-view.ts";
 import { changeThread, copyThread, createThread } from "../runs/threads.ts";
 import { metadataOf } from "../storage/auth-filter.ts";
 import { ttlOf } from "../storage/expiry.ts";
-import { authorize, callerOf, guardThread, requireThread } from "./auth.ts";
+import { callerOf } from "./asker.ts";
+import { authorize, guardThread, requireThread } from "./auth.ts";
 import { readForThread, readGuarded } from "./door.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { queryOf } from "./pages.ts";
 import { check, checkId, stateUpdate } from "./schemas.ts";
+import type { Bindings } from "./sse.ts";
 import { selectState, toThread, ttlInfoOf } from "./thread-parts.ts";
 import {
   selectedHistory,
@@ -25,7 +27,6 @@ import {
   threadPatch,
   threadQuery,
 } from "./thread-schemas.ts";
-import type { Bindings } from "./sse.ts";
 
 type Fields = Record<string, unknown>;
 

@@ -7,6 +7,7 @@ import ipaddr from "ipaddr.js";
 import { Agent, buildConnector, fetch } from "undici";
 import { deadline } from "../clock.ts";
 import { ConfigInvalid, WebhookRefused } from "../errors.ts";
+import type { Egress } from "../services.ts";
 
 export interface EgressOptions {
   /** CIDRs, addresses and host names (`*.` for all below one) that may be reached although they are not public. */
@@ -22,37 +23,6 @@ type Resolve = (
   options: { all: true; family?: number; hints?: number },
   done: (error: Error | null, addresses: LookupAddress[]) => void,
 ) => void;
-
-export interface Egress {
-  /** @throws WebhookRefused for an address that could never be reached; a name is checked when it is connected to */
-  assertPublicUrl(url: string): void;
-  /**
-   * Sends one request and reads at most `maxBytes` of the answer. A redirect is not followed.
-   * @throws WebhookRefused, or whatever went wrong on the way; a redirect too, unless `mayRedirect`
-   */
-  send(url: string, request: EgressRequest): Promise<EgressAnswer>;
-  close(): Promise<void>;
-}
-
-export interface EgressRequest {
-  readonly method: "GET" | "POST";
-  readonly headers: Record<string, string>;
-  readonly body?: string;
-  readonly timeoutMs: number;
-  /** 0: the answer's status is enough, whatever becomes of its body. */
-  readonly maxBytes?: number;
-  readonly signal?: AbortSignal;
-  /** A redirect is an answer like others, with the place it leads to. */
-  readonly mayRedirect?: boolean;
-}
-
-export interface EgressAnswer {
-  readonly status: number;
-  readonly body: string;
-  readonly contentType: string | undefined;
-  /** Where a redirect leads to, as the other side wrote it. */
-  readonly location: string | undefined;
-}
 
 interface Policy {
   readonly isHttpsOnly: boolean;

@@ -1,6 +1,6 @@
 // What a model said in pieces that nobody put together: a provider that gives the blocks of its pieces no number leaves
 // one block for each piece in the whole message too, and none of them may hold all of a value.
-import type { RedactText } from "./values.ts";
+import type { RedactText } from "./labels.ts";
 
 /** Under these a block of an answer holds its text. */
 const TEXTS = ["text", "thinking", "reasoning"] as const;

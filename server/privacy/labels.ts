@@ -1,7 +1,8 @@
 // Names of fields that say what stands under them: a password or a number of the social security has no shape of its own.
 // The rules know such names in front of a value, so they are shown both as a text. The list is closed: words that mean
 // much else (number, line, text, key, id) are none, and neither are ids by which applications find their own things.
-import type { RedactText } from "./values.ts";
+/** Gives back a text without what must not be kept: the same text when there is nothing. */
+export type RedactText = (text: string) => string;
 
 const NUMBER = "(?:_?(?:no|num|number))?";
 const LABEL = new RegExp(

@@ -3,6 +3,7 @@
 import { ConfigInvalid } from "../errors.ts";
 import { ALL, charactersAt, isNone, united } from "./characters.ts";
 import type { Characters } from "./characters.ts";
+import type { Atom, Branches, Item, Quantifier } from "./pattern-parts.ts";
 import { samplesFor, takes } from "./samples.ts";
 import { mostWays } from "./ways.ts";
 
@@ -29,25 +30,6 @@ export interface Beginnings {
   /** All that a match and its lookaheads can consist of. */
   readonly characters: Characters;
 }
-
-interface Quantifier {
-  readonly min: number;
-  readonly max: number;
-  readonly lazy: string;
-}
-interface Atom {
-  readonly type: "atom";
-  readonly source: string;
-  readonly quantifier: Quantifier;
-}
-export type Item =
-  | Atom
-  | { readonly type: "group"; readonly body: Branches; readonly quantifier: Quantifier }
-  | { readonly type: "ahead"; readonly open: string; readonly body: Branches }
-  | { readonly type: "behind"; readonly source: string }
-  | { readonly type: "border"; readonly source: string };
-/** The alternatives of a group, each a sequence. */
-export type Branches = readonly (readonly Item[])[];
 
 const ONCE: Quantifier = { min: 1, max: 1, lazy: "" };
 const CLASS = /\[(?:\\[^]|[^\]\\])*\]/uy;

@@ -4,9 +4,7 @@ import { isAnswer, withWholeTexts } from "./blocks.ts";
 import { isMessage, isPlainObject } from "./envelopes.ts";
 import type { Fields } from "./envelopes.ts";
 import { labelOf, redactLabelled } from "./labels.ts";
-
-/** Gives back a text without what must not be kept: the same text when there is nothing. */
-export type RedactText = (text: string) => string;
+import type { RedactText } from "./labels.ts";
 
 // Names that official clients and LangGraph make up: a long number in one is no telephone number.
 const IDENTIFIER =

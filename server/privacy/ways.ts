@@ -1,6 +1,6 @@
 // In how many ways a pattern can share out a text of one character among repetitions that stand next to each other. A
 // regular expression tries all of them where it finds nothing in the end, so they are what hostile text costs.
-import type { Branches, Item } from "./prefix.ts";
+import type { Branches, Item } from "./pattern-parts.ts";
 
 interface Ways {
   /** To match such a text with all of it; 0 if something in it is another character. */

@@ -30,8 +30,8 @@ import type { AuthFilter } from "../storage/auth-filter.ts";
 import type { Database } from "../storage/database.ts";
 import { deleteThreads, hasBusyThread, lockPrunable, lockThreadsOf } from "../storage/prune.ts";
 import type { Engine } from "./engine.ts";
+import type { Graph } from "./graph.ts";
 import { graphOfAssistant } from "./graph-of.ts";
-import type { Graph } from "./graphs.ts";
 import { asFields } from "./input.ts";
 
 type Fields = Record<string, unknown>;

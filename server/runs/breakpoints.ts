@@ -4,10 +4,10 @@ import type { RunnableConfig } from "@langchain/core/runnables";
 import { START } from "@langchain/langgraph";
 import type { Interrupt, StateSnapshot } from "@langchain/langgraph";
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import type { AcceptedRun } from "./create.ts";
-import type { Graph } from "./graphs.ts";
-import type { Chunk } from "./modes.ts";
+import type { Graph } from "./graph.ts";
+import type { Chunk } from "./graph-stream.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
+import type { AcceptedRun } from "./request.ts";
 import { configOf } from "./state.ts";
 
 type Nodes = "*" | readonly string[];

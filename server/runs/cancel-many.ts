@@ -2,12 +2,12 @@
 import { RunNotFound } from "../errors.ts";
 import { isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
+import type { RunState } from "../storage/run-states.ts";
 import { findRunFacts, listRunIds } from "../storage/runs.ts";
 import type { RunPlace } from "../storage/runs.ts";
 import { cancelRuns } from "./cancel.ts";
 import type { CancelAction } from "./cancel.ts";
 import type { Engine } from "./engine.ts";
-import type { RunState } from "./run.ts";
 
 const PAGE = 1000;
 

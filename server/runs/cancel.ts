@@ -1,14 +1,15 @@
 // Stopping runs, from any instance: a pending one at once, a running one by its owner, whose graph is aborted.
 import { RunEnded, RunLive, RunNotFailed, RunNotFound } from "../errors.ts";
+import type { Queryable } from "../storage/database.ts";
+import { deleteRunEvents } from "../storage/events.ts";
 import { cancelPending, deleteEndedRun, lockRuns, requestCancel, retryRun } from "../storage/finish.ts";
 import type { LockedRun } from "../storage/finish.ts";
-import { deleteRunEvents } from "../storage/events.ts";
 import { lockThreads, promoteRuns } from "../storage/queue.ts";
-import type { Queryable } from "../storage/database.ts";
-import { announceReady, callBackOfPending, RunCancelled } from "./end.ts";
+import { isPending, isTerminal } from "../storage/run-states.ts";
+import { announceReady, callBackOfPending } from "./end.ts";
 import type { Engine } from "./engine.ts";
 import { graphForState } from "./graph-of.ts";
-import { isPending, isTerminal } from "./run.ts";
+import { RunCancelled } from "./outcome.ts";
 import { settlingAfter, storeState } from "./state.ts";
 
 export type CancelAction = "interrupt" | "rollback";

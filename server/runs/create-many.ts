@@ -6,9 +6,9 @@ import { insertRun } from "../storage/runs.ts";
 import type { NewRun, OwnedRunRow, RunRow } from "../storage/runs.ts";
 import { withAssistants } from "./assistants.ts";
 import { begin } from "./create.ts";
-import type { RunBy, RunRequest } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { newRun } from "./new-run.ts";
+import type { RunBy, RunRequest } from "./request.ts";
 
 export interface AskedRun {
   readonly runId: string;

@@ -5,23 +5,24 @@ import { QuestionsChanged } from "../access-errors.ts";
 import { AssistantChanged, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
-import type { AuthFilter } from "../storage/auth-filter.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { holdCron } from "../storage/crons.ts";
 import type { CronAsRead } from "../storage/crons.ts";
 import type { Queryable } from "../storage/database.ts";
 import { cancelPending, requestCancel } from "../storage/finish.ts";
 import { promoteRuns } from "../storage/queue.ts";
+import { isPending } from "../storage/run-states.ts";
+import type { RunState } from "../storage/run-states.ts";
 import {
   countUnfinished,
   findRun,
-  findRunFacts,
   findRunByKey,
+  findRunFacts,
   insertRun,
   listRuns,
   listUnfinished,
 } from "../storage/runs.ts";
-import type { NewRun, OwnedRunRow, RunAuth, RunFacts, RunRow } from "../storage/runs.ts";
+import type { NewRun, OwnedRunRow, RunFacts, RunRow } from "../storage/runs.ts";
 import type { ThreadKey } from "../storage/seals.ts";
 import { findThreadConfig, lockThread } from "../storage/threads.ts";
 import type { LockedThread, ThreadConfig } from "../storage/threads.ts";
@@ -33,92 +34,16 @@ import { execute } from "./execute.ts";
 import { graphForState } from "./graph-of.ts";
 import { lastingConfig } from "./input.ts";
 import { newRun } from "./new-run.ts";
-import { isPending } from "./run.ts";
-import type { RunState } from "./run.ts";
+import { acceptedOf } from "./request.ts";
+import type { CreateOptions, RunKwargs, RunRequest } from "./request.ts";
 import { getThread, requireCheckpoint, settlingAfter, storeState } from "./state.ts";
 
 type Fields = Record<string, unknown>;
-
-/**
- * When a superstep's checkpoint is on disk. "sync": before the next superstep begins. "async": a few milliseconds later,
- * and the graph runs ahead of no more than one commit. "exit": when the graph stops.
- */
-export type Durability = "sync" | "async" | "exit";
-
-/** What a client asks for; the same fields, under the same names, as the body of runs/stream. */
-export interface RunRequest {
-  readonly assistant_id: string;
-  readonly input?: unknown;
-  readonly command?: Fields | null | undefined;
-  readonly config?: Fields | null | undefined;
-  readonly context?: Fields | null | undefined;
-  readonly metadata?: Fields | null | undefined;
-  readonly stream_mode: readonly string[];
-  readonly stream_subgraphs: boolean;
-  readonly interrupt_before?: "*" | readonly string[] | null | undefined;
-  readonly interrupt_after?: "*" | readonly string[] | null | undefined;
-  readonly checkpoint?: Fields | null | undefined;
-  readonly checkpoint_id?: string | null | undefined;
-  readonly multitask_strategy: "reject" | "enqueue" | "interrupt" | "rollback";
-  readonly if_not_exists: "create" | "reject";
-  /** "async" by default. */
-  readonly durability?: Durability | null | undefined;
-  /** Fail, before anything is written, if the command answers a question that is not asked. */
-  readonly strict_resume?: boolean;
-  /** Seconds until the run may begin. */
-  readonly after_seconds?: number | null | undefined;
-  readonly webhook?: string | null | undefined;
-  /** For a run without a thread of its own: whether its thread stays. */
-  readonly on_completion?: "delete" | "keep" | null | undefined;
-}
-
-export interface CreateOptions {
-  /** The run has no thread yet: one is made for it, which goes soon after the run unless `on_completion` is "keep". */
-  readonly isStateless?: boolean;
-  /** A second request with the same key gets the run of the first. */
-  readonly idemKey?: string | undefined;
-  /** Tell the run's events by protocol v2, although nobody may have followed the thread yet. */
-  readonly isWatched?: boolean;
-  /** When the state was made whose questions it answers; it is refused if the thread is at another one by now. */
-  readonly answersStateOf?: Date | undefined;
-  /** The id that the run gets; one of its own otherwise. */
-  readonly runId?: string | undefined;
-  /** Who asks for it; undefined if nobody was asked who he is. */
-  readonly by?: RunBy | undefined;
-  /** The cron that asks for it. */
-  readonly cron?: CronAsRead;
-}
 
 /** The cron that asks for a run was deleted, changed or moved on since it was read. */
 export class CronMoved extends Error {
   override readonly name = "CronMoved";
 }
-
-export interface RunBy {
-  readonly auth: RunAuth;
-  /** Which threads the run may be put on. */
-  readonly filter?: AuthFilter | undefined;
-}
-
-/** What a run keeps of its request: enough to execute it, on any instance. */
-export interface RunKwargs {
-  readonly input: unknown;
-  readonly command: Fields | null;
-  /** The assistant's configuration; the thread's and the request's win over it. */
-  readonly defaults?: Fields;
-  readonly config: Fields;
-  readonly context: Fields;
-  readonly stream_mode: readonly string[];
-  readonly stream_subgraphs: boolean;
-  readonly interrupt_before: "*" | readonly string[] | null;
-  readonly interrupt_after: "*" | readonly string[] | null;
-  readonly durability: Durability;
-}
-
-export type AcceptedRun = Omit<OwnedRunRow, "kwargs"> & {
-  readonly kwargs: RunKwargs;
-  readonly graph_id: string;
-};
 
 /**
  * Accepts a run on a thread, and begins it here if the thread is idle and this process has a free slot.
@@ -322,13 +247,6 @@ const isAt = (thread: LockedThread | undefined, madeAt: Date): boolean =>
 
 const earlier = async (on: Queryable, idemKey: string | undefined): Promise<RunRow | undefined> =>
   idemKey === undefined ? undefined : findRunByKey(on, idemKey);
-
-/** A row as the engine executes it: with the graph that it was accepted for, whatever its assistant runs by now. */
-export function acceptedOf(row: OwnedRunRow): AcceptedRun {
-  // Written by kwargsOf, in this shape.
-  const kwargs = row.kwargs as unknown as RunKwargs;
-  return { ...row, kwargs, graph_id: String(row.metadata["graph_id"]) };
-}
 
 /** A run, of this thread if one is named. @throws RunNotFound also when the run belongs to another thread */
 export const getRun = (engine: Engine, threadId: string | undefined, runId: string): Promise<RunRow> =>

@@ -16,9 +16,9 @@ import {
 import type { CronRow, DueCron } from "../storage/crons.ts";
 import type { RunAuth } from "../storage/runs.ts";
 import { noAssistantFor, requireAssistant } from "./assistants.ts";
-import { createRun, CronMoved } from "./create.ts";
-import type { RunRequest } from "./create.ts";
+import { CronMoved, createRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import type { RunRequest } from "./request.ts";
 import { checkSchedule, latestTime, nextTime } from "./schedule.ts";
 import { getThread } from "./state.ts";
 

@@ -2,8 +2,8 @@
 // one, which then runs again elsewhere. A hand-over waits for no lease and counts as no failed attempt.
 import { deadline, sleep } from "../clock.ts";
 import { messageOf } from "../errors.ts";
-import { HandOver } from "./end.ts";
 import type { Engine } from "./engine.ts";
+import { HandOver } from "./outcome.ts";
 
 // How long a node may take to come to its end once the hand-over has begun.
 const SUPERSTEP_MS = 10_000;

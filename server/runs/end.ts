@@ -1,85 +1,32 @@
 // How a run leaves this process: ended, rolled back, or handed over. Last events, state, thread and call-back are
 // written in one fenced statement: a process that dies here leaves either all of it or a run that another one ends.
 import { now } from "../clock.ts";
-import { AppError, BudgetExceeded, LeaseLost, messageOf } from "../errors.ts";
+import { AppError, LeaseLost, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { uuidv7 } from "../ids.ts";
 import { persistently } from "../persist.ts";
-import type { Guard } from "../privacy/guard.ts";
-import { Checkpoints } from "../storage/checkpoints.ts";
 import type { CheckpointWrite } from "../storage/checkpoint-form.ts";
+import { Checkpoints } from "../storage/checkpoints.ts";
 import { deleteRunEvents, findLastEvent } from "../storage/events.ts";
+import type { Owner } from "../storage/fence.ts";
 import { deleteCheckpointsOfRun, deleteOwnRun, finishRun } from "../storage/finish.ts";
 import type { RunEnd } from "../storage/finish.ts";
 import { lockThreads, promoteRuns, releaseRuns } from "../storage/queue.ts";
 import { findRunFacts } from "../storage/runs.ts";
-import type { OwnedRunRow, RunError, RunRow } from "../storage/runs.ts";
-import type { AcceptedRun } from "./create.ts";
+import type { OwnedRunRow, RunRow } from "../storage/runs.ts";
 import type { Engine } from "./engine.ts";
 import { graphForState, graphOfThread } from "./graph-of.ts";
 import { wholeLine } from "./lines.ts";
+import { outcomeOf } from "./outcome.ts";
+import type { Outcome } from "./outcome.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
-import type { Owner } from "./run.ts";
+import type { AcceptedRun } from "./request.ts";
 import { newestState, settlingAfter, storeState } from "./state.ts";
 import { toWireJson } from "./wire-json.ts";
 
 // How long an end is worth another try while the database is away; then the run goes back to the queue.
 const FINISH_MS = 30_000;
-
-export interface Outcome {
-  readonly state: RunEnd["state"] | "rolled back" | "handed over";
-  readonly error: RunError | null;
-  readonly threadStatus: RunEnd["threadStatus"];
-  readonly threadState: string | null;
-  /** The last values that the run told, where the thread's state does not hold all of them. */
-  readonly values?: unknown;
-  /** What the graph threw. */
-  readonly cause?: unknown;
-}
-
-/** Why a run was stopped by its client. */
-export class RunCancelled extends Error {
-  override readonly name = "RunCancelled";
-  readonly action: "interrupt" | "rollback";
-  constructor(action: "interrupt" | "rollback") {
-    super("The run was cancelled.");
-    this.action = action;
-  }
-}
-
-export class RunTimedOut extends Error {
-  override readonly name = "RunTimedOut";
-  constructor() {
-    super("The run took longer than a run may take (HOLDFAST_RUN_TIMEOUT_MS) and was stopped.");
-  }
-}
-
-/** The server stops: another one is to go on with the run. */
-export class HandOver extends Error {
-  override readonly name = "HandOver";
-}
-
-/** What becomes of a run that was stopped by `reason`, or failed with it. @param guard says what of the error may be kept */
-export function outcomeOf(reason: unknown, guard: Guard): Outcome {
-  const quiet = { error: null, threadStatus: "idle", threadState: null } as const;
-  if (reason instanceof HandOver) return { ...quiet, state: "handed over" };
-  if (reason instanceof RunCancelled) {
-    return { ...quiet, state: reason.action === "rollback" ? "rolled back" : "interrupted" };
-  }
-  const name = reason instanceof Error ? reason.name : "Error";
-  const error = guard.value({ error: name, message: messageOf(reason), ...budgetOf(reason) });
-  const state = reason instanceof RunTimedOut ? "timeout" : "error";
-  // An answer to a question that was not asked changes nothing: the one that was asked, if one was, stays open.
-  const { pendingIds: open }: { pendingIds?: unknown } = Object(reason);
-  const isAsking = name === "UnknownInterruptError" && Array.isArray(open) && open.length > 0;
-  const threadStatus = isAsking ? "interrupted" : "error";
-  return { state, error, threadStatus, threadState: null, cause: reason };
-}
-
-/** Of a budget that was too small: what a program needs to decide what to do. */
-const budgetOf = (reason: unknown): Pick<RunError, "code" | "budget"> =>
-  reason instanceof BudgetExceeded && reason.details ? { code: reason.code, budget: reason.details } : {};
 
 interface Held {
   readonly run: AcceptedRun;

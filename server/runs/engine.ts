@@ -1,18 +1,17 @@
 // What the engine's parts share: built once by main.ts, handed down.
-import type { Services } from "../services.ts";
-import type { Egress } from "../models/egress.ts";
 import type { Gateway } from "../models/gateway/gateway.ts";
 import type { Privacy } from "../privacy/guard.ts";
+import type { Egress, Services } from "../services.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
-import type { CallNotes } from "../storage/call-notes.ts";
 import type { Caches } from "../storage/caches.ts";
+import type { CallNotes } from "../storage/call-notes.ts";
 import type { CheckpointBatch } from "../storage/checkpoint-batch.ts";
 import type { Database } from "../storage/database.ts";
 import type { ThreadTtl } from "../storage/expiry.ts";
-import type { Embedder } from "../storage/store-vectors.ts";
 import type { StoreTtl } from "../storage/store.ts";
+import type { Embedder } from "../storage/store-vectors.ts";
 import type { Log } from "../telemetry/log.ts";
-import type { Graph } from "./graphs.ts";
+import type { Graph } from "./graph.ts";
 import type { Hints } from "./hints.ts";
 import type { LiveRuns } from "./live.ts";
 import type { EventReader } from "./reader.ts";

@@ -5,55 +5,56 @@ import { now, sleep, unlessAborted } from "../clock.ts";
 import { DatabaseUnavailable, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
 import type { AppError } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
-import { PATIENCE_MS, persistently } from "../persist.ts";
 import { refusalBehind } from "../models/gateway/context.ts";
 import type { CallContext } from "../models/gateway/context.ts";
+import { PATIENCE_MS, persistently } from "../persist.ts";
 import { SERVICES } from "../services.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { findLastEvent } from "../storage/events.ts";
+import type { Owner } from "../storage/fence.ts";
 import { GraphStore } from "../storage/graph-store.ts";
 import { STOPPED } from "./breakpoints.ts";
-import type { AcceptedRun } from "./create.ts";
-import { giveNodeCache, signalFor } from "./node-cache.ts";
-import { nameNodes } from "./node-names.ts";
-import { endRun, outcomeOf, HandOver, RunCancelled, RunTimedOut } from "./end.ts";
-import type { Outcome } from "./end.ts";
+import { endRun } from "./end.ts";
 import type { Engine } from "./engine.ts";
+import type { Graph, StreamedEvent } from "./graph.ts";
 import { configOfRun, graphOfRun } from "./graph-of.ts";
 import { streamOf } from "./graph-stream.ts";
+import type { Chunk } from "./graph-stream.ts";
 import { keeping as keepingOf } from "./guards.ts";
-import type { Graph, StreamedEvent } from "./graphs.ts";
 import { asFields, breakpointsOf, commandOf, contextOf, recursionOf } from "./input.ts";
+import { metadataOf } from "./lines.ts";
+import type { Entry } from "./lines.ts";
+import { chargedTo, servicesFor } from "./model-calls.ts";
+import { ModelEnd, ModelEnds } from "./model-ends.ts";
 import {
-  graphModes,
   HIDDEN,
+  Projection,
+  graphModes,
   isHidden,
   isInterrupt,
-  Projection,
   tellsOfGraphs,
   tellsTasks,
   tellsValues,
 } from "./modes.ts";
-import type { Chunk } from "./modes.ts";
-import { chargedTo, servicesFor } from "./model-calls.ts";
-import { metadataOf } from "./lines.ts";
-import type { Entry } from "./lines.ts";
+import { giveNodeCache, signalFor } from "./node-cache.ts";
+import { nameNodes } from "./node-names.ts";
+import { HandOver, RunCancelled, RunTimedOut, outcomeOf } from "./outcome.ts";
+import type { Outcome } from "./outcome.ts";
 import { tell } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import { reached } from "./reached.ts";
-import { ModelEnd, ModelEnds } from "./model-ends.ts";
 import { Arrivals, readAhead } from "./read-ahead.ts";
 import type { Recording } from "./record.ts";
 import { ChunkRedactor } from "./redaction.ts";
+import type { AcceptedRun } from "./request.ts";
 import { Reveal } from "./reveal.ts";
 import { rewind } from "./rewind.ts";
 import type { TakenUp } from "./rewind.ts";
+import { requireCheckpoint } from "./state.ts";
 import { takeBackAnswer, takeBackUpdate } from "./take-back.ts";
 import { toolsFor } from "./tools.ts";
-import type { Owner } from "./run.ts";
 import { guardThreadText } from "./vault.ts";
 import type { ThreadGuard } from "./vault.ts";
-import { requireCheckpoint } from "./state.ts";
 
 // After a crash of the database its last moments may be missing from the log: numbers go on far beyond any
 // that a client can have seen.

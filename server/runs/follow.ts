@@ -3,13 +3,13 @@
 // so a stream can begin at any event, on any instance, at any time.
 import { RunNotFound } from "../errors.ts";
 import { persistently } from "../persist.ts";
+import { isOfRun } from "../storage/checkpoint-rows.ts";
+import type { SegmentRow } from "../storage/events.ts";
+import { isTerminal } from "../storage/run-states.ts";
+import type { RunRow } from "../storage/runs.ts";
 import type { Engine } from "./engine.ts";
 import { LineReader } from "./line-reader.ts";
 import type { Numbered } from "./lines.ts";
-import { isOfRun } from "../storage/checkpoint-rows.ts";
-import type { SegmentRow } from "../storage/events.ts";
-import type { RunRow } from "../storage/runs.ts";
-import { isTerminal } from "./run.ts";
 import type { Tail } from "./tail.ts";
 
 type Source = Pick<Engine, "live" | "hints" | "reader">;

@@ -2,10 +2,17 @@
 // the signal around each chunk of it, which cost more than all that the graph does to pass on a token.
 import { ensureConfig } from "@langchain/core/runnables";
 import { Pregel } from "@langchain/langgraph/pregel";
-import type { Graph } from "./graphs.ts";
+import type { Graph } from "./graph.ts";
 
 // The method that `stream()` asks, in LangGraph 1.7.3.
 const CHUNKS = "_streamIterator";
+
+/** One piece of a graph's stream: where in the graph, which mode, what. */
+export interface Chunk {
+  readonly namespace: readonly string[];
+  readonly mode: string;
+  readonly payload: unknown;
+}
 
 interface Plain extends Graph {
   readonly config?: { readonly recursionLimit?: number };

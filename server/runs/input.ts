@@ -2,8 +2,8 @@
 import { isDeepStrictEqual } from "node:util";
 import { Command, Send } from "@langchain/langgraph";
 import type { RunAuth } from "../storage/runs.ts";
-import type { RunKwargs } from "./create.ts";
-import type { Graph } from "./graphs.ts";
+import type { Graph } from "./graph.ts";
+import type { RunKwargs } from "./request.ts";
 
 type Fields = Record<string, unknown>;
 

@@ -1,8 +1,8 @@
 // Stream mode "lifecycle" of legacy clients: when each graph that stands in the graph starts and ends.
 import { convertToProtocolEvent } from "@langchain/langgraph/web";
 import type { StreamMode } from "@langchain/langgraph/web";
+import type { Chunk } from "./graph-stream.ts";
 import type { Entry } from "./lines.ts";
-import type { Chunk } from "./modes.ts";
 import { Mux } from "./protocol/mux.ts";
 import type { Event } from "./protocol/mux.ts";
 

@@ -3,12 +3,12 @@ import { onBehalfOf } from "../models/gateway/context.ts";
 import type { CallContext } from "../models/gateway/context.ts";
 import { persistently } from "../persist.ts";
 import type { Services } from "../services.ts";
+import type { Owner } from "../storage/fence.ts";
 import type { Payer } from "../storage/model-calls.ts";
 import { pseudonymOf } from "../storage/pseudonyms.ts";
-import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import type { Recording } from "./record.ts";
-import type { Owner } from "./run.ts";
+import type { AcceptedRun } from "./request.ts";
 
 interface Charged {
   readonly engine: Engine;

@@ -4,8 +4,9 @@
 import { fieldOf, hasShape, isMessage, shapeOf } from "../privacy/envelopes.ts";
 import type { Shape } from "../privacy/envelopes.ts";
 import { debugOf } from "./debug.ts";
-import { asFields } from "./input.ts";
+import type { Chunk } from "./graph-stream.ts";
 import { InnerMessages } from "./inner-messages.ts";
+import { asFields } from "./input.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle.ts";
 import type { Entry, Template, Whole } from "./lines.ts";
@@ -30,13 +31,6 @@ const GRAPH_MODES = {
 } as const;
 
 type GraphMode = (typeof GRAPH_MODES)[keyof typeof GRAPH_MODES];
-
-/** One piece of a graph's stream: where in the graph, which mode, what. */
-export interface Chunk {
-  readonly namespace: readonly string[];
-  readonly mode: string;
-  readonly payload: unknown;
-}
 
 // Modes that clients of protocol v2 may subscribe to.
 const WATCHED_MODES: readonly GraphMode[] = ["values", "updates", "messages", "tools", "custom", "tasks"];

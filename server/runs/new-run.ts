@@ -4,11 +4,11 @@ import type { AssistantRow } from "../storage/assistants.ts";
 import type { NewRun } from "../storage/runs.ts";
 import type { ThreadKey } from "../storage/seals.ts";
 import type { ThreadConfig } from "../storage/threads.ts";
-import type { CreateOptions, RunKwargs, RunRequest } from "./create.ts";
 import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { asFields, lastingConfig } from "./input.ts";
 import { metadataOf, wholeLine } from "./lines.ts";
+import type { CreateOptions, RunKwargs, RunRequest } from "./request.ts";
 import { guardThreadText } from "./vault.ts";
 
 type Fields = Record<string, unknown>;

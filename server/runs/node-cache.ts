@@ -3,8 +3,8 @@
 import { callContext } from "../models/gateway/context.ts";
 import type { CallContext } from "../models/gateway/context.ts";
 import { NodeCache } from "../storage/node-cache.ts";
-import { hasUntracked } from "./graphs.ts";
-import type { Graph } from "./graphs.ts";
+import { hasUntracked } from "./graph.ts";
+import type { Graph } from "./graph.ts";
 
 const given = new WeakMap<Graph, Promise<void>>();
 

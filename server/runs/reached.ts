@@ -1,8 +1,8 @@
 // How a graph that went to its end leaves its thread.
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import type { Outcome } from "./end.ts";
-import { hasUntracked } from "./graphs.ts";
-import type { Graph } from "./graphs.ts";
+import { hasUntracked } from "./graph.ts";
+import type { Graph } from "./graph.ts";
+import type { Outcome } from "./outcome.ts";
 import { newestState } from "./state.ts";
 import { isOpen, stateTextOf } from "./state-shape.ts";
 

@@ -7,13 +7,14 @@ import { turn } from "../clock.ts";
 import { LeaseLost, messageOf } from "../errors.ts";
 import type { AppError } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
+import type { Rider } from "../storage/checkpoint-batch.ts";
 import { unwritten } from "../storage/events.ts";
 import type { Segment } from "../storage/events.ts";
+import type { Owner } from "../storage/fence.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { EventLog } from "./event-log.ts";
 import { LineWriter } from "./lines.ts";
 import type { Entry } from "./lines.ts";
-import type { Owner } from "./run.ts";
 import { Tail } from "./tail.ts";
 
 // Above this the graphs wait: the database is slower than the models.
@@ -38,17 +39,6 @@ export interface Recording {
   repair(): Promise<void>;
   /** The run has ended in the database, or it is not ours any more. */
   close(fate: "over" | "lost"): void;
-}
-
-/** Events of one run on their way in somebody else's statement. */
-export interface Rider {
-  readonly owner: Owner;
-  /** At least one; each goes on where the one before ends. */
-  readonly segments: readonly Segment[];
-  readonly written: () => void;
-  readonly lost: (error: AppError) => void;
-  /** They could not be written, because events before them are gone: those come first. */
-  readonly behind: () => void;
 }
 
 /** The end of a run's log. */

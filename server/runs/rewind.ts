@@ -3,14 +3,13 @@
 import { START } from "@langchain/langgraph";
 import type { StateSnapshot } from "@langchain/langgraph";
 import { persistently } from "../persist.ts";
-import type { Checkpoints } from "../storage/checkpoints.ts";
 import { isNewestOfRun, listFinishedTasks, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
+import type { Checkpoints } from "../storage/checkpoints.ts";
 import { stopsAtNewest, stopsInside } from "./breakpoints.ts";
-import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
 import { readLog } from "./follow.ts";
-import type { Graph } from "./graphs.ts";
+import type { Graph } from "./graph.ts";
 import { asFields } from "./input.ts";
 import { dataOf, nameOf } from "./lines.ts";
 import type { Entry } from "./lines.ts";
@@ -18,6 +17,7 @@ import { begunBy } from "./protocol/messages.ts";
 import type { ProtocolProjection } from "./protocol/project.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
 import type { Recording } from "./record.ts";
+import type { AcceptedRun } from "./request.ts";
 import { configOf } from "./state.ts";
 import { toWire, toWireJson } from "./wire-json.ts";
 

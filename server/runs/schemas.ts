@@ -6,7 +6,7 @@ import {
   getStateTypeSchema,
 } from "@langchain/langgraph/zod/schema";
 import type { Engine } from "./engine.ts";
-import type { Graph } from "./graphs.ts";
+import type { Graph } from "./graph.ts";
 import type { StaticSchema } from "./static-schemas.ts";
 
 export interface GraphSchemas {

@@ -31,12 +31,12 @@ import {
 } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
+import type { Graph } from "./graph.ts";
 import { graphAt, graphOfThread } from "./graph-of.ts";
-import type { Graph } from "./graphs.ts";
 import { keeping } from "./guards.ts";
-import { guardThreadText } from "./vault.ts";
 import { EMPTY, checkpointOf, isOpen, stateOf } from "./state-shape.ts";
 import type { ThreadState } from "./state-shape.ts";
+import { guardThreadText } from "./vault.ts";
 
 type Fields = Record<string, unknown>;
 

@@ -3,12 +3,12 @@
 // with an answer of somebody who may not give it: a later run must not find it.
 import { messageOf } from "../errors.ts";
 import { persistently } from "../persist.ts";
-import type { Checkpoints } from "../storage/checkpoints.ts";
 import { refuseAnswer, withdrawUpdate } from "../storage/checkpoint-writes.ts";
-import type { AcceptedRun } from "./create.ts";
+import type { Checkpoints } from "../storage/checkpoints.ts";
+import type { Owner } from "../storage/fence.ts";
 import type { Engine } from "./engine.ts";
-import type { Graph } from "./graphs.ts";
-import type { Owner } from "./run.ts";
+import type { Graph } from "./graph.ts";
+import type { AcceptedRun } from "./request.ts";
 import { configOf, isOfGraph } from "./state.ts";
 
 /**

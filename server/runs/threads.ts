@@ -12,14 +12,14 @@ import type { CopiedThread } from "../storage/thread-copy.ts";
 import { findThread, insertThread, patchThreadMetadata, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
+import type { Graph, Superstep } from "./graph.ts";
 import { graphForState } from "./graph-of.ts";
-import type { Graph, Superstep } from "./graphs.ts";
 import { keeping } from "./guards.ts";
 import { configOf, refuseUpdate, storeState } from "./state.ts";
 import type { ThreadState } from "./state-shape.ts";
 import { getWholeThread } from "./thread-view.ts";
-import { guardThreadText } from "./vault.ts";
 import type { Shown, Shows } from "./thread-view.ts";
+import { guardThreadText } from "./vault.ts";
 
 type Fields = Record<string, unknown>;
 

@@ -8,8 +8,8 @@ import type { Database } from "../storage/database.ts";
 import { pseudonymOf } from "../storage/pseudonyms.ts";
 import { openCounter } from "../storage/rate-limits.ts";
 import type { Counter } from "../storage/rate-limits.ts";
-import type { AcceptedRun } from "./create.ts";
 import type { Engine } from "./engine.ts";
+import type { AcceptedRun } from "./request.ts";
 
 // Of a provider's ids, those that can hold no text.
 const ID = /^[\w-]{1,80}$/;

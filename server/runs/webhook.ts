@@ -4,7 +4,7 @@ import { Webhook } from "standardwebhooks";
 import { deadline, now, sleep } from "../clock.ts";
 import { AppError, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
-import type { Egress } from "../models/egress.ts";
+import type { Egress } from "../services.ts";
 import type { Database } from "../storage/database.ts";
 import { claimWebhooks, deferWebhook, finishWebhook, openWebhook, parkWebhook } from "../storage/webhooks.ts";
 import type { DueWebhook } from "../storage/webhooks.ts";

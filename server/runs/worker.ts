@@ -2,11 +2,11 @@
 // one statement in the database.
 import { LeaseLost, messageOf } from "../errors.ts";
 import { claimRuns, listHeldRuns, lockWaitingThreads, promoteRuns, releaseRuns } from "../storage/queue.ts";
-import { acceptedOf } from "./create.ts";
 import { announceReady, endUnreadable } from "./end.ts";
 import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
 import { execute } from "./execute.ts";
+import { acceptedOf } from "./request.ts";
 
 // What is claimed at once begins at once; more only makes the others wait.
 const MOST = 16;

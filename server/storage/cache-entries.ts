@@ -1,6 +1,6 @@
 // Rows of holdfast.cache_entries: a cache that needs nothing but PostgreSQL. Values come and go as they are to be stored.
+import type { CacheKind, CacheStore, StoredEntry } from "./cache-store.ts";
 import type { Queryable } from "./database.ts";
-import type { CacheKind, CacheStore, StoredEntry } from "./caches.ts";
 import type { Scope } from "./scope.ts";
 
 const findEntries = `/* findCacheEntries */

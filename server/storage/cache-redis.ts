@@ -3,7 +3,7 @@
 import { once } from "node:events";
 import type { createClient } from "@redis/client";
 import { within } from "../clock.ts";
-import type { CacheKind, CacheStore } from "./caches.ts";
+import type { CacheKind, CacheStore } from "./cache-store.ts";
 import type { Scope } from "./scope.ts";
 
 const CONNECT_MS = 500;

@@ -2,21 +2,41 @@
 // has gathered meanwhile. The writes of a superstep, the checkpoint after it and the events before it share one commit;
 // the last checkpoint of a run shares the commit that ends the run.
 import { later, turn } from "../clock.ts";
-import { faultPoint } from "../faults.ts";
 import { AppError, LeaseLost } from "../errors.ts";
+import { faultPoint } from "../faults.ts";
 import { persistently } from "../persist.ts";
-import type { Recorder, Rider } from "../runs/record.ts";
-import type { Owner } from "../runs/run.ts";
 import type { CallNotes } from "./call-notes.ts";
 import type { CheckpointWrite, Urgency } from "./checkpoint-form.ts";
 import { keyOf, putForOwners } from "./checkpoint-writes.ts";
 import type { Queryable } from "./database.ts";
 import { unwritten } from "./events.ts";
+import type { Segment } from "./events.ts";
+import type { Owner } from "./fence.ts";
 
 interface Item {
   readonly owner: Owner;
   readonly write: CheckpointWrite;
   readonly written: PromiseWithResolvers<boolean>;
+}
+
+/** Events of one run on their way in somebody else's statement. */
+export interface Rider {
+  readonly owner: Owner;
+  /** At least one; each goes on where the one before ends. */
+  readonly segments: readonly Segment[];
+  readonly written: () => void;
+  readonly lost: (error: AppError) => void;
+  /** They could not be written, because events before them are gone: those come first. */
+  readonly behind: () => void;
+}
+
+/** Where the events of runs wait. */
+export interface Riders {
+  /** Those of this run wait for its next checkpoint, until they are released. */
+  hold(owner: Owner): void;
+  release(owner: Owner): void;
+  /** Those that may ride along now; undefined when there are none, or some are under way. */
+  ride(owner: Owner): Rider | undefined;
 }
 
 interface Open {
@@ -40,7 +60,7 @@ const END_MS = 25;
 export class CheckpointBatch {
   readonly #database: Queryable;
   readonly #workerId: string;
-  readonly #events: Pick<Recorder, "hold" | "release" | "ride">;
+  readonly #events: Riders;
   readonly #notes: Pick<CallNotes, "along">;
   readonly #open = new WeakMap<Owner, Open>();
   #items: Item[] = [];
@@ -53,10 +73,7 @@ export class CheckpointBatch {
   constructor(
     database: Queryable,
     workerId: string,
-    {
-      events,
-      notes,
-    }: { events: Pick<Recorder, "hold" | "release" | "ride">; notes: Pick<CallNotes, "along"> },
+    { events, notes }: { events: Riders; notes: Pick<CallNotes, "along"> },
   ) {
     this.#database = database;
     this.#workerId = workerId;

@@ -3,11 +3,23 @@
 // All values travel as one binary buffer, cut by offsets; an array of bytea would travel as hex text.
 import { seal } from "../privacy/seal.ts";
 import type { DataKey } from "../privacy/seal.ts";
-import type { CheckpointKey, Value } from "./checkpoint-rows.ts";
 import { placeOf } from "./sealed.ts";
 import type { SealedName } from "./sealed.ts";
 
 /** A checkpoint with the channel values that are new in it. */
+export interface CheckpointKey {
+  readonly threadId: string;
+  readonly namespace: string;
+  readonly checkpointId: string;
+}
+
+/** A stored value: which channel it belongs to and its serialised form. */
+export interface Value {
+  readonly channel: string;
+  readonly type: string;
+  readonly bytes: Uint8Array;
+}
+
 export interface PointWrite extends CheckpointKey {
   readonly parentId: string | undefined;
   /** JSON text, made when the write was asked for: LangGraph goes on with the object. */

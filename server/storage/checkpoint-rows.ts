@@ -3,22 +3,10 @@
 // rather join with all rows of the thread.
 import { SealedValueInvalid } from "../errors.ts";
 import { SEALED_TYPE } from "./checkpoint-form.ts";
+import type { CheckpointKey } from "./checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import { openRows, placeOf } from "./sealed.ts";
 import type { Reading } from "./sealed.ts";
-
-export interface CheckpointKey {
-  readonly threadId: string;
-  readonly namespace: string;
-  readonly checkpointId: string;
-}
-
-/** A stored value: which channel it belongs to and its serialised form. */
-export interface Value {
-  readonly channel: string;
-  readonly type: string;
-  readonly bytes: Uint8Array;
-}
 
 /** A checkpoint or one of its parts; a page of checkpoints comes as such rows, newest checkpoint first. */
 export interface CheckpointRow {

@@ -1,13 +1,13 @@
 // Writing checkpoints to the stock PostgresSaver's tables: whatever has gathered, of many runs, in one statement.
 // Each write is fenced in that statement, on its run's row while a run makes it, else on its thread's row.
-import type { Owner } from "../runs/run.ts";
+import type { DataKey } from "../privacy/seal.ts";
 import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
 import type { CheckpointWrite } from "./checkpoint-form.ts";
-import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
 import { sealedBody } from "./events.ts";
 import type { Segment } from "./events.ts";
 import { isOwn } from "./fence.ts";
+import type { Owner } from "./fence.ts";
 import { insertNotes, packedNotes } from "./model-calls.ts";
 import type { Note } from "./model-calls.ts";
 

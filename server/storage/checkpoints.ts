@@ -26,14 +26,14 @@ import type { DataKey } from "../privacy/seal.ts";
 import { dump, load } from "../privacy/serde.ts";
 import { isStorable } from "../privacy/storable.ts";
 import { comeAfter, findNewestId } from "./checkpoint-clock.ts";
+import type { CheckpointKey, CheckpointWrite, PointWrite, Urgency, Value } from "./checkpoint-form.ts";
 import { metadataText } from "./checkpoint-metadata.ts";
 import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./checkpoint-rows.ts";
-import type { CheckpointKey, CheckpointRow, Value } from "./checkpoint-rows.ts";
+import type { CheckpointRow } from "./checkpoint-rows.ts";
 import { putForThread } from "./checkpoint-writes.ts";
-import type { CheckpointWrite, PointWrite, Urgency } from "./checkpoint-form.ts";
 import type { Database, Queryable } from "./database.ts";
-import { deleteThreads } from "./prune.ts";
 import { listDeltaHistory } from "./deltas.ts";
+import { deleteThreads } from "./prune.ts";
 import { Questions } from "./questions.ts";
 
 const START = "__start__";

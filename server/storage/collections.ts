@@ -1,8 +1,7 @@
 // Collections: one language, one set of documents, and the totals that BM25 divides by.
 // The totals are exact because every writer of a collection holds its row's lock.
 import { CollectionNotFound, InputInvalid } from "../errors.ts";
-import type { Database, Queryable } from "./database.ts";
-import { deleteDocuments, listDocuments } from "./documents.ts";
+import type { Queryable } from "./database.ts";
 import type { Scope } from "./scope.ts";
 
 export interface Collection {
@@ -19,10 +18,7 @@ export interface CollectionSummary {
   readonly chunks: number;
 }
 
-const DELETED_AT_ONCE = 500;
 /** Every path comes before it in the order of bytes. */
-const LAST_TEXT = "\u{10FFFF}";
-
 export const findCollectionSql = `/* findCollection */
 select collection_id, name, language from holdfast.collections where tenant_id = $1 and name = $2`;
 
@@ -44,12 +40,6 @@ select cfgname::text as language from pg_catalog.pg_ts_config
 // eight writers of the same documents drove the totals below zero.
 export const lockCollectionSql = `/* lockCollection */
 select 1 from holdfast.collections where tenant_id = $1 and collection_id = $2 for update`;
-
-const deleteTermsSql = `/* deleteTerms */
-delete from holdfast.terms where collection_id = $1`;
-
-const deleteCollectionSql = `/* deleteCollection */
-delete from holdfast.collections where tenant_id = $1 and collection_id = $2`;
 
 const vacuumIndex = `/* vacuumIndex */
 vacuum (analyze) holdfast.postings, holdfast.terms, holdfast.chunks, holdfast.documents, holdfast.collections`;
@@ -111,40 +101,9 @@ export async function lockCollection(
   if (rows.length === 0) throw new CollectionNotFound(`Collection ${collection.name} was deleted meanwhile.`);
 }
 
-/**
- * Deletes a collection and everything in it, in short transactions; if interrupted, call it again.
- * @returns the number of documents deleted
- * @throws CollectionNotFound
- */
-export async function deleteCollection(database: Database, scope: Scope, name: string): Promise<number> {
-  const collection = await findCollection(database, scope, name);
-  if (!collection) throw new CollectionNotFound(`Collection ${name} not found.`);
-  let documents = 0;
-  for (;;) {
-    const deleted = await deleteSlice(database, scope, collection);
-    documents += deleted;
-    if (deleted < DELETED_AT_ONCE) return documents;
-  }
-}
-
 /** Lets the search read postings from the index alone; worth its time after many changes. */
 export async function vacuum(database: Queryable): Promise<void> {
   await database.query(vacuumIndex);
-}
-
-/** The last slice takes the collection with it, so that no document can slip in between. */
-async function deleteSlice(database: Database, scope: Scope, collection: Collection): Promise<number> {
-  return database.transaction(async (transaction) => {
-    await lockCollection(transaction, scope, collection);
-    const all = { collection, from: { file: "", record: "" }, before: LAST_TEXT };
-    const slice = await listDocuments(transaction, scope, { ...all, limit: DELETED_AT_ONCE });
-    await deleteDocuments(transaction, scope, { collection, keys: slice });
-    if (slice.length < DELETED_AT_ONCE) {
-      await transaction.query(deleteTermsSql, [collection.collection_id]);
-      await transaction.query(deleteCollectionSql, [scope.tenantId, collection.collection_id]);
-    }
-    return slice.length;
-  });
 }
 
 async function createCollection(

@@ -1,5 +1,5 @@
 // Rows of holdfast.data_keys: the keys of sealed data, wrapped. Who deletes a row makes unreadable what it sealed.
-import type { Queryable } from "./database.ts";
+import type { Queries } from "./queries.ts";
 
 export interface DataKeyRow {
   readonly data_key_id: string;
@@ -66,36 +66,36 @@ update holdfast.data_keys d set kek_id = $2, wrapped = decode(k.wrapped, 'base64
  where d.data_key_id = k.data_key_id
 returning d.data_key_id`;
 
-export const findDataKeys = (on: Queryable, ids: readonly string[]): Promise<DataKeyRow[]> =>
+export const findDataKeys = (on: Queries, ids: readonly string[]): Promise<DataKeyRow[]> =>
   on.query(findKeyRows, [ids]);
 
 /** The key under which a thread is written to; undefined when there is no such thread, or it has none. */
-export async function findThreadKey(on: Queryable, threadId: string): Promise<DataKeyRow | undefined> {
+export async function findThreadKey(on: Queries, threadId: string): Promise<DataKeyRow | undefined> {
   const [row] = await on.query<DataKeyRow>(findThreadKeyRow, [threadId]);
   return row;
 }
 
 /** The newest keys of namespaces, and with `withRest` of what belongs to neither namespace nor thread. */
 export const listYoungKeys = (
-  on: Queryable,
+  on: Queries,
   tenantId: string,
   paths: readonly string[],
   withRest: boolean,
 ): Promise<YoungKeyRow[]> => on.query(listYoungRows, [tenantId, paths, withRest]);
 
-export async function insertDataKeys(on: Queryable, rows: readonly DataKeyRow[]): Promise<void> {
+export async function insertDataKeys(on: Queries, rows: readonly DataKeyRow[]): Promise<void> {
   await on.query(insertKeyRows, [JSON.stringify(rows.map(asText))]);
 }
 
 /** How many keys each key of the ring wraps. */
-export const countByKek = (on: Queryable): Promise<KekUse[]> => on.query(countByKekRows);
+export const countByKek = (on: Queries): Promise<KekUse[]> => on.query(countByKekRows);
 
 /** One key of those that each key of the ring wraps. */
-export const sampleByKek = (on: Queryable): Promise<DataKeyRow[]> => on.query(sampleByKekRows);
+export const sampleByKek = (on: Queries): Promise<DataKeyRow[]> => on.query(sampleByKekRows);
 
 /** Keys that another key than `kekId` wraps, from the one after `after` on. */
 export const listWrappedByOthers = (
-  on: Queryable,
+  on: Queries,
   kekId: string,
   after: string,
   limit: number,
@@ -103,7 +103,7 @@ export const listWrappedByOthers = (
 
 /** @param rows as they were read, with the new wrapping. @returns how many were changed */
 export async function rewrapDataKeys(
-  on: Queryable,
+  on: Queries,
   rows: readonly DataKeyRow[],
   kekId: string,
 ): Promise<number> {

@@ -1,15 +1,14 @@
 // The small interface through which everything else sees Postgres.
+import type { Queries } from "./queries.ts";
 import type { Seals } from "./seals.ts";
 
 /**
  * One statement. Its text begins with a tag such as `/* findThread *\/`, which becomes its prepared name. A tag with
  * words after the name is no name: PostgreSQL plans such a statement anew for the values of each call.
  */
-export interface Queryable {
+export interface Queryable extends Queries {
   /** The keys under which rows of this database are sealed. */
   readonly seals: Seals;
-  /** Runs one statement and returns its rows. Throws DatabaseUnavailable when Postgres cannot answer. */
-  query<Row>(text: string, values?: readonly unknown[]): Promise<Row[]>;
 }
 
 /** A connection of its own: for LISTEN and session advisory locks. */

@@ -3,8 +3,8 @@
 import { compareWritesSortKeys, writesSortKey } from "@langchain/langgraph-checkpoint";
 import type { DeltaChannelHistory } from "@langchain/langgraph-checkpoint";
 import { load } from "../privacy/serde.ts";
+import type { CheckpointKey } from "./checkpoint-form.ts";
 import { openBlobs, openWrites } from "./checkpoint-rows.ts";
-import type { CheckpointKey } from "./checkpoint-rows.ts";
 import type { Queryable } from "./database.ts";
 
 interface DeltaRow {

@@ -1,11 +1,11 @@
 // Rows of holdfast.run_events: what a run's stream shows. One row holds the events seq … last as lines of text;
 // the form of a line belongs to runs/lines.ts.
-import type { RunState } from "../runs/run.ts";
 import { DatabaseUnavailable, LeaseLost, messageOf } from "../errors.ts";
 import type { AppError } from "../errors.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
 import { isOwn } from "./fence.ts";
+import type { RunState } from "./run-states.ts";
 import { openRows, placeOf, sealText } from "./sealed.ts";
 
 /** Consecutive events of one run, as one row. */

@@ -16,15 +16,15 @@ import { faultPoint } from "../faults.ts";
 import { persistently } from "../persist.ts";
 import type { Guard } from "../privacy/guard.ts";
 import { storableOf } from "../privacy/storable.ts";
-import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
-import { conditionsOf, filterAsKept } from "./store-filter.ts";
-import { listNamespaces } from "./store-namespaces.ts";
-import { queryVectors, searchByMeaning, withVectors } from "./store-meaning.ts";
-import type { IndexedWrite, RankedItem } from "./store-meaning.ts";
-import type { Embedder } from "./store-vectors.ts";
+import type { Owner } from "./fence.ts";
 import { findItems, searchItems, writeItems } from "./store.ts";
 import type { StoreTtl, StoreWrite } from "./store.ts";
+import { conditionsOf, filterAsKept } from "./store-filter.ts";
+import { queryVectors, searchByMeaning, withVectors } from "./store-meaning.ts";
+import type { IndexedWrite, RankedItem } from "./store-meaning.ts";
+import { listNamespaces } from "./store-namespaces.ts";
+import type { Embedder } from "./store-vectors.ts";
 
 export interface GraphStoreOptions {
   /** The run that writes; a write outside any run is not fenced. */

@@ -1,8 +1,8 @@
 // Rows of holdfast.model_calls: every request to a provider, from before it is sent until what it cost is known. What they
 // do to budgets is in functions of the database (migration 0017), so that a call is counted everywhere or nowhere.
-import type { Owner } from "../runs/run.ts";
 import type { Queryable } from "./database.ts";
 import { isOwn } from "./fence.ts";
+import type { Owner } from "./fence.ts";
 import type { Scope } from "./scope.ts";
 
 /** On whose behalf a call is made. */

@@ -1,14 +1,14 @@
 // Rows of holdfast.runs: accepting, finding and listing them. How they move on is in queue.ts and finish.ts.
-import type { RunState } from "../runs/run.ts";
+import type { DataKey } from "../privacy/seal.ts";
+import type { VaultEntry } from "../privacy/vault.ts";
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import type { ThreadTtl } from "./expiry.ts";
-import type { DataKey } from "../privacy/seal.ts";
-import { codeOf, UNIQUE_VIOLATION } from "./postgres.ts";
+import { UNIQUE_VIOLATION, codeOf } from "./postgres.ts";
+import type { RunState } from "./run-states.ts";
 import { openRows, placeOf, sealJson, sealText } from "./sealed.ts";
 import type { Reading, Readings } from "./sealed.ts";
 import type { ThreadKey } from "./seals.ts";
-import type { VaultEntry } from "../privacy/vault.ts";
 import { packedEntries } from "./vault.ts";
 
 export interface RunRow {

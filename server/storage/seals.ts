@@ -8,7 +8,7 @@ import type { KeyRing } from "../privacy/key-ring.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import { findDataKeys, findThreadKey, insertDataKeys, listYoungKeys } from "./data-keys.ts";
 import type { DataKeyRow } from "./data-keys.ts";
-import type { Queryable } from "./database.ts";
+import type { Queries } from "./queries.ts";
 import { defaultScope } from "./scope.ts";
 
 const REMEMBERED_MS = 60_000;
@@ -49,12 +49,12 @@ export class Seals {
   }
 
   /** The key with this id. @throws DataKeyUnusable */
-  async key(on: Queryable, id: string): Promise<DataKey> {
+  async key(on: Queries, id: string): Promise<DataKey> {
     return got(await this.keys(on, [id]), id);
   }
 
   /** Keys by their ids. @throws DataKeyUnusable when one is gone, or cannot be opened */
-  async keys(on: Queryable, ids: readonly string[]): Promise<ReadonlyMap<string, DataKey>> {
+  async keys(on: Queries, ids: readonly string[]): Promise<ReadonlyMap<string, DataKey>> {
     const found = new Map<string, DataKey>();
     const missing = new Set<string>();
     for (const id of ids) {
@@ -78,7 +78,7 @@ export class Seals {
    * The key for what is written to a thread; a new one for a thread that is not there. Undefined when nothing is sealed.
    * The thread may have another one by now: statements that use it look.
    */
-  async ofThread(on: Queryable, threadId: string): Promise<ThreadKey | undefined> {
+  async ofThread(on: Queries, threadId: string): Promise<ThreadKey | undefined> {
     if (!this.isOn) return undefined;
     const id = recall(this.#subjects, `thread ${threadId}`);
     const known = id === undefined ? undefined : recall(this.#keys, id);
@@ -90,7 +90,7 @@ export class Seals {
   }
 
   /** The key of a thread that is locked, or was just made: what was remembered of it does not count. */
-  async ofLocked(on: Queryable, threadId: string): Promise<DataKey | undefined> {
+  async ofLocked(on: Queries, threadId: string): Promise<DataKey | undefined> {
     if (!this.isOn) return undefined;
     const row = await findThreadKey(on, threadId);
     if (!row) throw new DataKeyUnusable(`Thread ${threadId} has no key: it is gone, or was never sealed.`);
@@ -114,12 +114,12 @@ export class Seals {
   }
 
   /** Keys for namespaces of the store, by path; made and stored where there is none. Empty when nothing is sealed. */
-  async ofNamespaces(on: Queryable, paths: readonly string[]): Promise<ReadonlyMap<string, DataKey>> {
+  async ofNamespaces(on: Queries, paths: readonly string[]): Promise<ReadonlyMap<string, DataKey>> {
     return this.#ofSubjects(on, paths);
   }
 
   /** The key for what belongs to neither thread nor namespace. Undefined when nothing is sealed. */
-  async ofRest(on: Queryable): Promise<DataKey | undefined> {
+  async ofRest(on: Queries): Promise<DataKey | undefined> {
     return (await this.#ofSubjects(on, [null])).get(REST);
   }
 
@@ -128,7 +128,7 @@ export class Seals {
     for (const path of paths) this.#subjects.delete(subjectOf(path));
   }
 
-  async #ofSubjects(on: Queryable, paths: readonly (string | null)[]): Promise<ReadonlyMap<string, DataKey>> {
+  async #ofSubjects(on: Queries, paths: readonly (string | null)[]): Promise<ReadonlyMap<string, DataKey>> {
     const found = new Map<string, DataKey>();
     if (!this.isOn) return found;
     const unknown = new Set<string | null>();

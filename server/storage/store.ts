@@ -1,10 +1,10 @@
 // Rows of holdfast.store_items: what graphs and clients keep across threads. The last write of a key wins.
 // An item past its time is never shown, whether or not the sweep has taken it away.
 import { DataKeyUnusable } from "../errors.ts";
-import type { Owner } from "../runs/run.ts";
+import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
 import { isOwn } from "./fence.ts";
-import type { DataKey } from "../privacy/seal.ts";
+import type { Owner } from "./fence.ts";
 import { meetsAll } from "./json-match.ts";
 import { openRows, placeOf as sealedPlace, sealBytes, sealJson } from "./sealed.ts";
 import { asJson, meets } from "./store-filter.ts";

@@ -1,10 +1,10 @@
 // Pages of the public internet for tools. The address may come from a model that was told it by a hostile text: every hop
 // goes through the egress that reaches nothing private, and no error says more than that it was not let through.
-import { openEgress } from "../models/egress.ts";
-import type { Egress, EgressAnswer } from "../models/egress.ts";
 import { WebhookRefused } from "../errors.ts";
+import { openEgress } from "../models/egress.ts";
 import { readHtml } from "../retrieval/html.ts";
 import { passageText } from "../retrieval/passage-text.ts";
+import type { Egress, EgressAnswer } from "../services.ts";
 import { ToolError } from "./failure.ts";
 
 const MAX_URL = 2000;

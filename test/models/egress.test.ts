@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ConfigInvalid, WebhookRefused } from "../../server/errors.ts";
 import { openEgress } from "../../server/models/egress.ts";
-import type { EgressRequest } from "../../server/models/egress.ts";
+import type { EgressRequest } from "../../server/services.ts";
 
 let server: Server;
 let port = 0;

@@ -1,16 +1,16 @@
 // When checkpoints are written: with their superstep, with the end of their run, and never for a run that is not ours.
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { uuidv7 } from "../../server/ids.ts";
-import type { Note } from "../../server/storage/model-calls.ts";
-import { defaultScope } from "../../server/storage/scope.ts";
 import { LeaseLost } from "../../server/errors.ts";
-import type { Owner } from "../../server/runs/run.ts";
+import { uuidv7 } from "../../server/ids.ts";
 import { CallNotes } from "../../server/storage/call-notes.ts";
-import { openLog } from "../../server/telemetry/log.ts";
 import { CheckpointBatch } from "../../server/storage/checkpoint-batch.ts";
 import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
+import type { Owner } from "../../server/storage/fence.ts";
 import { finishRun } from "../../server/storage/finish.ts";
+import type { Note } from "../../server/storage/model-calls.ts";
+import { defaultScope } from "../../server/storage/scope.ts";
+import { openLog } from "../../server/telemetry/log.ts";
 import { pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

@@ -2,8 +2,8 @@
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { expect, test } from "vitest";
 import { z } from "zod";
+import type { Graph } from "../../server/runs/graph.ts";
 import { contextOf } from "../../server/runs/input.ts";
-import type { Graph } from "../../server/runs/graphs.ts";
 
 const State = Annotation.Root({ tone: Annotation<unknown>, style: Annotation<unknown> });
 type Declared = ConstructorParameters<typeof StateGraph>[1];

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Durability } from "../../server/runs/create.ts";
+import type { Durability } from "../../server/runs/request.ts";
 import type { Session } from "../../server/storage/database.ts";
 import { startGate } from "../fixtures/gate.ts";
 import type { Gate } from "../fixtures/gate.ts";

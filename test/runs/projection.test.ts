@@ -9,10 +9,10 @@ import {
 import type { BaseMessage } from "@langchain/core/messages";
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { Chunk } from "../../server/runs/graph-stream.ts";
 import { LineReader } from "../../server/runs/line-reader.ts";
 import { LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
-import { isHidden, Projection } from "../../server/runs/modes.ts";
-import type { Chunk } from "../../server/runs/modes.ts";
+import { Projection, isHidden } from "../../server/runs/modes.ts";
 import { toWireJson } from "../../server/runs/wire-json.ts";
 
 type Metadata = Record<string, unknown>;

@@ -1,17 +1,17 @@
 // Events that go with checkpoints of their run: in one statement with them, and by themselves when that cannot be.
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import type { AppError } from "../../server/errors.ts";
 import { DatabaseUnavailable, LeaseLost } from "../../server/errors.ts";
+import type { AppError } from "../../server/errors.ts";
 import { EventLog } from "../../server/runs/event-log.ts";
 import { readLog } from "../../server/runs/follow.ts";
 import { dataOf } from "../../server/runs/lines.ts";
 import { EventReader } from "../../server/runs/reader.ts";
 import { Recorder } from "../../server/runs/record.ts";
-import type { Owner } from "../../server/runs/run.ts";
 import { CallNotes } from "../../server/storage/call-notes.ts";
 import { CheckpointBatch } from "../../server/storage/checkpoint-batch.ts";
 import type { CheckpointWrite } from "../../server/storage/checkpoint-form.ts";
+import type { Owner } from "../../server/storage/fence.ts";
 import { openLog } from "../../server/telemetry/log.ts";
 import { pointOf } from "../support/checkpoints.ts";
 import { openTestPool, testDatabase } from "../support/database.ts";

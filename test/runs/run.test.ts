@@ -1,7 +1,7 @@
 // The table of a run's states is one with the database's, and every run can reach an end.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { isPending, isTerminal, MOVES } from "../../server/runs/run.ts";
-import type { RunState } from "../../server/runs/run.ts";
+import { MOVES, isPending, isTerminal } from "../../server/storage/run-states.ts";
+import type { RunState } from "../../server/storage/run-states.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { CollectionNotFound, InputInvalid } from "../../server/errors.ts";
 import {
-  deleteCollection,
   ensureCollection,
   findCollection,
   findCollectionSql,
@@ -12,6 +11,7 @@ import {
   vacuum,
 } from "../../server/storage/collections.ts";
 import type { Collection } from "../../server/storage/collections.ts";
+import { deleteCollection } from "../../server/storage/delete-collection.ts";
 import {
   deleteDocuments,
   deleteDocumentsSql,

@@ -3,7 +3,6 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Engine } from "../../server/runs/engine.ts";
-import type { Owner } from "../../server/runs/run.ts";
 import { takeBackAnswer } from "../../server/runs/take-back.ts";
 import {
   putForOwners,
@@ -14,6 +13,7 @@ import {
 } from "../../server/storage/checkpoint-writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
+import type { Owner } from "../../server/storage/fence.ts";
 import { deleteOwnRun, finishRun } from "../../server/storage/finish.ts";
 import { writeItems } from "../../server/storage/store.ts";
 import { createThreadRow, pointOf } from "../support/checkpoints.ts";

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { InputPoisoned, LeaseLost, StoreNamespaceInvalid, ValueUnserialisable } from "../../server/errors.ts";
 import { openPrivacy } from "../../server/privacy/guard.ts";
-import type { Owner } from "../../server/runs/run.ts";
+import type { Owner } from "../../server/storage/fence.ts";
 import { GraphStore } from "../../server/storage/graph-store.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

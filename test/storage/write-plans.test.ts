@@ -2,18 +2,18 @@
 // when it had to wait for a takeover.
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { deleteOwnRun, finishRun } from "../../server/storage/finish.ts";
-import { insertSegments } from "../../server/storage/events.ts";
 import {
   putForOwners,
   refuseAnswer,
   withdrawAnswer,
   withdrawUpdate,
 } from "../../server/storage/checkpoint-writes.ts";
+import type { Queryable } from "../../server/storage/database.ts";
+import { insertSegments } from "../../server/storage/events.ts";
+import type { Owner } from "../../server/storage/fence.ts";
+import { deleteOwnRun, finishRun } from "../../server/storage/finish.ts";
 import { sendCall } from "../../server/storage/model-calls.ts";
 import { writeItems } from "../../server/storage/store.ts";
-import type { Queryable } from "../../server/storage/database.ts";
-import type { Owner } from "../../server/runs/run.ts";
 import { pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

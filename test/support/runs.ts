@@ -1,8 +1,8 @@
 // Rows of runs that a test drives by hand, without a server.
 import { randomUUID } from "node:crypto";
-import type { Owner } from "../../server/runs/run.ts";
 import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
 import type { Database } from "../../server/storage/database.ts";
+import type { Owner } from "../../server/storage/fence.ts";
 import type { finishRun } from "../../server/storage/finish.ts";
 import { insertRun } from "../../server/storage/runs.ts";
 import { createThreadRow } from "./checkpoints.ts";

@@ -1,6 +1,6 @@
 // What must hold whatever breaks: each law is one sentence and a pure function from what was seen to what broke it.
-import { isTerminal, MOVES } from "../../runs/run.ts";
-import type { RunState } from "../../runs/run.ts";
+import { MOVES, isTerminal } from "../../storage/run-states.ts";
+import type { RunState } from "../../storage/run-states.ts";
 import type { Asked } from "./ask.ts";
 import type { CheckpointFact, Move, RunFact, SegmentFact, Write } from "./audit.ts";
 import type { Message } from "./sight.ts";

@@ -1,17 +1,17 @@
 // The commands of protocol v2 that begin runs: new input, an answer to a question, a branch from an older checkpoint.
 import { createHash } from "node:crypto";
-import { now } from "../../clock.ts";
 import { QuestionsChanged } from "../../access-errors.ts";
+import { now } from "../../clock.ts";
 import { CommandRefused, ThreadNotFound, ThreadWithoutGraph } from "../../errors.ts";
 import { findLastEvent } from "../../storage/events.ts";
 import { findRunByKey } from "../../storage/runs.ts";
 import { findNewestWatched } from "../../storage/watched.ts";
 import { createRun } from "../create.ts";
-import type { CreateOptions, RunRequest } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { guardAsked, guardOfAssistant } from "../guards.ts";
 import { asFields } from "../input.ts";
-import { getThread, getStateText } from "../state.ts";
+import type { CreateOptions, RunRequest } from "../request.ts";
+import { getStateText, getThread } from "../state.ts";
 import { askingTasks } from "../state-shape.ts";
 import type { ThreadState } from "../state-shape.ts";
 import { threadSeq } from "./entries.ts";

@@ -3,9 +3,9 @@
 import { convertToProtocolEvent, isCheckpointEnvelope } from "@langchain/langgraph/web";
 import type { StreamMode, StreamTransformer } from "@langchain/langgraph/web";
 import { AtWork } from "../at-work.ts";
+import type { Chunk } from "../graph-stream.ts";
 import { dataOf } from "../lines.ts";
 import type { Entry } from "../lines.ts";
-import type { Chunk } from "../modes.ts";
 import { addressOf, entryOf, eventOf } from "./entries.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
 import { Mux } from "./mux.ts";

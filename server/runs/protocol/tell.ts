@@ -1,11 +1,11 @@
 // What a run tells followers of its thread by protocol v2, from its begin to its end.
 import { messageOf } from "../../errors.ts";
 import { persistently } from "../../persist.ts";
-import type { AcceptedRun } from "../create.ts";
-import type { Outcome } from "../end.ts";
 import type { Engine } from "../engine.ts";
 import { asFields } from "../input.ts";
 import type { Entry } from "../lines.ts";
+import type { Outcome } from "../outcome.ts";
+import type { AcceptedRun } from "../request.ts";
 import { clockFrom, openClock } from "./clock.ts";
 import { ProtocolProjection } from "./project.ts";
 import type { Terminal } from "./project.ts";

@@ -1,5 +1,4 @@
 // The states of a run and the moves between them: the one table that code, the database's CHECK and docs follow.
-import type { DataKey } from "../privacy/seal.ts";
 
 export const MOVES = {
   delayed: ["blocked", "interrupted"],
@@ -22,13 +21,3 @@ export const isTerminal = (state: RunState): boolean => TERMINAL.has(state);
 
 /** Whether a run in this state waits for a worker, for its thread or for its time. */
 export const isPending = (state: RunState): boolean => PENDING.has(state);
-
-/** Who may write for a run: this worker, in this attempt, while the run is running. */
-export interface Owner {
-  readonly runId: string;
-  readonly threadId: string;
-  readonly workerId: string;
-  readonly attempt: number;
-  /** Under which what is written for the run is sealed; undefined when nothing is. */
-  readonly key?: DataKey | undefined;
-}
