@@ -163,7 +163,7 @@ export const BUGS: readonly Bug[] = [
     name: "events are shown before they are committed",
     replacements: [
       {
-        file: "runs/record.ts",
+        file: "runs/log/record.ts",
         from: "        tail.push(entry);\n        this.#add(",
         to: "        tail.push(entry);\n        tail.commit(open.next);\n        this.#add(",
       },
@@ -210,7 +210,7 @@ export const BUGS: readonly Bug[] = [
     name: "what a crash of the database took is not written again",
     replacements: [
       {
-        file: "runs/event-log.ts",
+        file: "runs/log/event-log.ts",
         from: "if (again.length > 0) await",
         to: "if (again.length < 0) await",
       },

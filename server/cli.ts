@@ -9,9 +9,9 @@ import type { Config } from "./config.ts";
 import { AppError, messageOf } from "./errors.ts";
 import { uuidv7 } from "./ids.ts";
 import { ownVersion, requirePeers } from "./peers.ts";
-import { readGraphsFile } from "./runs/graphs.ts";
-import type { GraphsFile } from "./runs/graphs.ts";
-import { tellStrangeExit } from "./runs/places.ts";
+import { readGraphsFile } from "./runs/graph/graphs.ts";
+import type { GraphsFile } from "./runs/graph/graphs.ts";
+import { tellStrangeExit } from "./runs/graph/places.ts";
 
 interface Shared {
   readonly config?: string;

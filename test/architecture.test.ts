@@ -114,6 +114,28 @@ test("an import of a package's types alone is free", () => {
   expect(brokenImports(new Map([["server/privacy/a.ts", source]]))).toEqual([]);
 });
 
+const wingOf = (path: string): string => /^server\/runs\/(?:(\w+)\/)?/.exec(path)?.[1] ?? "";
+
+// What of the engine each of its folders may know.
+const wings = new Map([
+  ["log", ["log"]],
+  ["graph", ["graph"]],
+  ["stream", ["log", "graph", "stream"]],
+]);
+
+test("the log, the graphs and what they tell know nothing of the rest of the engine", () => {
+  const broken = [...sources].flatMap(([file, source]) => {
+    const mayKnow = file.startsWith("server/runs/") ? wings.get(wingOf(file)) : undefined;
+    const targets = importsIn(source).filter((target) => target.startsWith("."));
+    return targets
+      .map((target) => join(dirname(file), target))
+      .filter((path) => mayKnow && path.startsWith("server/runs/") && !mayKnow.includes(wingOf(path)))
+      .map((path) => `${file} -> ${path}`);
+  });
+  expect(broken).toEqual([]);
+  expect(globSync("server/runs/{log,graph,stream}/*.ts").length).toBeGreaterThan(20);
+});
+
 test("every folder of server/ is a floor", () => {
   const unknown = files.filter((file) => file.startsWith("server/") && !floors.includes(floorOf(file)));
   expect(unknown).toEqual([]);

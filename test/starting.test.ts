@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { turn } from "../server/clock.ts";
-import { loadGraphs, readGraphsFile } from "../server/runs/graphs.ts";
+import { loadGraphs, readGraphsFile } from "../server/runs/graph/graphs.ts";
 import { testDatabase } from "./support/database.ts";
 import type { TestDatabase } from "./support/database.ts";
 import { holdfast, startHoldfast } from "./support/holdfast.ts";

@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { env } from "node:process";
 import type { Config } from "../config.ts";
 import { startOfflineModel } from "../models/offline/server.ts";
-import { readGraphsFile } from "../runs/graphs.ts";
+import { readGraphsFile } from "../runs/graph/graphs.ts";
 import { ask } from "./chaos/ask.ts";
 import type { Move } from "./chaos/audit.ts";
 import { startCluster } from "./chaos/cluster.ts";

@@ -9,6 +9,7 @@ import {
   RunNotFound,
   ThreadNotFound,
 } from "../errors.ts";
+import type { Fields } from "../fields.ts";
 import type { Engine } from "../runs/engine.ts";
 import { answer, assistantOf, startRun } from "../runs/protocol/commands.ts";
 import type { Begun, Origin } from "../runs/protocol/commands.ts";
@@ -29,7 +30,6 @@ import {
 import { keyOf, permitRun } from "./run-access.ts";
 import { check, runCreate } from "./schemas.ts";
 
-type Fields = Record<string, unknown>;
 export type Command = z.output<typeof command>;
 
 /** What a command comes to: a result, and what is known of its place among the thread's events. */

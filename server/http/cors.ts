@@ -3,7 +3,7 @@
 import type { MiddlewareHandler } from "hono";
 import { cors } from "hono/cors";
 import { ConfigInvalid, messageOf } from "../errors.ts";
-import type { GraphsFile } from "../runs/graphs.ts";
+import type { GraphsFile } from "../runs/graph/graphs.ts";
 import type { Bindings } from "./sse.ts";
 
 const METHODS = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"];

@@ -3,7 +3,7 @@
 import { Hono } from "hono";
 import type { Context, MiddlewareHandler, Next } from "hono";
 import { CustomAppFailed } from "../errors.ts";
-import { importSetting } from "../runs/modules.ts";
+import { importSetting } from "../runs/graph/modules.ts";
 import type { Bindings } from "./sse.ts";
 
 type OnError = (error: Error, context: Context) => Response | Promise<Response>;

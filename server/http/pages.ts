@@ -1,8 +1,7 @@
 // A page of a list as clients expect it: how many there are on all pages, where the next one begins, and of each row the
 // keys that were asked for.
 import type { Context } from "hono";
-
-type Fields = Record<string, unknown>;
+import type { Fields } from "../fields.ts";
 
 /** @param next where the next page begins; undefined on the last one */
 export function announcePage(

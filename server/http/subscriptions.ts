@@ -3,12 +3,14 @@
 import type { WebSocket } from "ws";
 import { deadline } from "../clock.ts";
 import { AppError, CommandRefused, InputInvalid, RateLimited, messageOf } from "../errors.ts";
+import type { Fields } from "../fields.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { Shown } from "../runs/protocol/entries.ts";
 import { isWanted } from "../runs/protocol/filter.ts";
 import type { Filter } from "../runs/protocol/filter.ts";
 import { followThread, watch } from "../runs/protocol/follow-thread.ts";
+import { Reveal } from "../runs/reveal.ts";
 import { readCommand, run } from "./commands.ts";
 import type { Command } from "./commands.ts";
 import { parseBody } from "./ingress.ts";
@@ -16,7 +18,6 @@ import { countRequest } from "./limits.ts";
 import { refuseUnknown } from "./protocol.ts";
 import { subscribe, unsubscribe } from "./protocol-schemas.ts";
 import { check } from "./schemas.ts";
-import { Reveal } from "../runs/reveal.ts";
 import { revealKey } from "./sse.ts";
 import type { Watcher } from "./sse.ts";
 
@@ -28,8 +29,6 @@ const STALLED_MS = 60_000;
 const FAILED = 1011;
 /** By agreement with the official client: this and an HTTP status; most of those are final. */
 export const HTTP_STATUS = 4000;
-
-type Fields = Record<string, unknown>;
 
 export class Subscriptions {
   readonly #engine: Engine;

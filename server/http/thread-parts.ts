@@ -1,10 +1,10 @@
 // The form of threads in answers, and the parts of threads and states that a client asked for.
+import type { Fields } from "../fields.ts";
 import type { ThreadState } from "../runs/state-shape.ts";
 import type { Shown } from "../runs/thread-view.ts";
 import type { ThreadRow, WholeThread } from "../storage/threads.ts";
 import type { Path } from "./thread-schemas.ts";
 
-type Fields = Record<string, unknown>;
 const VALUES = "values.";
 
 export function toThread(thread: ThreadRow & Shown): Fields {

@@ -6,7 +6,7 @@ import { ServerStopping } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
 import { findBegin, followRuns, idOf, readPlace } from "../runs/follow-runs.ts";
 import type { EventsOfRun } from "../runs/follow-runs.ts";
-import { dataOf, nameOf } from "../runs/lines.ts";
+import { dataOf, nameOf } from "../runs/log/lines.ts";
 import { guardThread } from "./auth.ts";
 import { threadIdOf } from "./protocol.ts";
 import { check, threadStreamQuery } from "./schemas.ts";

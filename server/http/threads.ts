@@ -1,9 +1,10 @@
 // Routes of threads: create, read, change, copy, delete; state and history.
 import { Hono } from "hono";
 import type { Context } from "hono";
+import type { Fields } from "../fields.ts";
 import { uuidv7 } from "../ids.ts";
 import type { Engine } from "../runs/engine.ts";
-import type { Superstep } from "../runs/graph.ts";
+import type { Superstep } from "../runs/graph/graph.ts";
 import { commandOf } from "../runs/input.ts";
 import { deleteThread, getState, getStateText, listHistory, updateState } from "../runs/state.ts";
 import type { ThreadState } from "../runs/state-shape.ts";
@@ -27,8 +28,6 @@ import {
   threadPatch,
   threadQuery,
 } from "./thread-schemas.ts";
-
-type Fields = Record<string, unknown>;
 
 export function threadRoutes(engine: Engine): Hono<Bindings> {
   const app = new Hono<Bindings>();

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { messageOf } from "../errors.ts";
-import type { GraphsFile, UiSection } from "../runs/graphs.ts";
+import type { GraphsFile, UiSection } from "../runs/graph/graphs.ts";
 
 const PACKAGE = "@langchain/langgraph-ui";
 const WITHIN_MS = 60_000;

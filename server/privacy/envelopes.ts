@@ -15,8 +15,8 @@ import {
   ToolMessage,
   ToolMessageChunk,
 } from "@langchain/core/messages";
+import type { Fields } from "../fields.ts";
 
-export type Fields = Record<string, unknown>;
 type MessageClass = new (kwargs: never) => object;
 
 const CLASSES = new Map<string, MessageClass>([

@@ -1,5 +1,6 @@
 // One message that a model tells in pieces. Each of its texts (answer, thoughts, arguments of a call) is looked at as
 // one, however it is cut; what may still become something is held back and told with a later piece.
+import type { Fields } from "../fields.ts";
 import {
   everyField,
   fieldOf,
@@ -10,7 +11,7 @@ import {
   shapeOf,
   withContent,
 } from "./envelopes.ts";
-import type { Fields, Message, Shape } from "./envelopes.ts";
+import type { Message, Shape } from "./envelopes.ts";
 import type { Guard } from "./guard.ts";
 import type { RedactionStream } from "./redact.ts";
 

@@ -2,8 +2,8 @@
 // Invariant: what is read equals what was written, or the write was refused; stored data never runs code.
 // Beyond JsonPlus: BigInt, Date, NaN and Infinity survive, and an object that looks like an envelope is data.
 import { ValueUnreadable, ValueUnserialisable } from "../errors.ts";
+import type { Fields } from "../fields.ts";
 import { fieldsOf, isMessage, messageFrom } from "./envelopes.ts";
-import type { Fields } from "./envelopes.ts";
 
 /** How LangGraph's savers name what they stored: "json" or "bytes". */
 export type Typed = readonly [type: string, bytes: Uint8Array];

@@ -1,8 +1,8 @@
 // Redacts what is no mere text: state, messages, arguments, bodies. A value in which nothing is found stays the same
 // object; one in which something is found is copied as far down as that, and the original is left alone.
+import type { Fields } from "../fields.ts";
 import { isAnswer, withWholeTexts } from "./blocks.ts";
 import { isMessage, isPlainObject } from "./envelopes.ts";
-import type { Fields } from "./envelopes.ts";
 import { labelOf, redactLabelled } from "./labels.ts";
 import type { RedactText } from "./labels.ts";
 

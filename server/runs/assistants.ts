@@ -13,6 +13,8 @@ import {
   GraphNotFound,
   ThreadBusy,
 } from "../errors.ts";
+import { asFields } from "../fields.ts";
+import type { Fields } from "../fields.ts";
 import { assistantIdOf, isUuid } from "../ids.ts";
 import {
   deleteAssistant,
@@ -30,11 +32,8 @@ import type { AuthFilter } from "../storage/auth-filter.ts";
 import type { Database } from "../storage/database.ts";
 import { deleteThreads, hasBusyThread, lockPrunable, lockThreadsOf } from "../storage/prune.ts";
 import type { Engine } from "./engine.ts";
-import type { Graph } from "./graph.ts";
 import { graphOfAssistant } from "./graph-of.ts";
-import { asFields } from "./input.ts";
-
-type Fields = Record<string, unknown>;
+import type { Graph } from "./graph/graph.ts";
 
 /** What can be said of an assistant, when it is made and later. */
 export interface AssistantChange {

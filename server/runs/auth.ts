@@ -1,12 +1,11 @@
 // The user's own auth: who is calling, and what he may do. It is the official class Auth, of whatever copy, so only what
 // it keeps is looked at. Whatever is not understood lets nobody in.
 import { AccessDenied, AuthInvalid, AuthRefused } from "../errors.ts";
+import type { Fields } from "../fields.ts";
 import { filterOf } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import type { RunAuth } from "../storage/runs.ts";
-import { importSetting } from "./modules.ts";
-
-type Fields = Record<string, unknown>;
+import { importSetting } from "./graph/modules.ts";
 
 /** What can be asked for, under the official names. */
 export interface Events {

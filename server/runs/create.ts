@@ -4,6 +4,7 @@
 import { QuestionsChanged } from "../access-errors.ts";
 import { AssistantChanged, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
+import type { Fields } from "../fields.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import { holdCron } from "../storage/crons.ts";
@@ -37,8 +38,6 @@ import { newRun } from "./new-run.ts";
 import { acceptedOf } from "./request.ts";
 import type { CreateOptions, RunKwargs, RunRequest } from "./request.ts";
 import { getThread, requireCheckpoint, settlingAfter, storeState } from "./state.ts";
-
-type Fields = Record<string, unknown>;
 
 /** The cron that asks for a run was deleted, changed or moved on since it was read. */
 export class CronMoved extends Error {

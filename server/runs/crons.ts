@@ -3,6 +3,7 @@
 import { now, sleep } from "../clock.ts";
 import { CronInvalid, CronNotFound, DatabaseUnavailable, ThreadNotFound, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
+import type { Fields } from "../fields.ts";
 import { uuidv7 } from "../ids.ts";
 import {
   advanceCron,
@@ -21,8 +22,6 @@ import type { Engine } from "./engine.ts";
 import type { RunRequest } from "./request.ts";
 import { checkSchedule, latestTime, nextTime } from "./schedule.ts";
 import { getThread } from "./state.ts";
-
-type Fields = Record<string, unknown>;
 
 /** What can be said of a cron, when it is made and later. */
 export interface CronFields {

@@ -16,14 +16,14 @@ import { findRunFacts } from "../storage/runs.ts";
 import type { OwnedRunRow, RunRow } from "../storage/runs.ts";
 import type { Engine } from "./engine.ts";
 import { graphForState, graphOfThread } from "./graph-of.ts";
-import { wholeLine } from "./lines.ts";
+import { wholeLine } from "./log/lines.ts";
+import type { Recording } from "./log/record.ts";
 import { outcomeOf } from "./outcome.ts";
 import type { Outcome } from "./outcome.ts";
 import type { Told } from "./protocol/tell.ts";
-import type { Recording } from "./record.ts";
 import type { AcceptedRun } from "./request.ts";
 import { newestState, settlingAfter, storeState } from "./state.ts";
-import { toWireJson } from "./wire-json.ts";
+import { toWireJson } from "./stream/wire-json.ts";
 
 // How long an end is worth another try while the database is away; then the run goes back to the queue.
 const FINISH_MS = 30_000;

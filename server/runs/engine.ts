@@ -11,12 +11,12 @@ import type { ThreadTtl } from "../storage/expiry.ts";
 import type { StoreTtl } from "../storage/store.ts";
 import type { Embedder } from "../storage/store-vectors.ts";
 import type { Log } from "../telemetry/log.ts";
-import type { Graph } from "./graph.ts";
+import type { Graph } from "./graph/graph.ts";
+import type { StaticSchemas } from "./graph/static-schemas.ts";
 import type { Hints } from "./hints.ts";
 import type { LiveRuns } from "./live.ts";
-import type { EventReader } from "./reader.ts";
-import type { Recorder } from "./record.ts";
-import type { StaticSchemas } from "./static-schemas.ts";
+import type { EventReader } from "./log/reader.ts";
+import type { Recorder } from "./log/record.ts";
 import type { Totals } from "./totals.ts";
 
 /** What bounds a run and the queue. */

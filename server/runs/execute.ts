@@ -5,6 +5,7 @@ import { now, sleep, unlessAborted } from "../clock.ts";
 import { DatabaseUnavailable, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
 import type { AppError } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
+import { asFields } from "../fields.ts";
 import { refusalBehind } from "../models/gateway/context.ts";
 import type { CallContext } from "../models/gateway/context.ts";
 import { PATIENCE_MS, persistently } from "../persist.ts";
@@ -16,16 +17,29 @@ import { GraphStore } from "../storage/graph-store.ts";
 import { STOPPED } from "./breakpoints.ts";
 import { endRun } from "./end.ts";
 import type { Engine } from "./engine.ts";
-import type { Graph, StreamedEvent } from "./graph.ts";
 import { configOfRun, graphOfRun } from "./graph-of.ts";
-import { streamOf } from "./graph-stream.ts";
-import type { Chunk } from "./graph-stream.ts";
+import type { Graph, StreamedEvent } from "./graph/graph.ts";
+import { streamOf } from "./graph/graph-stream.ts";
+import type { Chunk } from "./graph/graph-stream.ts";
+import { giveNodeCache, signalFor } from "./graph/node-cache.ts";
+import { nameNodes } from "./graph/node-names.ts";
 import { keeping as keepingOf } from "./guards.ts";
-import { asFields, breakpointsOf, commandOf, contextOf, recursionOf } from "./input.ts";
-import { metadataOf } from "./lines.ts";
-import type { Entry } from "./lines.ts";
+import { breakpointsOf, commandOf, contextOf, recursionOf } from "./input.ts";
+import { metadataOf } from "./log/lines.ts";
+import type { Entry } from "./log/lines.ts";
+import type { Recording } from "./log/record.ts";
 import { chargedTo, servicesFor } from "./model-calls.ts";
-import { ModelEnd, ModelEnds } from "./model-ends.ts";
+import { HandOver, RunCancelled, RunTimedOut, outcomeOf } from "./outcome.ts";
+import type { Outcome } from "./outcome.ts";
+import { tell } from "./protocol/tell.ts";
+import type { Told } from "./protocol/tell.ts";
+import { reached } from "./reached.ts";
+import type { AcceptedRun } from "./request.ts";
+import { Reveal } from "./reveal.ts";
+import { rewind } from "./rewind.ts";
+import type { TakenUp } from "./rewind.ts";
+import { requireCheckpoint } from "./state.ts";
+import { ModelEnd, ModelEnds } from "./stream/model-ends.ts";
 import {
   HIDDEN,
   Projection,
@@ -35,22 +49,9 @@ import {
   tellsOfGraphs,
   tellsTasks,
   tellsValues,
-} from "./modes.ts";
-import { giveNodeCache, signalFor } from "./node-cache.ts";
-import { nameNodes } from "./node-names.ts";
-import { HandOver, RunCancelled, RunTimedOut, outcomeOf } from "./outcome.ts";
-import type { Outcome } from "./outcome.ts";
-import { tell } from "./protocol/tell.ts";
-import type { Told } from "./protocol/tell.ts";
-import { reached } from "./reached.ts";
-import { Arrivals, readAhead } from "./read-ahead.ts";
-import type { Recording } from "./record.ts";
-import { ChunkRedactor } from "./redaction.ts";
-import type { AcceptedRun } from "./request.ts";
-import { Reveal } from "./reveal.ts";
-import { rewind } from "./rewind.ts";
-import type { TakenUp } from "./rewind.ts";
-import { requireCheckpoint } from "./state.ts";
+} from "./stream/modes.ts";
+import { Arrivals, readAhead } from "./stream/read-ahead.ts";
+import { ChunkRedactor } from "./stream/redaction.ts";
 import { takeBackAnswer, takeBackUpdate } from "./take-back.ts";
 import { toolsFor } from "./tools.ts";
 import { guardThreadText } from "./vault.ts";

@@ -7,8 +7,8 @@ import type { BegunRow, BegunRun } from "../storage/begun.ts";
 import { findLastOfRun } from "../storage/checkpoint-rows.ts";
 import type { Engine } from "./engine.ts";
 import { follow } from "./follow.ts";
-import { nameOf } from "./lines.ts";
-import type { Numbered } from "./lines.ts";
+import { nameOf } from "./log/lines.ts";
+import type { Numbered } from "./log/lines.ts";
 import { END_PLACE as DONE, STATE_PLACE as STATE } from "./protocol/entries.ts";
 import { getState } from "./state.ts";
 

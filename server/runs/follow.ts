@@ -8,9 +8,9 @@ import type { SegmentRow } from "../storage/events.ts";
 import { isTerminal } from "../storage/run-states.ts";
 import type { RunRow } from "../storage/runs.ts";
 import type { Engine } from "./engine.ts";
-import { LineReader } from "./line-reader.ts";
-import type { Numbered } from "./lines.ts";
-import type { Tail } from "./tail.ts";
+import { LineReader } from "./log/line-reader.ts";
+import type { Numbered } from "./log/lines.ts";
+import type { Tail } from "./log/tail.ts";
 
 type Source = Pick<Engine, "live" | "hints" | "reader">;
 

@@ -1,16 +1,16 @@
 // Which graph a run, a thread or an assistant has. It matters for graphs that a function makes: that is called for each
 // run with the run's configuration, and for each look at a thread with the one of the run that wrote its newest state.
 import { GraphUnloadable, messageOf } from "../errors.ts";
+import { asFields } from "../fields.ts";
+import type { Fields } from "../fields.ts";
 import { hasCheckpoints } from "../storage/checkpoint-rows.ts";
 import type { Queryable } from "../storage/database.ts";
 import { findWriter } from "../storage/runs.ts";
 import type { Engine } from "./engine.ts";
-import type { Graph } from "./graph.ts";
-import { GraphFactory, READING } from "./graph-factory.ts";
-import { asFields, askedBy, mergeConfigs } from "./input.ts";
+import type { Graph } from "./graph/graph.ts";
+import { GraphFactory, READING } from "./graph/graph-factory.ts";
+import { askedBy, mergeConfigs } from "./input.ts";
 import type { AcceptedRun, RunKwargs } from "./request.ts";
-
-type Fields = Record<string, unknown>;
 
 /** What a run is configured with: by its assistant, its thread and its request, the later over the earlier. */
 export const configOfRun = ({ kwargs, thread_config: ofThread, auth }: AcceptedRun): Fields =>

@@ -1,11 +1,11 @@
 // What a client asked for, in the form that LangGraph takes. What is unset must be absent.
 import { isDeepStrictEqual } from "node:util";
 import { Command, Send } from "@langchain/langgraph";
+import { asFields } from "../fields.ts";
+import type { Fields } from "../fields.ts";
 import type { RunAuth } from "../storage/runs.ts";
-import type { Graph } from "./graph.ts";
+import type { Graph } from "./graph/graph.ts";
 import type { RunKwargs } from "./request.ts";
-
-type Fields = Record<string, unknown>;
 
 export function commandOf({ resume, update, goto }: Fields): Command {
   const parts = { resume, update, goto: Array.isArray(goto) ? goto.map(placeOf) : placeOf(goto) };
@@ -94,7 +94,3 @@ const authFields = ({ user, permissions }: RunAuth): Fields => ({
   langgraph_auth_user_id: user.identity,
   langgraph_auth_permissions: permissions,
 });
-
-/** An object's own fields; none of anything else. */
-export const asFields = (value: unknown): Fields =>
-  typeof value === "object" && value !== null ? { ...value } : {};

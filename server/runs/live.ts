@@ -1,7 +1,7 @@
 // The runs that this process executes now: how to stop one, and what it has told so far.
 import { sleep } from "../clock.ts";
+import type { Tail } from "./log/tail.ts";
 import { Resting } from "./resting.ts";
-import type { Tail } from "./tail.ts";
 
 const ACCEPTING_MS = 20;
 

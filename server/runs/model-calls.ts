@@ -7,7 +7,7 @@ import type { Owner } from "../storage/fence.ts";
 import type { Payer } from "../storage/model-calls.ts";
 import { pseudonymOf } from "../storage/pseudonyms.ts";
 import type { Engine } from "./engine.ts";
-import type { Recording } from "./record.ts";
+import type { Recording } from "./log/record.ts";
 import type { AcceptedRun } from "./request.ts";
 
 interface Charged {

@@ -1,4 +1,6 @@
 // What is written of a run when it is accepted: from what a client asks, the assistant, and what of the thread is known.
+import { asFields } from "../fields.ts";
+import type { Fields } from "../fields.ts";
 import { uuidv7 } from "../ids.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
 import type { NewRun } from "../storage/runs.ts";
@@ -6,12 +8,10 @@ import type { ThreadKey } from "../storage/seals.ts";
 import type { ThreadConfig } from "../storage/threads.ts";
 import { hasSlot } from "./engine.ts";
 import type { Engine } from "./engine.ts";
-import { asFields, lastingConfig } from "./input.ts";
-import { metadataOf, wholeLine } from "./lines.ts";
+import { lastingConfig } from "./input.ts";
+import { metadataOf, wholeLine } from "./log/lines.ts";
 import type { CreateOptions, RunKwargs, RunRequest } from "./request.ts";
 import { guardThreadText } from "./vault.ts";
-
-type Fields = Record<string, unknown>;
 
 export function newRun(
   engine: Engine,

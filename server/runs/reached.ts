@@ -1,7 +1,7 @@
 // How a graph that went to its end leaves its thread.
 import type { Checkpoints } from "../storage/checkpoints.ts";
-import { hasUntracked } from "./graph.ts";
-import type { Graph } from "./graph.ts";
+import { hasUntracked } from "./graph/graph.ts";
+import type { Graph } from "./graph/graph.ts";
 import type { Outcome } from "./outcome.ts";
 import { newestState } from "./state.ts";
 import { isOpen, stateTextOf } from "./state-shape.ts";

@@ -1,9 +1,8 @@
 // What is asked of a run: by a client, and what the run keeps of it.
+import type { Fields } from "../fields.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import type { CronAsRead } from "../storage/crons.ts";
 import type { OwnedRunRow, RunAuth } from "../storage/runs.ts";
-
-type Fields = Record<string, unknown>;
 
 /**
  * When a superstep's checkpoint is on disk. "sync": before the next superstep begins. "async": a few milliseconds later,

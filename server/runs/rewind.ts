@@ -2,6 +2,7 @@
 // Official clients drop a message that is removed by its id, and take a values frame as the whole truth.
 import { START } from "@langchain/langgraph";
 import type { StateSnapshot } from "@langchain/langgraph";
+import { asFields } from "../fields.ts";
 import { persistently } from "../persist.ts";
 import { isNewestOfRun, listFinishedTasks, listFirstOfRun } from "../storage/checkpoint-rows.ts";
 import { withdrawAnswer } from "../storage/checkpoint-writes.ts";
@@ -9,17 +10,16 @@ import type { Checkpoints } from "../storage/checkpoints.ts";
 import { stopsAtNewest, stopsInside } from "./breakpoints.ts";
 import type { Engine } from "./engine.ts";
 import { readLog } from "./follow.ts";
-import type { Graph } from "./graph.ts";
-import { asFields } from "./input.ts";
-import { dataOf, nameOf } from "./lines.ts";
-import type { Entry } from "./lines.ts";
+import type { Graph } from "./graph/graph.ts";
+import { dataOf, nameOf } from "./log/lines.ts";
+import type { Entry } from "./log/lines.ts";
+import type { Recording } from "./log/record.ts";
 import { begunBy } from "./protocol/messages.ts";
 import type { ProtocolProjection } from "./protocol/project.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
-import type { Recording } from "./record.ts";
 import type { AcceptedRun } from "./request.ts";
 import { configOf } from "./state.ts";
-import { toWire, toWireJson } from "./wire-json.ts";
+import { toWire, toWireJson } from "./stream/wire-json.ts";
 
 interface State {
   readonly values: unknown;

@@ -6,8 +6,8 @@ import {
   getStateTypeSchema,
 } from "@langchain/langgraph/zod/schema";
 import type { Engine } from "./engine.ts";
-import type { Graph } from "./graph.ts";
-import type { StaticSchema } from "./static-schemas.ts";
+import type { Graph } from "./graph/graph.ts";
+import type { StaticSchema } from "./graph/static-schemas.ts";
 
 export interface GraphSchemas {
   readonly input_schema: object | null;

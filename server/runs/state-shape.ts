@@ -1,10 +1,9 @@
 // The state of a thread as clients read it: made of what LangGraph says, or of what a run leaves at its end.
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
+import type { Fields } from "../fields.ts";
 import type { LastPut } from "../storage/checkpoints.ts";
-import { toWire, toWireJson } from "./wire-json.ts";
-
-type Fields = Record<string, unknown>;
+import { toWire, toWireJson } from "./stream/wire-json.ts";
 
 /** A thread's state as clients read it. */
 export interface ThreadState {

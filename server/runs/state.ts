@@ -17,6 +17,7 @@ import {
   UpdateRefused,
   ValueUnreadable,
 } from "../errors.ts";
+import type { Fields } from "../fields.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import { GraphStore } from "../storage/graph-store.ts";
@@ -31,14 +32,12 @@ import {
 } from "../storage/threads.ts";
 import type { ThreadRow } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
-import type { Graph } from "./graph.ts";
 import { graphAt, graphOfThread } from "./graph-of.ts";
+import type { Graph } from "./graph/graph.ts";
 import { keeping } from "./guards.ts";
 import { EMPTY, checkpointOf, isOpen, stateOf } from "./state-shape.ts";
 import type { ThreadState } from "./state-shape.ts";
 import { guardThreadText } from "./vault.ts";
-
-type Fields = Record<string, unknown>;
 
 export interface HistoryQuery {
   readonly limit: number;

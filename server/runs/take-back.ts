@@ -7,7 +7,7 @@ import { refuseAnswer, withdrawUpdate } from "../storage/checkpoint-writes.ts";
 import type { Checkpoints } from "../storage/checkpoints.ts";
 import type { Owner } from "../storage/fence.ts";
 import type { Engine } from "./engine.ts";
-import type { Graph } from "./graph.ts";
+import type { Graph } from "./graph/graph.ts";
 import type { AcceptedRun } from "./request.ts";
 import { configOf, isOfGraph } from "./state.ts";
 

@@ -1,6 +1,7 @@
 // Makes, changes and copies threads. Each is one transaction: a thread with supersteps or copied checkpoints is there
 // with all of them and the state that follows from them, or not at all.
 import { CopySourceMissing, InputInvalid, ThreadExists, ThreadNotFound } from "../errors.ts";
+import type { Fields } from "../fields.ts";
 import { isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
 import { Checkpoints } from "../storage/checkpoints.ts";
@@ -12,16 +13,14 @@ import type { CopiedThread } from "../storage/thread-copy.ts";
 import { findThread, insertThread, patchThreadMetadata, updateThreadState } from "../storage/threads.ts";
 import type { ThreadRow, WholeThread } from "../storage/threads.ts";
 import type { Engine } from "./engine.ts";
-import type { Graph, Superstep } from "./graph.ts";
 import { graphForState } from "./graph-of.ts";
+import type { Graph, Superstep } from "./graph/graph.ts";
 import { keeping } from "./guards.ts";
 import { configOf, refuseUpdate, storeState } from "./state.ts";
 import type { ThreadState } from "./state-shape.ts";
 import { getWholeThread } from "./thread-view.ts";
 import type { Shown, Shows } from "./thread-view.ts";
 import { guardThreadText } from "./vault.ts";
-
-type Fields = Record<string, unknown>;
 
 export interface NewThread {
   readonly threadId: string;

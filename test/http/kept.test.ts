@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { readGraphsFile } from "../../server/runs/graphs.ts";
+import { readGraphsFile } from "../../server/runs/graph/graphs.ts";
 import { startTestServer, useServer } from "../support/server.ts";
 
 const HOLDFAST_CONFIG = "test/fixtures/kept.langgraph.json";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openPrivacy } from "../../server/privacy/guard.ts";
-import { readGraphsFile } from "../../server/runs/graphs.ts";
+import { readGraphsFile } from "../../server/runs/graph/graphs.ts";
 import { startHoldfast } from "../support/holdfast.ts";
 import { useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";

@@ -3,12 +3,12 @@ import { expect, test } from "vitest";
 import { useModelEndpoint } from "../../server/config.ts";
 import { embedderOf, embeddingsOf } from "../../server/models/embedder.ts";
 import type { EmbeddingsLike } from "../../server/models/embedder.ts";
-import { openEmbedder } from "../../server/runs/store-index.ts";
+import { readGraphsFile } from "../../server/runs/graph/graphs.ts";
+import { openEmbedder } from "../../server/runs/graph/store-index.ts";
 import type { Embedder } from "../../server/storage/store-vectors.ts";
 import { vectorOf } from "../fixtures/embed.ts";
 import { startFakeEmbeddings } from "../support/embeddings.ts";
 import { startFakeModel } from "../support/model.ts";
-import { readGraphsFile } from "../../server/runs/graphs.ts";
 
 const make = (embeddings: EmbeddingsLike): Embedder =>
   embedderOf(embeddings, { name: "x", dims: 2, fields: ["$"], timeoutMs: 200 });

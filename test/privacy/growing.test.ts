@@ -4,7 +4,7 @@ import { AIMessageChunk } from "@langchain/core/messages";
 import { GenerationChunk } from "@langchain/core/outputs";
 import { expect, test } from "vitest";
 import { openPrivacy } from "../../server/privacy/guard.ts";
-import { ChunkRedactor } from "../../server/runs/redaction.ts";
+import { ChunkRedactor } from "../../server/runs/stream/redaction.ts";
 
 const guard = openPrivacy({ mode: "redact", graphs: {}, rules: [], names: false }).of();
 

@@ -1,7 +1,7 @@
 // What differs between two texts that are mostly the same: applied to the one, it is the other.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { differenceOf, patched } from "../../server/runs/alike.ts";
+import { differenceOf, patched } from "../../server/runs/log/alike.ts";
 
 const message = (id: number, words: number): Record<string, unknown> => ({
   type: id % 2 === 0 ? "human" : "ai",

@@ -2,7 +2,7 @@
 import { Annotation, END, START, StateGraph } from "@langchain/langgraph";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import type { Graph } from "../../server/runs/graph.ts";
+import type { Graph } from "../../server/runs/graph/graph.ts";
 import { contextOf } from "../../server/runs/input.ts";
 
 const State = Annotation.Root({ tone: Annotation<unknown>, style: Annotation<unknown> });

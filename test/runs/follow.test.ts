@@ -4,9 +4,9 @@ import { getEventListeners } from "node:events";
 import { expect, test } from "vitest";
 import type { Engine } from "../../server/runs/engine.ts";
 import { follow, followLegacy, legacyBefore, readLog } from "../../server/runs/follow.ts";
-import { LineWriter, dataOf } from "../../server/runs/lines.ts";
-import type { Entry, Numbered, Template } from "../../server/runs/lines.ts";
-import { Tail } from "../../server/runs/tail.ts";
+import { LineWriter, dataOf } from "../../server/runs/log/lines.ts";
+import type { Entry, Numbered, Template } from "../../server/runs/log/lines.ts";
+import { Tail } from "../../server/runs/log/tail.ts";
 
 const template: Template = { event: "messages/partial", prefix: '[{"content":', suffix: "}]" };
 

@@ -13,8 +13,8 @@ import {
 import type { LangGraphRunnableConfig } from "@langchain/langgraph";
 import { Pregel } from "@langchain/langgraph/pregel";
 import { expect, test, vi } from "vitest";
-import type { Graph } from "../../server/runs/graph.ts";
-import { streamOf } from "../../server/runs/graph-stream.ts";
+import type { Graph } from "../../server/runs/graph/graph.ts";
+import { streamOf } from "../../server/runs/graph/graph-stream.ts";
 
 const State = Annotation.Root({ ...MessagesAnnotation.spec, n: Annotation<number> });
 const model = new FakeListChatModel({ responses: ["one two three"] });

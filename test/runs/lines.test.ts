@@ -1,9 +1,9 @@
 // The text form of the log: what is written is what is read, from wherever one begins, however it was cut.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { LineReader } from "../../server/runs/line-reader.ts";
-import { LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
-import type { Entry, Template } from "../../server/runs/lines.ts";
+import { LineReader } from "../../server/runs/log/line-reader.ts";
+import { LineWriter, dataOf, nameOf } from "../../server/runs/log/lines.ts";
+import type { Entry, Template } from "../../server/runs/log/lines.ts";
 
 interface Row {
   readonly seq: number;

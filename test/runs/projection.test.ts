@@ -9,11 +9,11 @@ import {
 import type { BaseMessage } from "@langchain/core/messages";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Chunk } from "../../server/runs/graph-stream.ts";
-import { LineReader } from "../../server/runs/line-reader.ts";
-import { LineWriter, dataOf, nameOf } from "../../server/runs/lines.ts";
-import { Projection, isHidden } from "../../server/runs/modes.ts";
-import { toWireJson } from "../../server/runs/wire-json.ts";
+import type { Chunk } from "../../server/runs/graph/graph-stream.ts";
+import { LineReader } from "../../server/runs/log/line-reader.ts";
+import { LineWriter, dataOf, nameOf } from "../../server/runs/log/lines.ts";
+import { Projection, isHidden } from "../../server/runs/stream/modes.ts";
+import { toWireJson } from "../../server/runs/stream/wire-json.ts";
 
 type Metadata = Record<string, unknown>;
 

@@ -3,13 +3,13 @@
 import { AIMessage, AIMessageChunk, HumanMessage, ToolMessage } from "@langchain/core/messages";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { dataOf } from "../../server/runs/lines.ts";
+import { dataOf } from "../../server/runs/log/lines.ts";
 import { Blocks } from "../../server/runs/protocol/blocks.ts";
 import { addressOf } from "../../server/runs/protocol/entries.ts";
 import { toProtocolJson, wireToProtocol } from "../../server/runs/protocol/plain.ts";
 import { ProtocolProjection } from "../../server/runs/protocol/project.ts";
 import { ToolPlaces } from "../../server/runs/protocol/tool-places.ts";
-import { toWireJson } from "../../server/runs/wire-json.ts";
+import { toWireJson } from "../../server/runs/stream/wire-json.ts";
 
 type Fields = Record<string, unknown>;
 

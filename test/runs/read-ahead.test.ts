@@ -1,7 +1,7 @@
 // What a stream tells before it ends or fails is taken out of it whole, however fast it comes.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Arrivals, readAhead } from "../../server/runs/read-ahead.ts";
+import { Arrivals, readAhead } from "../../server/runs/stream/read-ahead.ts";
 
 const ticks = async (count: number): Promise<void> => {
   for (let tick = 0; tick < count; tick += 1) await Promise.resolve();

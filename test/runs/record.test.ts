@@ -1,13 +1,13 @@
 // The event log: durable before it is shown, dense, in order, and one run's trouble is not another's.
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { EventLog } from "../../server/runs/event-log.ts";
 import { follow } from "../../server/runs/follow.ts";
 import { Hints } from "../../server/runs/hints.ts";
-import { dataOf, nameOf } from "../../server/runs/lines.ts";
 import { LiveRuns } from "../../server/runs/live.ts";
-import { EventReader } from "../../server/runs/reader.ts";
-import { Recorder } from "../../server/runs/record.ts";
+import { EventLog } from "../../server/runs/log/event-log.ts";
+import { dataOf, nameOf } from "../../server/runs/log/lines.ts";
+import { EventReader } from "../../server/runs/log/reader.ts";
+import { Recorder } from "../../server/runs/log/record.ts";
 import type { Owner } from "../../server/storage/fence.ts";
 import { finishRun } from "../../server/storage/finish.ts";
 import { openLog } from "../../server/telemetry/log.ts";

@@ -5,7 +5,7 @@ import { RunnableLambda } from "@langchain/core/runnables";
 import { BaseTracer } from "@langchain/core/tracers/base";
 import { Annotation, END, getConfig, START, StateGraph } from "@langchain/langgraph";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { carryPlainly } from "../../server/runs/step-context.ts";
+import { carryPlainly } from "../../server/runs/graph/step-context.ts";
 
 let takeBack: () => void;
 beforeEach(() => (takeBack = carryPlainly()));

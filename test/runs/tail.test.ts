@@ -1,8 +1,8 @@
 // What a run's followers in the same process read from memory is what was told, by the same numbers, or nothing.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Whole } from "../../server/runs/lines.ts";
-import { Tail } from "../../server/runs/tail.ts";
+import type { Whole } from "../../server/runs/log/lines.ts";
+import { Tail } from "../../server/runs/log/tail.ts";
 
 const steps = fc.array(
   fc.record({ count: fc.integer({ min: 1, max: 900 }), held: fc.integer({ min: 0, max: 50 }) }),

@@ -1,8 +1,8 @@
 // What a run's log tells legacy clients, as who follows its thread by protocol v2 is told it.
 import { expect, test } from "vitest";
-import { dataOf } from "../../server/runs/lines.ts";
-import type { Entry, Numbered } from "../../server/runs/lines.ts";
-import { asProtocol, madeAt, isToldValues } from "../../server/runs/protocol/untold.ts";
+import { dataOf } from "../../server/runs/log/lines.ts";
+import type { Entry, Numbered } from "../../server/runs/log/lines.ts";
+import { asProtocol, isToldValues, madeAt } from "../../server/runs/protocol/untold.ts";
 
 const checkpoint = "1f0e6a6e-1d5a-6000-8000-000000000000";
 const told = (entry: Entry): Numbered => ({ seq: 7, entry });

@@ -3,7 +3,7 @@ import { AIMessage, AIMessageChunk, HumanMessage, ToolMessage } from "@langchain
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { everyField, isMessage } from "../../server/privacy/envelopes.ts";
-import { toWireJson } from "../../server/runs/wire-json.ts";
+import { toWireJson } from "../../server/runs/stream/wire-json.ts";
 
 /** The same by definition: JSON.stringify, asked at each value before its own toJSON() is. */
 function byDefinition(value: unknown): string {

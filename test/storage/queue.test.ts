@@ -7,7 +7,7 @@ import { cancelRun, cancelRuns, retry } from "../../server/runs/cancel.ts";
 import { createRun } from "../../server/runs/create.ts";
 import { endRun } from "../../server/runs/end.ts";
 import type { Engine } from "../../server/runs/engine.ts";
-import type { Recording } from "../../server/runs/record.ts";
+import type { Recording } from "../../server/runs/log/record.ts";
 import type { AcceptedRun } from "../../server/runs/request.ts";
 import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
 import { putForOwners } from "../../server/storage/checkpoint-writes.ts";

@@ -4,10 +4,10 @@ import { afterAll, beforeAll, expect } from "vitest";
 import { readConfig } from "../../server/config.ts";
 import { startServer } from "../../server/main.ts";
 import type { RunningServer } from "../../server/main.ts";
-import { readGraphsFile } from "../../server/runs/graphs.ts";
+import { readGraphsFile } from "../../server/runs/graph/graphs.ts";
 import { testDatabase } from "./database.ts";
-import { suiteKeys } from "./keys.ts";
 import type { TestDatabase } from "./database.ts";
+import { suiteKeys } from "./keys.ts";
 
 export interface TestServer extends RunningServer {
   readonly url: string;

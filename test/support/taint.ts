@@ -2,8 +2,8 @@
 // in whatever form bytes may have them.
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { LineReader } from "../../server/runs/line-reader.ts";
-import type { Template } from "../../server/runs/lines.ts";
+import { LineReader } from "../../server/runs/log/line-reader.ts";
+import type { Template } from "../../server/runs/log/lines.ts";
 import type { Database } from "../../server/storage/database.ts";
 
 export interface Taint {

@@ -1,7 +1,6 @@
 // The content blocks of one message, as they grow. A block finishes before the next one starts.
+import type { Fields } from "../../fields.ts";
 import { blockOf } from "./plain.ts";
-
-type Fields = Record<string, unknown>;
 
 /** What is told of a block. */
 export interface BlockEvent {

@@ -3,20 +3,19 @@ import { createHash } from "node:crypto";
 import { QuestionsChanged } from "../../access-errors.ts";
 import { now } from "../../clock.ts";
 import { CommandRefused, ThreadNotFound, ThreadWithoutGraph } from "../../errors.ts";
+import { asFields } from "../../fields.ts";
+import type { Fields } from "../../fields.ts";
 import { findLastEvent } from "../../storage/events.ts";
 import { findRunByKey } from "../../storage/runs.ts";
 import { findNewestWatched } from "../../storage/watched.ts";
 import { createRun } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { guardAsked, guardOfAssistant } from "../guards.ts";
-import { asFields } from "../input.ts";
 import type { CreateOptions, RunRequest } from "../request.ts";
 import { getStateText, getThread } from "../state.ts";
 import { askingTasks } from "../state-shape.ts";
 import type { ThreadState } from "../state-shape.ts";
 import { threadSeq } from "./entries.ts";
-
-type Fields = Record<string, unknown>;
 
 // Official clients send a command again whose answer was lost: the same bytes, within seconds.
 const REPEAT_MS = 30_000;

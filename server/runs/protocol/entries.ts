@@ -2,8 +2,8 @@
 // the run's ordinal says where the run's numbers begin, the place in the run's log what is added. Nothing else is
 // counted, so the same event has the same number and id on every instance, for ever.
 import type { WatchedRun } from "../../storage/watched.ts";
-import { dataOf, nameOf } from "../lines.ts";
-import type { Entry, Numbered } from "../lines.ts";
+import { dataOf, nameOf } from "../log/lines.ts";
+import type { Entry, Numbered } from "../log/lines.ts";
 
 // With 2^26 events a run and 2^27 runs a thread, numbers stay within what JSON numbers can tell apart.
 const EVENTS_PER_RUN = 2 ** 26;

@@ -11,8 +11,8 @@ import { findNewestWatched, findUndone, watchThread } from "../../storage/watche
 import type { NextWatched, ToldRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
-import { nameOf } from "../lines.ts";
-import type { Numbered } from "../lines.ts";
+import { nameOf } from "../log/lines.ts";
+import type { Numbered } from "../log/lines.ts";
 import { getState, getThread } from "../state.ts";
 import { askingTasks } from "../state-shape.ts";
 import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";

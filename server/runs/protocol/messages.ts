@@ -1,16 +1,15 @@
 // Messages of protocol v2: a message starts, its content blocks start, grow and finish one after the other, and the
 // message finishes. LangGraph tells a message in pieces that can be put together, or whole; neither says that a message
 // is complete, so it is when its node is.
+import type { Fields } from "../../fields.ts";
 import { isMessage } from "../../privacy/envelopes.ts";
 import type { Message } from "../../privacy/envelopes.ts";
-import type { Entry, Template } from "../lines.ts";
-import { isPulled } from "../modes.ts";
-import { partsOf, toWireJson } from "../wire-json.ts";
+import type { Entry, Template } from "../log/lines.ts";
+import { isPulled } from "../stream/modes.ts";
+import { partsOf, toWireJson } from "../stream/wire-json.ts";
 import { Blocks } from "./blocks.ts";
 import type { BlockEvent } from "./blocks.ts";
 import { entryOf, eventOf, headOf } from "./entries.ts";
-
-type Fields = Record<string, unknown>;
 
 interface Open {
   readonly id: string;

@@ -1,9 +1,8 @@
 // Values of a graph as protocol v2 shows them: messages are plain objects with a closed set of fields, and what a
 // provider left in `additional_kwargs` stays inside.
+import type { Fields } from "../../fields.ts";
 import { everyField, isMessage } from "../../privacy/envelopes.ts";
-import { toWireJson } from "../wire-json.ts";
-
-type Fields = Record<string, unknown>;
+import { toWireJson } from "../stream/wire-json.ts";
 
 const TYPES: Readonly<Record<string, string>> = { assistant: "ai", user: "human" };
 

@@ -2,18 +2,17 @@
 // clients, so a run executes once, whoever watches.
 import { convertToProtocolEvent, isCheckpointEnvelope } from "@langchain/langgraph/web";
 import type { StreamMode, StreamTransformer } from "@langchain/langgraph/web";
-import { AtWork } from "../at-work.ts";
-import type { Chunk } from "../graph-stream.ts";
-import { dataOf } from "../lines.ts";
-import type { Entry } from "../lines.ts";
+import type { Fields } from "../../fields.ts";
+import type { Chunk } from "../graph/graph-stream.ts";
+import { dataOf } from "../log/lines.ts";
+import type { Entry } from "../log/lines.ts";
+import { AtWork } from "../stream/at-work.ts";
+import { Mux } from "../stream/mux.ts";
+import type { Event } from "../stream/mux.ts";
 import { addressOf, entryOf, eventOf } from "./entries.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
-import { Mux } from "./mux.ts";
-import type { Event } from "./mux.ts";
 import { asksOnly, toProtocolJson, withoutInterrupts } from "./plain.ts";
 import type { ToolPlaces } from "./tool-places.ts";
-
-type Fields = Record<string, unknown>;
 
 /** How a run ended, in the protocol's words. */
 export interface Terminal {

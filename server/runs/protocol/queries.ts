@@ -1,13 +1,12 @@
 // The commands of protocol v2 that only look: a thread's state, its checkpoints, and the graphs at work in it.
 import { CommandRefused } from "../../errors.ts";
+import type { Fields } from "../../fields.ts";
 import { findNewestWatched } from "../../storage/watched.ts";
 import { getRun } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { readLog } from "../follow.ts";
 import { getState, listHistory } from "../state.ts";
 import { addressOf } from "./entries.ts";
-
-type Fields = Record<string, unknown>;
 
 /** The newest values, all or those named, of the graph or of one that stands in it. @throws ThreadNotFound, CommandRefused */
 export async function valuesOf(

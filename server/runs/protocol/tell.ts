@@ -1,9 +1,9 @@
 // What a run tells followers of its thread by protocol v2, from its begin to its end.
 import { messageOf } from "../../errors.ts";
+import { asFields } from "../../fields.ts";
 import { persistently } from "../../persist.ts";
 import type { Engine } from "../engine.ts";
-import { asFields } from "../input.ts";
-import type { Entry } from "../lines.ts";
+import type { Entry } from "../log/lines.ts";
 import type { Outcome } from "../outcome.ts";
 import type { AcceptedRun } from "../request.ts";
 import { clockFrom, openClock } from "./clock.ts";

@@ -1,7 +1,7 @@
 // Where tools are called: LangGraph's mode tools names the graph, clients of protocol v2 go by the task in it.
 import { BaseCallbackHandler } from "@langchain/core/callbacks/base";
-import type { Chunk } from "../graph-stream.ts";
-import { asFields } from "../input.ts";
+import { asFields } from "../../fields.ts";
+import type { Chunk } from "../graph/graph-stream.ts";
 
 export class ToolPlaces extends BaseCallbackHandler {
   readonly name = "tool-places";

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 // server/ in a clone, dist/server/ in the package.
-const OWN = pathToFileURL(join(import.meta.dirname, "../")).href;
+const OWN = pathToFileURL(join(import.meta.dirname, "../../")).href;
 // `at name (file:///a.ts:1:2)`, `at async file:///a.ts:1:2`, and `/a.ts:1` above a piece of source.
 const FRAME = /^(?:at (?:async )?(?:.*\()?)?((?:file:\/\/)?\/.+?):(\d+)(?::\d+)?\)?$/;
 const CHECK_MS = 10_000;

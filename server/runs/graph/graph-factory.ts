@@ -1,8 +1,8 @@
 // A graph that a function of the project makes, for each configuration anew.
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
-import { Late, within } from "../clock.ts";
-import { GraphUnloadable } from "../errors.ts";
+import { Late, within } from "../../clock.ts";
+import { GraphUnloadable } from "../../errors.ts";
 import type { Graph, StreamedEvent, Superstep } from "./graph.ts";
 
 /** What a graph is made for, and what the run's context is if it is for one. */

@@ -1,8 +1,8 @@
 // Stream mode "messages" of legacy clients: each message of a model from its beginning, as far as it has come, and every
 // message of the state once, when it is complete.
-import { isMessage } from "../privacy/envelopes.ts";
-import { asFields } from "./input.ts";
-import type { Entry, Template } from "./lines.ts";
+import { asFields } from "../../fields.ts";
+import { isMessage } from "../../privacy/envelopes.ts";
+import type { Entry, Template } from "../log/lines.ts";
 import { partsOf, toWireJson } from "./wire-json.ts";
 
 /** A piece of a message, which can be put together with the next one. */

@@ -1,6 +1,6 @@
 // Answers the questions of many callers together: one statement is under way at a time and answers everybody who has
 // asked meanwhile, so that a thousand callers cost a handful of statements. Who asks the same gets the same answer.
-import { turn } from "../clock.ts";
+import { turn } from "../../clock.ts";
 
 interface Asked<Question, Answer> {
   readonly question: Question;

@@ -1,14 +1,14 @@
 // What a graph tells while it runs, without what must not be kept. Messages come in pieces, and so does what runnables
 // tell in events; everything else is whole, and looked at as it is. What was held back of a message is told at the latest
 // when its node has ended.
-import { ObjectRedactor, mayGrow } from "../privacy/growing.ts";
-import type { Guard } from "../privacy/guard.ts";
-import { PieceRedactor, isPiece, withoutTokens } from "../privacy/pieces.ts";
-import type { Piece } from "../privacy/pieces.ts";
-import type { RedactionStream } from "../privacy/redact.ts";
+import { asFields } from "../../fields.ts";
+import { ObjectRedactor, mayGrow } from "../../privacy/growing.ts";
+import type { Guard } from "../../privacy/guard.ts";
+import { PieceRedactor, isPiece, withoutTokens } from "../../privacy/pieces.ts";
+import type { Piece } from "../../privacy/pieces.ts";
+import type { RedactionStream } from "../../privacy/redact.ts";
+import type { Chunk } from "../graph/graph-stream.ts";
 import { AtWork } from "./at-work.ts";
-import type { Chunk } from "./graph-stream.ts";
-import { asFields } from "./input.ts";
 import { isPulled } from "./modes.ts";
 
 // What happens to a runnable, at the end of an event's name.

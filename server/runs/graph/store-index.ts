@@ -1,10 +1,10 @@
 // What store.index of langgraph.json names: who makes vectors for the store, and of what.
-import { ConfigInvalid } from "../errors.ts";
-import { cachedEmbedder } from "../models/caching/vectors.ts";
-import type { VectorCacheOptions } from "../models/caching/vectors.ts";
-import { embedderOf, embeddingsOf, openaiEmbeddings } from "../models/embedder.ts";
-import type { EmbedderOptions, EmbeddingsLike } from "../models/embedder.ts";
-import type { Embedder } from "../storage/store-vectors.ts";
+import { ConfigInvalid } from "../../errors.ts";
+import { cachedEmbedder } from "../../models/caching/vectors.ts";
+import type { VectorCacheOptions } from "../../models/caching/vectors.ts";
+import { embedderOf, embeddingsOf, openaiEmbeddings } from "../../models/embedder.ts";
+import type { EmbedderOptions, EmbeddingsLike } from "../../models/embedder.ts";
+import type { Embedder } from "../../storage/store-vectors.ts";
 import type { GraphsFile } from "./graphs.ts";
 import { importSetting } from "./modules.ts";
 

@@ -1,6 +1,6 @@
 // Tells the code of each node under which name it runs, so that what it causes can be told by node. A node of a subgraph
 // has the subgraph's name for it. Graphs that a node calls by itself are that node.
-import { atNode } from "../models/gateway/context.ts";
+import { atNode } from "../../models/gateway/context.ts";
 import type { Graph } from "./graph.ts";
 
 /** What LangGraph calls to run a node; a graph that stands as a node has nodes itself. */

@@ -1,5 +1,5 @@
 // Reads the log's lines, whose form lines.ts tells, from anywhere in a run.
-import { RunNotFound } from "../errors.ts";
+import { RunNotFound } from "../../errors.ts";
 import { patched } from "./alike.ts";
 import { MOST_AT_ONCE, sizeOf } from "./lines.ts";
 import type { Base, Entry, Grown, Numbered, Template } from "./lines.ts";

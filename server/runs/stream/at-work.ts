@@ -1,7 +1,7 @@
 // Which tasks are at work, as LangGraph's mode tasks tells. What a node has written names the node alone, and a node that
 // an edge leads to may have been sent to as well: only who knows of both can say whose end that was.
-import type { Chunk } from "./graph-stream.ts";
-import { asFields } from "./input.ts";
+import { asFields } from "../../fields.ts";
+import type { Chunk } from "../graph/graph-stream.ts";
 
 export class AtWork {
   /** Ids of tasks by node and by the namespace that it stands in. */

@@ -3,15 +3,15 @@
 // a busy one writes large batches. A few are under way at a time: a busy event loop takes longer to hear of the end of
 // one than the database takes to write it.
 // When a run's checkpoint is about to be written, its events ride along in the same statement.
-import { turn } from "../clock.ts";
-import { LeaseLost, messageOf } from "../errors.ts";
-import type { AppError } from "../errors.ts";
-import { faultPoint } from "../faults.ts";
-import type { Rider } from "../storage/checkpoint-batch.ts";
-import { unwritten } from "../storage/events.ts";
-import type { Segment } from "../storage/events.ts";
-import type { Owner } from "../storage/fence.ts";
-import type { Log } from "../telemetry/log.ts";
+import { turn } from "../../clock.ts";
+import { LeaseLost, messageOf } from "../../errors.ts";
+import type { AppError } from "../../errors.ts";
+import { faultPoint } from "../../faults.ts";
+import type { Rider } from "../../storage/checkpoint-batch.ts";
+import { unwritten } from "../../storage/events.ts";
+import type { Segment } from "../../storage/events.ts";
+import type { Owner } from "../../storage/fence.ts";
+import type { Log } from "../../telemetry/log.ts";
 import type { EventLog } from "./event-log.ts";
 import { LineWriter } from "./lines.ts";
 import type { Entry } from "./lines.ts";

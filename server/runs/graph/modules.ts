@@ -1,7 +1,7 @@
 // Code that langgraph.json names as `./file.ts:export`, beside its graphs.
 import { dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { ConfigInvalid, messageOf } from "../errors.ts";
+import { ConfigInvalid, messageOf } from "../../errors.ts";
 import { placeIn, placeOfSyntaxError } from "./places.ts";
 
 /**

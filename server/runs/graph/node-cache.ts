@@ -1,8 +1,8 @@
 // Gives graphs a cache for their nodes with a cachePolicy. Never one with channels that are not to be stored, in itself or
 // in a graph that stands in it: what a node writes there would be.
-import { callContext } from "../models/gateway/context.ts";
-import type { CallContext } from "../models/gateway/context.ts";
-import { NodeCache } from "../storage/node-cache.ts";
+import { callContext } from "../../models/gateway/context.ts";
+import type { CallContext } from "../../models/gateway/context.ts";
+import { NodeCache } from "../../storage/node-cache.ts";
 import { hasUntracked } from "./graph.ts";
 import type { Graph } from "./graph.ts";
 

@@ -1,12 +1,11 @@
 // Stream mode "lifecycle" of legacy clients: when each graph that stands in the graph starts and ends.
 import { convertToProtocolEvent } from "@langchain/langgraph/web";
 import type { StreamMode } from "@langchain/langgraph/web";
-import type { Chunk } from "./graph-stream.ts";
-import type { Entry } from "./lines.ts";
-import { Mux } from "./protocol/mux.ts";
-import type { Event } from "./protocol/mux.ts";
-
-type Fields = Record<string, unknown>;
+import type { Fields } from "../../fields.ts";
+import type { Chunk } from "../graph/graph-stream.ts";
+import type { Entry } from "../log/lines.ts";
+import { Mux } from "./mux.ts";
+import type { Event } from "./mux.ts";
 
 /** How the run ended. */
 export interface End {

@@ -1,5 +1,5 @@
 // What mode debug tells, with checkpoints as clients know them: LangGraph says where they are as the configuration of a run.
-import { asFields } from "./input.ts";
+import { asFields } from "../../fields.ts";
 
 /** @param told plain JSON: `{type, timestamp, step, payload}` */
 export function debugOf(told: unknown): unknown {

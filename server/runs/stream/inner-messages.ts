@@ -1,9 +1,9 @@
 // Messages of graphs in the graph, for clients that did not ask for what those tell. LangGraph tells such a message once
 // and whole, when the node that the inner graph stands in has ended, and in pieces if it is asked for subgraphs. It often
 // is, on behalf of others: for the checkpoint of values, for mode lifecycle, for followers of the thread.
-import { isMessage } from "../privacy/envelopes.ts";
-import type { Chunk } from "./graph-stream.ts";
-import { asFields } from "./input.ts";
+import { asFields } from "../../fields.ts";
+import { isMessage } from "../../privacy/envelopes.ts";
+import type { Chunk } from "../graph/graph-stream.ts";
 
 // What is said of the inner node alone, or of the model that it asked.
 const OF_INNER_NODE = new Set(["tags", "versions", "langgraph_step", "langgraph_path", "langgraph_triggers"]);

@@ -2,8 +2,8 @@
 // the official @langchain/langgraph-api, if the project of the graphs has it: it is large, and never needed to run them.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
-import { messageOf } from "../errors.ts";
-import type { Log } from "../telemetry/log.ts";
+import { messageOf } from "../../errors.ts";
+import type { Log } from "../../telemetry/log.ts";
 import { placeOf } from "./graphs.ts";
 import type { GraphsFile } from "./graphs.ts";
 

@@ -1,6 +1,6 @@
 // Values as clients see them, in JSON: messages are flat objects with a `type`, and nothing of them runs.
-import { everyField, isMessage } from "../privacy/envelopes.ts";
-import type { Message } from "../privacy/envelopes.ts";
+import { everyField, isMessage } from "../../privacy/envelopes.ts";
+import type { Message } from "../../privacy/envelopes.ts";
 
 /** JSON text of any value of a graph. A value that JSON does not know becomes its nearest text. */
 export function toWireJson(value: unknown): string {

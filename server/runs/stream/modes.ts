@@ -1,15 +1,15 @@
 // One pass over a graph, as the events that legacy clients expect.
 // "messages-tuple" is LangGraph's mode "messages" and is sent as event "messages"; what clients call mode "messages" is
 // made of it and of the values.
-import { fieldOf, hasShape, isMessage, shapeOf } from "../privacy/envelopes.ts";
-import type { Shape } from "../privacy/envelopes.ts";
+import { asFields } from "../../fields.ts";
+import { fieldOf, hasShape, isMessage, shapeOf } from "../../privacy/envelopes.ts";
+import type { Shape } from "../../privacy/envelopes.ts";
+import type { Chunk } from "../graph/graph-stream.ts";
+import type { Entry, Template, Whole } from "../log/lines.ts";
 import { debugOf } from "./debug.ts";
-import type { Chunk } from "./graph-stream.ts";
 import { InnerMessages } from "./inner-messages.ts";
-import { asFields } from "./input.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import type { End } from "./lifecycle.ts";
-import type { Entry, Template, Whole } from "./lines.ts";
 import { Partials } from "./partials.ts";
 import { partsOf, toWireJson } from "./wire-json.ts";
 

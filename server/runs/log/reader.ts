@@ -1,11 +1,11 @@
 // Reads the log for all who follow runs, and finds the next run for all who follow threads.
-import type { Queryable } from "../storage/database.ts";
-import { findSegment, listSegments, openSegments } from "../storage/events.ts";
-import type { SegmentRow } from "../storage/events.ts";
-import { listBegun } from "../storage/begun.ts";
-import type { BegunRow } from "../storage/begun.ts";
-import { listNextWatched } from "../storage/watched.ts";
-import type { NextWatched } from "../storage/watched.ts";
+import { listBegun } from "../../storage/begun.ts";
+import type { BegunRow } from "../../storage/begun.ts";
+import type { Queryable } from "../../storage/database.ts";
+import { findSegment, listSegments, openSegments } from "../../storage/events.ts";
+import type { SegmentRow } from "../../storage/events.ts";
+import { listNextWatched } from "../../storage/watched.ts";
+import type { NextWatched } from "../../storage/watched.ts";
 import { Gather } from "./gather.ts";
 
 /** What one question gets at most; a single segment may have more bytes. */

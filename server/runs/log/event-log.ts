@@ -1,11 +1,11 @@
 // Writes segments of events to the database without waiting for its disk: a crash of the database may then lose
 // what was committed in the last moments. A crash also ends every session. So the log writes on a session of its own,
 // keeps what it wrote lately, and writes it once more on the next session.
-import { now } from "../clock.ts";
-import { persistently } from "../persist.ts";
-import type { Database, Session } from "../storage/database.ts";
-import { commitWithoutWaiting, insertPacked, pack, packedAsOne } from "../storage/events.ts";
-import type { Packed, Segment } from "../storage/events.ts";
+import { now } from "../../clock.ts";
+import { persistently } from "../../persist.ts";
+import type { Database, Session } from "../../storage/database.ts";
+import { commitWithoutWaiting, insertPacked, pack, packedAsOne } from "../../storage/events.ts";
+import type { Packed, Segment } from "../../storage/events.ts";
 
 // PostgreSQL writes its log to disk at least every three times wal_writer_delay, which is at most 10 s in theory
 // and 200 ms by default.
