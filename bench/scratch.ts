@@ -6,10 +6,10 @@ import { join } from "node:path";
 import { readConfig } from "../server/config.ts";
 import type { Config } from "../server/config.ts";
 import type { Database } from "../server/storage/database.ts";
-import { startEmbedded } from "../server/storage/embedded.ts";
+import { startEmbedded } from "../server/storage/embedded/embedded.ts";
+import { Seals } from "../server/storage/keys/seals.ts";
 import { migrate, migrationTimeoutMs } from "../server/storage/migrate.ts";
 import { openPostgres } from "../server/storage/postgres.ts";
-import { Seals } from "../server/storage/seals.ts";
 
 export interface ScratchDatabase {
   readonly url: string;

@@ -1,13 +1,13 @@
 // Bugs that this suite must see, or it is blind: each is planted in a copy of the server and played until a law is
 // broken. First everything is played on a copy without a bug: there, nothing may be broken.
 import { ask } from "../server/commands/chaos/ask.ts";
-import { openScratch, ownServer } from "../server/commands/chaos/scratch.ts";
-import type { Fault } from "../server/commands/chaos/faults.ts";
 import { afterAll, calm, databaseCrash, kill9, zombie } from "../server/commands/chaos/faults.ts";
+import type { Fault } from "../server/commands/chaos/faults.ts";
+import { openScratch, ownServer } from "../server/commands/chaos/scratch.ts";
 import { messageOf } from "../server/errors.ts";
-import type { Violation } from "./report.ts";
 import { askOverProtocol, askWhereFollowed } from "./protocol.ts";
 import { race } from "./races.ts";
+import type { Violation } from "./report.ts";
 import { rolling } from "./rolling.ts";
 import { copySources } from "./sources.ts";
 import type { Replacement, Sources } from "./sources.ts";
@@ -104,13 +104,19 @@ export const BUGS: readonly Bug[] = [
   },
   {
     name: "checkpoints without FOR SHARE",
-    replacements: [{ file: "storage/checkpoint-writes.ts", from: POINTS_LOCK, to: `${POINTS_OWN}) r` }],
+    replacements: [
+      { file: "storage/checkpoints/checkpoint-writes.ts", from: POINTS_LOCK, to: `${POINTS_OWN}) r` },
+    ],
     scenes: ["races", "kill -9 while a checkpoint is committed"],
   },
   {
     name: "checkpoints with FOR KEY SHARE",
     replacements: [
-      { file: "storage/checkpoint-writes.ts", from: POINTS_LOCK, to: `${POINTS_OWN} for key share) r` },
+      {
+        file: "storage/checkpoints/checkpoint-writes.ts",
+        from: POINTS_LOCK,
+        to: `${POINTS_OWN} for key share) r`,
+      },
     ],
     scenes: ["races", "kill -9 while a checkpoint is committed"],
   },
@@ -129,7 +135,7 @@ export const BUGS: readonly Bug[] = [
     name: "the last checkpoint does not come with the end of its run",
     replacements: [
       {
-        file: "storage/checkpoint-batch.ts",
+        file: "storage/checkpoints/checkpoint-batch.ts",
         from: "return waiting.map(({ write }) => write);",
         to: "return waiting.map(({ write }) => write).slice(1, 1);",
       },
@@ -188,7 +194,7 @@ export const BUGS: readonly Bug[] = [
     name: "who was taken for dead may still write checkpoints",
     replacements: [
       {
-        file: "storage/checkpoint-writes.ts",
+        file: "storage/checkpoints/checkpoint-writes.ts",
         from: POINTS_OWN,
         to: "$5::uuid is not null",
       },

@@ -19,7 +19,13 @@ const doors = new Map([
   ["@langchain/langgraph-checkpoint-validation", []],
   [
     "@langchain/langgraph",
-    ["runs", "tools", "graph", "server/storage/checkpoints.ts", "server/storage/deltas.ts"],
+    [
+      "runs",
+      "tools",
+      "graph",
+      "server/storage/checkpoints/checkpoints.ts",
+      "server/storage/checkpoints/deltas.ts",
+    ],
   ],
   ["@langchain/openai", ["models", "graph"]],
   ["tiktoken", ["models"]],

@@ -13,13 +13,13 @@ import { loadAuthority } from "../runs/auth.ts";
 import { loadGraphs, readGraphsFile } from "../runs/graph/graphs.ts";
 import { openEmbedder } from "../runs/graph/store-index.ts";
 import { reconcile } from "../storage/budgets.ts";
-import { listCollections } from "../storage/collections.ts";
 import type { Database } from "../storage/database.ts";
+import { listCollections } from "../storage/documents/collections.ts";
+import { requireKeks, sealingOf } from "../storage/keys/sealing.ts";
 import { checkSchema, findServer, mayWrite } from "../storage/migrate.ts";
 import { openDatabase } from "../storage/open.ts";
 import { checkCounters } from "../storage/open-counters.ts";
 import { defaultScope } from "../storage/scope.ts";
-import { requireKeks, sealingOf } from "../storage/sealing.ts";
 
 interface Finding {
   readonly check: string;

@@ -12,7 +12,7 @@ import {
 } from "../runs/budgets.ts";
 import type { Actor } from "../runs/budgets.ts";
 import type { Engine } from "../runs/engine.ts";
-import { pseudonymOf } from "../storage/pseudonyms.ts";
+import { pseudonymOf } from "../storage/keys/pseudonyms.ts";
 import { callerOf } from "./asker.ts";
 import type { Asker } from "./asker.ts";
 import { mayAll } from "./auth.ts";

@@ -3,19 +3,19 @@ import { Hono } from "hono";
 import { AccessDenied, ItemNotFound, StoreSearchUnavailable } from "../errors.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
-import { mayRead, writeIfAllowed } from "../storage/store-access.ts";
-import { conditionsOf, filterAsKept, holding } from "../storage/store-filter.ts";
-import { queryVectors, searchByMeaning, withVectors } from "../storage/store-meaning.ts";
-import type { IndexedWrite } from "../storage/store-meaning.ts";
-import { listNamespaces } from "../storage/store-namespaces.ts";
-import type { NamespaceMatch } from "../storage/store-namespaces.ts";
-import { findItems, searchItems, writeItems } from "../storage/store.ts";
+import { findItems, searchItems, writeItems } from "../storage/store/store.ts";
+import { mayRead, writeIfAllowed } from "../storage/store/store-access.ts";
+import { conditionsOf, filterAsKept, holding } from "../storage/store/store-filter.ts";
+import { queryVectors, searchByMeaning, withVectors } from "../storage/store/store-meaning.ts";
+import type { IndexedWrite } from "../storage/store/store-meaning.ts";
+import { listNamespaces } from "../storage/store/store-namespaces.ts";
+import type { NamespaceMatch } from "../storage/store/store-namespaces.ts";
 import { authorize } from "./auth.ts";
 import { refuseIdentifier } from "./door.ts";
 import { readBody, refuseUnstorable } from "./ingress.ts";
 import { check } from "./schemas.ts";
-import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "./store-schemas.ts";
 import type { Bindings } from "./sse.ts";
+import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "./store-schemas.ts";
 
 export function storeRoutes({
   database,

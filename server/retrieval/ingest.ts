@@ -3,17 +3,17 @@
 // what is stored with the same hash is skipped.
 import { createHash } from "node:crypto";
 import { DatabaseUnavailable, DocumentUnreadable } from "../errors.ts";
-import { ensureCollection, lockCollection, vacuum } from "../storage/collections.ts";
-import type { Collection } from "../storage/collections.ts";
 import type { Database } from "../storage/database.ts";
-import { deleteDocuments, findDocuments, insertDocuments, keyOf } from "../storage/documents.ts";
-import type { DocumentKey, DocumentRow } from "../storage/documents.ts";
+import { ensureCollection, lockCollection, vacuum } from "../storage/documents/collections.ts";
+import type { Collection } from "../storage/documents/collections.ts";
+import { deleteDocuments, findDocuments, insertDocuments, keyOf } from "../storage/documents/documents.ts";
+import type { DocumentKey, DocumentRow } from "../storage/documents/documents.ts";
 import type { Scope } from "../storage/scope.ts";
 import { failureOf, findFiles } from "./files.ts";
 import type { Failure, SourceFile } from "./files.ts";
 import { countDocuments, load } from "./load.ts";
 import type { LoadedDocument } from "./load.ts";
-import { split, SPLIT_VERSION } from "./split.ts";
+import { SPLIT_VERSION, split } from "./split.ts";
 import { vanished } from "./vanished.ts";
 
 export interface IngestOptions {

@@ -3,7 +3,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { basename } from "node:path";
 import { DocumentUnreadable, messageOf } from "../errors.ts";
-import type { DocumentKey } from "../storage/documents.ts";
+import type { DocumentKey } from "../storage/documents/documents.ts";
 import { failureOf, formatOf, unreadable } from "./files.ts";
 import type { Failure, SourceFile } from "./files.ts";
 import { htmlText } from "./html-text.ts";

@@ -1,10 +1,10 @@
 // Which passages a search found, as long as its collection stays as it is: ids and scores alone, never a text. An entry of
 // an older state of the collection is never found again, so nothing has to be taken away.
 import type { Passage } from "../services.ts";
-import type { Caches } from "../storage/caches.ts";
-import { findRevision } from "../storage/collections.ts";
+import type { Caches } from "../storage/caches/caches.ts";
 import type { Queryable } from "../storage/database.ts";
-import { listPassages } from "../storage/passages.ts";
+import { findRevision } from "../storage/documents/collections.ts";
+import { listPassages } from "../storage/documents/passages.ts";
 import type { Scope } from "../storage/scope.ts";
 import { search } from "./search.ts";
 import type { SearchAsk } from "./search.ts";

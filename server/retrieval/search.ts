@@ -1,9 +1,9 @@
 // A question in, the best passages out. The work is bounded whatever the question's length.
 import { CollectionNotFound } from "../errors.ts";
 import type { Passage } from "../services.ts";
-import { findCollection } from "../storage/collections.ts";
 import type { Queryable } from "../storage/database.ts";
-import { rankPassages } from "../storage/passages.ts";
+import { findCollection } from "../storage/documents/collections.ts";
+import { rankPassages } from "../storage/documents/passages.ts";
 import type { Scope } from "../storage/scope.ts";
 
 /** Longer questions are cut: words beyond it hardly move the ranking and cost time. In UTF-16 units. */

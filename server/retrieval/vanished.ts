@@ -1,10 +1,10 @@
 // Documents that are indexed although their file, or their line in it, is gone; a page at a time.
 // A file is gone only if the disk says so: one that is merely unreadable, or skipped by the walk, keeps its
 // document, and so does every line of a file that could not be read to its end.
-import type { Collection } from "../storage/collections.ts";
 import type { Queryable } from "../storage/database.ts";
-import { listDocuments } from "../storage/documents.ts";
-import type { KnownDocument } from "../storage/documents.ts";
+import type { Collection } from "../storage/documents/collections.ts";
+import { listDocuments } from "../storage/documents/documents.ts";
+import type { KnownDocument } from "../storage/documents/documents.ts";
 import type { Scope } from "../storage/scope.ts";
 import { isGone } from "./files.ts";
 import type { Found } from "./files.ts";

@@ -29,8 +29,8 @@ import {
 import type { AssistantRow, AssistantVersionRow } from "../storage/assistants.ts";
 import { isAssistantVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
+import { deleteThreads, hasBusyThread, lockPrunable, lockThreadsOf } from "../storage/checkpoints/prune.ts";
 import type { Database } from "../storage/database.ts";
-import { deleteThreads, hasBusyThread, lockPrunable, lockThreadsOf } from "../storage/prune.ts";
 import type { Engine } from "./engine.ts";
 import { graphOfAssistant } from "./graph-of.ts";
 import type { Graph } from "./graph/graph.ts";

@@ -3,7 +3,7 @@
 import type { RunnableConfig } from "@langchain/core/runnables";
 import { START } from "@langchain/langgraph";
 import type { Interrupt, StateSnapshot } from "@langchain/langgraph";
-import type { Checkpoints } from "../storage/checkpoints.ts";
+import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Chunk } from "./graph/graph-stream.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";

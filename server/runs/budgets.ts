@@ -16,7 +16,7 @@ import {
 } from "../storage/budgets.ts";
 import type { BudgetPlace, BudgetRow, PeriodRow, UsageGroup } from "../storage/budgets.ts";
 import type { Database, Queryable } from "../storage/database.ts";
-import { pseudonymOf } from "../storage/pseudonyms.ts";
+import { pseudonymOf } from "../storage/keys/pseudonyms.ts";
 import { defaultScope } from "../storage/scope.ts";
 
 export const BUDGET_UNITS = ["tokens", "usd"] as const;

@@ -6,11 +6,12 @@ import { AssistantChanged, QueueFull, RunNotFound, ThreadBusy, ThreadNotFound } 
 import { faultPoint } from "../faults.ts";
 import type { Fields } from "../fields.ts";
 import type { AssistantRow } from "../storage/assistants.ts";
-import { Checkpoints } from "../storage/checkpoints.ts";
+import { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { holdCron } from "../storage/crons.ts";
 import type { CronAsRead } from "../storage/crons.ts";
 import type { Queryable } from "../storage/database.ts";
 import { cancelPending, requestCancel } from "../storage/finish.ts";
+import type { ThreadKey } from "../storage/keys/seals.ts";
 import { promoteRuns } from "../storage/queue.ts";
 import { isPending } from "../storage/run-states.ts";
 import type { RunState } from "../storage/run-states.ts";
@@ -24,7 +25,6 @@ import {
   listUnfinished,
 } from "../storage/runs.ts";
 import type { NewRun, OwnedRunRow, RunFacts, RunRow } from "../storage/runs.ts";
-import type { ThreadKey } from "../storage/seals.ts";
 import { findThreadConfig, lockThread } from "../storage/threads.ts";
 import type { LockedThread, ThreadConfig } from "../storage/threads.ts";
 import { withAssistant } from "./assistants.ts";

@@ -1,6 +1,6 @@
 // Prunes threads on request: deletes them, or takes everything from them that their newest state does not need.
 import { ThreadBusy } from "../errors.ts";
-import { deleteThreads, keepLatest, lockPrunable } from "../storage/prune.ts";
+import { deleteThreads, keepLatest, lockPrunable } from "../storage/checkpoints/prune.ts";
 import type { Engine } from "./engine.ts";
 
 /**

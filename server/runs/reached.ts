@@ -1,5 +1,5 @@
 // How a graph that went to its end leaves its thread.
-import type { Checkpoints } from "../storage/checkpoints.ts";
+import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { hasUntracked } from "./graph/graph.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Outcome } from "./outcome.ts";

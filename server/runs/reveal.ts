@@ -5,7 +5,7 @@ import type { DataKey } from "../privacy/seal.ts";
 import { TOKEN } from "../privacy/vault.ts";
 import { insertAudit } from "../storage/audit.ts";
 import type { Database } from "../storage/database.ts";
-import { findVaultEntries } from "../storage/vault.ts";
+import { findVaultEntries } from "../storage/keys/vault.ts";
 
 /** Lets its holder see what others gave. */
 const PERMISSION = "vault:reveal";

@@ -2,7 +2,7 @@
 import type { RunnableConfig } from "@langchain/core/runnables";
 import type { StateSnapshot } from "@langchain/langgraph";
 import type { Fields } from "../fields.ts";
-import type { LastPut } from "../storage/checkpoints.ts";
+import type { LastPut } from "../storage/checkpoints/checkpoints.ts";
 import { toWire, toWireJson } from "./stream/wire-json.ts";
 
 /** A thread's state as clients read it. */

@@ -18,11 +18,11 @@ import {
   ValueUnreadable,
 } from "../errors.ts";
 import type { Fields } from "../fields.ts";
-import { Checkpoints } from "../storage/checkpoints.ts";
+import { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
+import { deleteThreads } from "../storage/checkpoints/prune.ts";
 import type { Queryable } from "../storage/database.ts";
-import { GraphStore } from "../storage/graph-store.ts";
 import { codeOf } from "../storage/postgres.ts";
-import { deleteThreads } from "../storage/prune.ts";
+import { GraphStore } from "../storage/store/graph-store.ts";
 import {
   findAtWork,
   findThread,

@@ -4,14 +4,14 @@
 import { sleep } from "../clock.ts";
 import { AppError, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
-import type { Database, Queryable } from "../storage/database.ts";
-import { deleteExpiredCaches } from "../storage/cache-entries.ts";
+import { deleteExpiredCaches } from "../storage/caches/cache-entries.ts";
+import { deleteThreads, keepLatest, lockPrunable } from "../storage/checkpoints/prune.ts";
 import { compactRun, lockUncompacted, settleCompacted } from "../storage/compact.ts";
+import type { Database, Queryable } from "../storage/database.ts";
 import { clearExpiry, lockExpired, lockLeftOver, tryJob } from "../storage/expiry.ts";
 import { expireCalls } from "../storage/model-calls.ts";
-import { deleteThreads, keepLatest, lockPrunable } from "../storage/prune.ts";
 import { deleteOldRateLimits } from "../storage/rate-limits.ts";
-import { deleteExpiredItems } from "../storage/store.ts";
+import { deleteExpiredItems } from "../storage/store/store.ts";
 import { deleteIdleWatches } from "../storage/watched.ts";
 import { deleteOldWebhooks } from "../storage/webhooks.ts";
 import type { Log } from "../telemetry/log.ts";

@@ -2,7 +2,7 @@
 // ends well; what is missing is computed through the thread's graph, if this server has it.
 import { createHash } from "node:crypto";
 import { ThreadNotFound } from "../errors.ts";
-import { Checkpoints } from "../storage/checkpoints.ts";
+import { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { countThreads, listThreads } from "../storage/thread-search.ts";
 import type { ThreadFilter, ThreadPage } from "../storage/thread-search.ts";
 import { findWholeThread } from "../storage/threads.ts";

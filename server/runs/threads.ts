@@ -4,7 +4,7 @@ import { CopySourceMissing, InputInvalid, ThreadExists, ThreadNotFound } from ".
 import type { Fields } from "../fields.ts";
 import { isThreadVisible } from "../storage/auth-filter.ts";
 import type { AuthFilter } from "../storage/auth-filter.ts";
-import { Checkpoints } from "../storage/checkpoints.ts";
+import { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import type { Queryable } from "../storage/database.ts";
 import { setThreadTtl } from "../storage/expiry.ts";
 import type { ThreadTtl } from "../storage/expiry.ts";

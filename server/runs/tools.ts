@@ -5,7 +5,7 @@ import { persistently } from "../persist.ts";
 import type { ToolEvent, ToolServices } from "../services.ts";
 import { insertAudit } from "../storage/audit.ts";
 import type { Database } from "../storage/database.ts";
-import { pseudonymOf } from "../storage/pseudonyms.ts";
+import { pseudonymOf } from "../storage/keys/pseudonyms.ts";
 import { openCounter } from "../storage/rate-limits.ts";
 import type { Counter } from "../storage/rate-limits.ts";
 import type { Engine } from "./engine.ts";

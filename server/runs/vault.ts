@@ -5,7 +5,7 @@ import type { Guard } from "../privacy/guard.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import { Vault } from "../privacy/vault.ts";
 import type { Queryable } from "../storage/database.ts";
-import { insertVaultEntries } from "../storage/vault.ts";
+import { insertVaultEntries } from "../storage/keys/vault.ts";
 import type { Engine } from "./engine.ts";
 
 /** A thread, and who works with it. */

@@ -2,9 +2,9 @@
 // once, although that instance may die, is up to the key of its run. Its time moves on only from the one that was fired.
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
+import { openRows, placeOf, sealJson } from "./keys/sealed.ts";
+import type { Readings } from "./keys/sealed.ts";
 import { codeOf } from "./postgres.ts";
-import { openRows, placeOf, sealJson } from "./sealed.ts";
-import type { Readings } from "./sealed.ts";
 import type { RunAuth } from "./runs.ts";
 
 export interface CronRow {

@@ -1,6 +1,6 @@
 // The small interface through which everything else sees Postgres.
+import type { Seals } from "./keys/seals.ts";
 import type { Queries } from "./queries.ts";
-import type { Seals } from "./seals.ts";
 
 /**
  * One statement. Its text begins with a tag such as `/* findThread *\/`, which becomes its prepared name. A tag with

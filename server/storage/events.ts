@@ -5,8 +5,8 @@ import type { AppError } from "../errors.ts";
 import type { DataKey } from "../privacy/seal.ts";
 import type { Queryable } from "./database.ts";
 import { isOwn } from "./fence.ts";
+import { openRows, placeOf, sealText } from "./keys/sealed.ts";
 import type { RunState } from "./run-states.ts";
-import { openRows, placeOf, sealText } from "./sealed.ts";
 
 /** Consecutive events of one run, as one row. */
 export interface Segment {

@@ -1,18 +1,18 @@
 // How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
 import { AppError } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
-import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
-import type { CheckpointWrite } from "./checkpoint-form.ts";
+import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoints/checkpoint-form.ts";
+import type { CheckpointWrite } from "./checkpoints/checkpoint-form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
 import { isOwn } from "./fence.ts";
 import type { Owner } from "./fence.ts";
+import { placeOf, sealJson, sealText } from "./keys/sealed.ts";
 import { insertNotes, packedNotes } from "./model-calls.ts";
 import type { Note } from "./model-calls.ts";
 import type { RunState } from "./run-states.ts";
 import { RUN_COLUMNS, openRuns } from "./runs.ts";
 import type { RunError, RunRow } from "./runs.ts";
-import { placeOf, sealJson, sealText } from "./sealed.ts";
 
 export interface RunEnd {
   readonly state: Extract<RunState, "success" | "error" | "timeout" | "interrupted">;

@@ -5,7 +5,7 @@
 // way. So a stored value may be as deep as it likes.
 // Lists are compared element by element with each other, so a comparison is bounded: beyond that it is refused.
 import { InputInvalid } from "../errors.ts";
-import type { Condition } from "./store-filter.ts";
+import type { Condition } from "./store/store-filter.ts";
 
 type Fields = Readonly<Record<string, unknown>>;
 

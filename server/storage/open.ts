@@ -2,12 +2,12 @@
 import { isAbsolute, resolve } from "node:path";
 import { DEFAULT_DATA_DIR } from "../config.ts";
 import type { Config } from "../config.ts";
-import type { Database } from "./database.ts";
-import { startEmbedded } from "./embedded.ts";
-import { migrate, migrationTimeoutMs } from "./migrate.ts";
 import { KeyRing } from "../privacy/key-ring.ts";
+import type { Database } from "./database.ts";
+import { startEmbedded } from "./embedded/embedded.ts";
+import { Seals } from "./keys/seals.ts";
+import { migrate, migrationTimeoutMs } from "./migrate.ts";
 import { openPostgres } from "./postgres.ts";
-import { Seals } from "./seals.ts";
 
 export interface OpenDatabase {
   readonly database: Database;

@@ -3,7 +3,7 @@ import { Client, DatabaseError, Pool, types } from "pg";
 import type { ClientBase } from "pg";
 import { AppError, ConfigInvalid, DatabaseUnavailable, messageOf } from "../errors.ts";
 import type { Database, Queryable, Session } from "./database.ts";
-import { Seals } from "./seals.ts";
+import { Seals } from "./keys/seals.ts";
 
 export interface PostgresOptions {
   readonly url: string;

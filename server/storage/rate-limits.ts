@@ -3,7 +3,7 @@
 import { RateLimiterPostgres, RateLimiterRes } from "rate-limiter-flexible";
 import type { RateLimiterStoreAbstract } from "rate-limiter-flexible";
 import type { Database, Queryable } from "./database.ts";
-import { pseudonymOf } from "./pseudonyms.ts";
+import { pseudonymOf } from "./keys/pseudonyms.ts";
 
 declare module "rate-limiter-flexible" {
   interface RateLimiterStoreAbstract {

@@ -4,12 +4,12 @@ import type { VaultEntry } from "../privacy/vault.ts";
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import type { ThreadTtl } from "./expiry.ts";
+import { openRows, placeOf, sealJson, sealText } from "./keys/sealed.ts";
+import type { Reading, Readings } from "./keys/sealed.ts";
+import type { ThreadKey } from "./keys/seals.ts";
+import { packedEntries } from "./keys/vault.ts";
 import { UNIQUE_VIOLATION, codeOf } from "./postgres.ts";
 import type { RunState } from "./run-states.ts";
-import { openRows, placeOf, sealJson, sealText } from "./sealed.ts";
-import type { Reading, Readings } from "./sealed.ts";
-import type { ThreadKey } from "./seals.ts";
-import { packedEntries } from "./vault.ts";
 
 export interface RunRow {
   readonly run_id: string;

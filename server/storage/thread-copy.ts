@@ -1,10 +1,10 @@
 // Copies a thread with all it is made of, from one snapshot, whatever a run writes meanwhile. What is sealed is bound to
 // its thread: for the copy it is opened and sealed anew, some rows at a time.
 import type { Queryable } from "./database.ts";
+import { placeOf, sealJson } from "./keys/sealed.ts";
+import { copySealed } from "./thread-copy-sealed.ts";
 import { openThreads } from "./threads.ts";
 import type { ThreadRow } from "./threads.ts";
-import { placeOf, sealJson } from "./sealed.ts";
-import { copySealed } from "./thread-copy-sealed.ts";
 
 /** What was copied: what the thread it was copied from says of its state. */
 export interface CopiedThread {

@@ -2,8 +2,8 @@
 import type { AuthFilter } from "./auth-filter.ts";
 import type { Queryable } from "./database.ts";
 import type { ThreadTtl } from "./expiry.ts";
-import { openRows, placeOf, sealJson } from "./sealed.ts";
-import type { Readings } from "./sealed.ts";
+import { openRows, placeOf, sealJson } from "./keys/sealed.ts";
+import type { Readings } from "./keys/sealed.ts";
 
 export interface ThreadRow {
   readonly thread_id: string;

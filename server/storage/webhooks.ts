@@ -1,7 +1,7 @@
 // Rows of holdfast.webhooks, the outbox of call-backs. A row is written in the statement that ends its run; here it is
 // claimed, sent again, and let go. Who claims a row holds it until next_at: a sender that dies is followed by another.
 import type { Queryable } from "./database.ts";
-import { openRows } from "./sealed.ts";
+import { openRows } from "./keys/sealed.ts";
 
 export interface DueWebhook {
   readonly webhook_id: string;

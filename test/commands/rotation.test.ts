@@ -2,12 +2,12 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
-import { countByKek } from "../../server/storage/data-keys.ts";
-import type { KekUse } from "../../server/storage/data-keys.ts";
+import { deleteThreads } from "../../server/storage/checkpoints/prune.ts";
 import type { Database } from "../../server/storage/database.ts";
-import { deleteThreads } from "../../server/storage/prune.ts";
-import { rotate } from "../../server/storage/rotate.ts";
-import { findItems } from "../../server/storage/store.ts";
+import { countByKek } from "../../server/storage/keys/data-keys.ts";
+import type { KekUse } from "../../server/storage/keys/data-keys.ts";
+import { rotate } from "../../server/storage/keys/rotate.ts";
+import { findItems } from "../../server/storage/store/store.ts";
 import { findThreadState, insertThread } from "../../server/storage/threads.ts";
 import { openTestPool, testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

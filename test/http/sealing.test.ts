@@ -2,12 +2,12 @@
 import { randomUUID } from "node:crypto";
 import { expect, test } from "vitest";
 import { endUnreadable } from "../../server/runs/end.ts";
-import { openWrites } from "../../server/storage/checkpoint-rows.ts";
-import type { StoredWrite } from "../../server/storage/checkpoint-rows.ts";
+import { openWrites } from "../../server/storage/checkpoints/checkpoint-rows.ts";
+import type { StoredWrite } from "../../server/storage/checkpoints/checkpoint-rows.ts";
+import { SEALED } from "../../server/storage/keys/sealed.ts";
+import type { SealedName } from "../../server/storage/keys/sealed.ts";
 import { claimRuns } from "../../server/storage/queue.ts";
 import { listRuns } from "../../server/storage/runs.ts";
-import { SEALED } from "../../server/storage/sealed.ts";
-import type { SealedName } from "../../server/storage/sealed.ts";
 import { engineOf } from "../fixtures/queue-engine.ts";
 import { openTestPool } from "../support/database.ts";
 import { TEST_KEYS, sealsOf } from "../support/keys.ts";

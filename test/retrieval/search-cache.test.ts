@@ -1,11 +1,11 @@
 // Which passages a search found may be remembered: until the collection changes, for the same question, without a text.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { CollectionNotFound } from "../../server/errors.ts";
-import { cachedSearch } from "../../server/retrieval/search-cache.ts";
 import { search } from "../../server/retrieval/search.ts";
+import { cachedSearch } from "../../server/retrieval/search-cache.ts";
 import type { Passage } from "../../server/services.ts";
-import type { Caches } from "../../server/storage/caches.ts";
-import { openCaches } from "../../server/storage/open-caches.ts";
+import type { Caches } from "../../server/storage/caches/caches.ts";
+import { openCaches } from "../../server/storage/caches/open-caches.ts";
 import { defaultScope as scope } from "../../server/storage/scope.ts";
 import { openLog } from "../../server/telemetry/log.ts";
 import { testDatabase } from "../support/database.ts";

@@ -14,8 +14,8 @@ import {
 } from "@langchain/langgraph";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
-import { deleteThreads, keepLatest, lockPrunable } from "../../server/storage/prune.ts";
-import { Checkpoints } from "../../server/storage/checkpoints.ts";
+import { Checkpoints } from "../../server/storage/checkpoints/checkpoints.ts";
+import { deleteThreads, keepLatest, lockPrunable } from "../../server/storage/checkpoints/prune.ts";
 import { createThreadRow } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { cancelRun } from "../../server/runs/cancel.ts";
 import { startSweep, sweep } from "../../server/runs/sweep.ts";
 import type { SweepOptions } from "../../server/runs/sweep.ts";
-import { Checkpoints } from "../../server/storage/checkpoints.ts";
+import { Checkpoints } from "../../server/storage/checkpoints/checkpoints.ts";
 import { compactRun } from "../../server/storage/compact.ts";
 import { listSegments } from "../../server/storage/events.ts";
 import { setThreadTtl, ttlOf } from "../../server/storage/expiry.ts";

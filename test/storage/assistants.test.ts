@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { findAssistant, insertAssistant, listAssistantRows } from "../../server/storage/assistants.ts";
-import { lockThreadsOfRows } from "../../server/storage/prune.ts";
+import { lockThreadsOfRows } from "../../server/storage/checkpoints/prune.ts";
 import { claimRows } from "../../server/storage/queue.ts";
 import { insertRun } from "../../server/storage/runs.ts";
 import { testDatabase } from "../support/database.ts";

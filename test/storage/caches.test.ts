@@ -2,9 +2,9 @@
 import { createClient, RESP_TYPES } from "@redis/client";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { sweep } from "../../server/runs/sweep.ts";
-import type { Caches } from "../../server/storage/caches.ts";
-import { sealExisting } from "../../server/storage/seal-existing.ts";
-import { shredThread } from "../../server/storage/shred.ts";
+import type { Caches } from "../../server/storage/caches/caches.ts";
+import { sealExisting } from "../../server/storage/keys/seal-existing.ts";
+import { shredThread } from "../../server/storage/keys/shred.ts";
 import { openLog } from "../../server/telemetry/log.ts";
 import { openTestCaches } from "../support/caches.ts";
 import { createThreadRow } from "../support/checkpoints.ts";

@@ -7,7 +7,7 @@ import { Annotation, Command, interrupt, START, StateGraph } from "@langchain/la
 import { PostgresSaver } from "@langchain/langgraph-checkpoint-postgres";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { LeaseLost } from "../../server/errors.ts";
-import { Checkpoints } from "../../server/storage/checkpoints.ts";
+import { Checkpoints } from "../../server/storage/checkpoints/checkpoints.ts";
 import { migrate } from "../../server/storage/migrate.ts";
 import { parallel, topical } from "../fixtures/graphs.ts";
 import { createThreadRow } from "../support/checkpoints.ts";

@@ -19,7 +19,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { z } from "zod";
 import { seeded } from "../../server/commands/chaos/random.ts";
 import type { Random } from "../../server/commands/chaos/random.ts";
-import { Checkpoints } from "../../server/storage/checkpoints.ts";
+import { Checkpoints } from "../../server/storage/checkpoints/checkpoints.ts";
 import { createThreadRow } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

@@ -9,9 +9,9 @@ import {
   lockCollection,
   lockCollectionSql,
   vacuum,
-} from "../../server/storage/collections.ts";
-import type { Collection } from "../../server/storage/collections.ts";
-import { deleteCollection } from "../../server/storage/delete-collection.ts";
+} from "../../server/storage/documents/collections.ts";
+import type { Collection } from "../../server/storage/documents/collections.ts";
+import { deleteCollection } from "../../server/storage/documents/delete-collection.ts";
 import {
   deleteDocuments,
   deleteDocumentsSql,
@@ -20,9 +20,9 @@ import {
   insertDocuments,
   listDocuments,
   listDocumentsSql,
-} from "../../server/storage/documents.ts";
-import type { DocumentRow } from "../../server/storage/documents.ts";
-import { rankPassages, rankPassagesSql } from "../../server/storage/passages.ts";
+} from "../../server/storage/documents/documents.ts";
+import type { DocumentRow } from "../../server/storage/documents/documents.ts";
+import { rankPassages, rankPassagesSql } from "../../server/storage/documents/passages.ts";
 import { defaultScope } from "../../server/storage/scope.ts";
 import type { Scope } from "../../server/storage/scope.ts";
 import { testDatabase } from "../support/database.ts";

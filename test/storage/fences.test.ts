@@ -10,12 +10,12 @@ import {
   refuseAnswer,
   withdrawAnswer,
   withdrawUpdate,
-} from "../../server/storage/checkpoint-writes.ts";
+} from "../../server/storage/checkpoints/checkpoint-writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
 import type { Owner } from "../../server/storage/fence.ts";
 import { deleteOwnRun, finishRun } from "../../server/storage/finish.ts";
-import { writeItems } from "../../server/storage/store.ts";
+import { writeItems } from "../../server/storage/store/store.ts";
 import { createThreadRow, pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { InputPoisoned, LeaseLost, StoreNamespaceInvalid, ValueUnserialisable } from "../../server/errors.ts";
 import { openPrivacy } from "../../server/privacy/guard.ts";
 import type { Owner } from "../../server/storage/fence.ts";
-import { GraphStore } from "../../server/storage/graph-store.ts";
+import { GraphStore } from "../../server/storage/store/graph-store.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { runsOf } from "../support/runs.ts";

@@ -1,6 +1,6 @@
 // What reading a state and a history asks of the database: rows of one thread, however many there are of others.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Checkpoints } from "../../server/storage/checkpoints.ts";
+import { Checkpoints } from "../../server/storage/checkpoints/checkpoints.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { findThread, findThreadState, findWholeThread } from "../../server/storage/threads.ts";
 import { testDatabase } from "../support/database.ts";

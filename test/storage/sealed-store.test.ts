@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { expect, test } from "vitest";
 import type { Queryable } from "../../server/storage/database.ts";
-import { findItems, writeItems } from "../../server/storage/store.ts";
+import { findItems, writeItems } from "../../server/storage/store/store.ts";
 import { testDatabase } from "../support/database.ts";
 import { TEST_KEYS } from "../support/keys.ts";
 

@@ -1,6 +1,6 @@
 // A shredded key is gone from the file of its table too, from which backups are made.
 import { expect, test } from "vitest";
-import { shredNamespace } from "../../server/storage/shred.ts";
+import { shredNamespace } from "../../server/storage/keys/shred.ts";
 import { found } from "../support/found.ts";
 import { TEST_KEYS } from "../support/keys.ts";
 import { useServer } from "../support/server.ts";

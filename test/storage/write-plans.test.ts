@@ -7,13 +7,13 @@ import {
   refuseAnswer,
   withdrawAnswer,
   withdrawUpdate,
-} from "../../server/storage/checkpoint-writes.ts";
+} from "../../server/storage/checkpoints/checkpoint-writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
 import type { Owner } from "../../server/storage/fence.ts";
 import { deleteOwnRun, finishRun } from "../../server/storage/finish.ts";
 import { sendCall } from "../../server/storage/model-calls.ts";
-import { writeItems } from "../../server/storage/store.ts";
+import { writeItems } from "../../server/storage/store/store.ts";
 import { pointOf } from "../support/checkpoints.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";

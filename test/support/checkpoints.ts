@@ -6,8 +6,8 @@ import type {
   CheckpointMetadata,
   PendingWrite,
 } from "@langchain/langgraph-checkpoint";
-import { Checkpoints } from "../../server/storage/checkpoints.ts";
-import type { PointWrite } from "../../server/storage/checkpoint-form.ts";
+import type { PointWrite } from "../../server/storage/checkpoints/checkpoint-form.ts";
+import { Checkpoints } from "../../server/storage/checkpoints/checkpoints.ts";
 import type { Database } from "../../server/storage/database.ts";
 
 /** The first checkpoint of a thread, with nothing in it. */

@@ -1,6 +1,6 @@
 // Keys for tests. With TEST_SEALED=1 every database and server of the suite is sealed with them.
 import { KeyRing } from "../../server/privacy/key-ring.ts";
-import { Seals } from "../../server/storage/seals.ts";
+import { Seals } from "../../server/storage/keys/seals.ts";
 
 export const TEST_KEYS = `test:${Buffer.alloc(32, 7).toString("base64")}`;
 

@@ -1,8 +1,8 @@
 // A second pair of eyes inside the scratch database: triggers note every move of a run and, at the moment of commit,
 // who wrote for it. All SQL of the rig stands here.
 import type { Queryable } from "../../storage/database.ts";
+import { openRows } from "../../storage/keys/sealed.ts";
 import type { RunState } from "../../storage/run-states.ts";
-import { openRows } from "../../storage/sealed.ts";
 
 /** A change of a run's row. `was` is null for a new row, `state` for a deleted one. */
 export interface Move {

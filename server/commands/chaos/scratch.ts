@@ -5,13 +5,13 @@ import { chmod, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { now, sleep } from "../../clock.ts";
+import { KeyRing } from "../../privacy/key-ring.ts";
 import type { Database, Queryable } from "../../storage/database.ts";
-import { isAlive } from "../../storage/embedded-cluster.ts";
-import { startEmbedded } from "../../storage/embedded.ts";
+import { startEmbedded } from "../../storage/embedded/embedded.ts";
+import { isAlive } from "../../storage/embedded/embedded-cluster.ts";
+import { Seals } from "../../storage/keys/seals.ts";
 import { migrate } from "../../storage/migrate.ts";
 import { openPostgres } from "../../storage/postgres.ts";
-import { Seals } from "../../storage/seals.ts";
-import { KeyRing } from "../../privacy/key-ring.ts";
 import { dropDatabase, installAudit, listDatabases } from "./audit.ts";
 
 /** A PostgreSQL server that databases can be made on. */

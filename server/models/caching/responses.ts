@@ -2,7 +2,7 @@
 // one call. Kept is only an answer that its graph's guard leaves as it is, which is looked at again when it is read: rules
 // that came later hold for what was kept before.
 import { later, now } from "../../clock.ts";
-import type { Caches } from "../../storage/caches.ts";
+import type { Caches } from "../../storage/caches/caches.ts";
 import { sourceOf, withBody } from "../answer-body.ts";
 import { heard } from "../gateway/answer-bytes.ts";
 import type { ChatBody } from "../gateway/chat-call.ts";

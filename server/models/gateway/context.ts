@@ -3,7 +3,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { AppError } from "../../errors.ts";
 import type { Guard } from "../../privacy/guard.ts";
-import type { Caches } from "../../storage/caches.ts";
+import type { Caches } from "../../storage/caches/caches.ts";
 import type { Payer } from "../../storage/model-calls.ts";
 import type { Ahead } from "./spending.ts";
 

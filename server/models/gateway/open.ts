@@ -1,10 +1,10 @@
 // The gateway of a server, with all it needs.
 import type { Config } from "../../config.ts";
+import type { Caches } from "../../storage/caches/caches.ts";
 import type { CallNotes } from "../../storage/call-notes.ts";
 import type { Database } from "../../storage/database.ts";
 import { defaultScope } from "../../storage/scope.ts";
 import type { Log } from "../../telemetry/log.ts";
-import type { Caches } from "../../storage/caches.ts";
 import { ResponseCache } from "../caching/responses.ts";
 import { openCatalogue } from "../catalogue.ts";
 import { Resilience } from "../resilience/resilience.ts";

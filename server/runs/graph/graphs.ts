@@ -9,7 +9,7 @@ import { requirePeersOf } from "../../peers.ts";
 import type { PrivacyPolicy } from "../../privacy/guard.ts";
 import type { Own } from "../../privacy/redact.ts";
 import type { ThreadTtl } from "../../storage/expiry.ts";
-import type { StoreTtl } from "../../storage/store.ts";
+import type { StoreTtl } from "../../storage/store/store.ts";
 import type { Graph } from "./graph.ts";
 import { GraphFactory, MAKE_MS, READING } from "./graph-factory.ts";
 import { importExport } from "./modules.ts";

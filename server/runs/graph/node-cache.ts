@@ -2,7 +2,7 @@
 // in a graph that stands in it: what a node writes there would be.
 import { callContext } from "../../models/gateway/context.ts";
 import type { CallContext } from "../../models/gateway/context.ts";
-import { NodeCache } from "../../storage/node-cache.ts";
+import { NodeCache } from "../../storage/caches/node-cache.ts";
 import { hasUntracked } from "./graph.ts";
 import type { Graph } from "./graph.ts";
 

@@ -1,0 +1,42 @@
+// Ids of checkpoints begin with the time at which they were made, by the clock of the server that made them, and the
+// newest checkpoint is the one with the greatest id. What a server whose clock is behind wrote would never be found: it
+// waits until its clock has come to the newest checkpoint.
+import { now, sleep } from "../../clock.ts";
+import { ClockBehind } from "../../errors.ts";
+import type { Queryable } from "../database.ts";
+
+// Clocks that are kept by NTP differ by milliseconds. Nobody would wait for one that is not.
+const MOST_MS = 10_000;
+
+const findNewestIdRow = `/* findNewestId */
+select checkpoint_id from public.checkpoints
+ where thread_id = $1 and checkpoint_ns = $2 order by checkpoint_id desc limit 1`;
+
+/** The id of the newest checkpoint; undefined when there is none. */
+export async function findNewestId(
+  on: Queryable,
+  { threadId, namespace }: { threadId: string; namespace: string },
+): Promise<string | undefined> {
+  const [row] = await on.query<{ checkpoint_id: string }>(findNewestIdRow, [threadId, namespace]);
+  return row?.checkpoint_id;
+}
+
+/** Resolves when ids that are made here are greater than this one; early when `signal` aborts. @throws ClockBehind */
+export async function comeAfter(newestId: string | undefined, signal?: AbortSignal): Promise<void> {
+  const ms = timeOf(newestId ?? "") - now();
+  if (ms > MOST_MS)
+    throw new ClockBehind(
+      `The clock of this server is ${Math.round(ms / 1000)} s behind the one that the thread was written by last. Set the clocks of all servers by NTP.`,
+    );
+  if (ms > 0) await sleep(ms + 1, signal);
+}
+
+// A version 6 UUID holds tenths of microseconds since 15 October 1582, the high digits first.
+const VERSION_6 = /^([0-9a-f]{8})-([0-9a-f]{4})-6([0-9a-f]{3})-/;
+const BEFORE_1970_MS = 12_219_292_800_000;
+
+/** When a checkpoint was made, in milliseconds since 1970; 0 for an id that tells no time. */
+export function timeOf(id: string): number {
+  const [, high, middle, low] = VERSION_6.exec(id) ?? [];
+  return high === undefined ? 0 : Number(BigInt(`0x${high}${middle}${low}`) / 10_000n) - BEFORE_1970_MS;
+}
