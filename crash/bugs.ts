@@ -104,16 +104,14 @@ export const BUGS: readonly Bug[] = [
   },
   {
     name: "checkpoints without FOR SHARE",
-    replacements: [
-      { file: "storage/checkpoints/checkpoint-writes.ts", from: POINTS_LOCK, to: `${POINTS_OWN}) r` },
-    ],
+    replacements: [{ file: "storage/checkpoints/writes.ts", from: POINTS_LOCK, to: `${POINTS_OWN}) r` }],
     scenes: ["races", "kill -9 while a checkpoint is committed"],
   },
   {
     name: "checkpoints with FOR KEY SHARE",
     replacements: [
       {
-        file: "storage/checkpoints/checkpoint-writes.ts",
+        file: "storage/checkpoints/writes.ts",
         from: POINTS_LOCK,
         to: `${POINTS_OWN} for key share) r`,
       },
@@ -135,7 +133,7 @@ export const BUGS: readonly Bug[] = [
     name: "the last checkpoint does not come with the end of its run",
     replacements: [
       {
-        file: "storage/checkpoints/checkpoint-batch.ts",
+        file: "storage/checkpoints/batch.ts",
         from: "return waiting.map(({ write }) => write);",
         to: "return waiting.map(({ write }) => write).slice(1, 1);",
       },
@@ -194,7 +192,7 @@ export const BUGS: readonly Bug[] = [
     name: "who was taken for dead may still write checkpoints",
     replacements: [
       {
-        file: "storage/checkpoints/checkpoint-writes.ts",
+        file: "storage/checkpoints/writes.ts",
         from: POINTS_OWN,
         to: "$5::uuid is not null",
       },

@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 import type { Scratch } from "../server/commands/chaos/scratch.ts";
 import { uuidv7 } from "../server/ids.ts";
 import type * as Assistants from "../server/storage/assistants.ts";
-import type * as CheckpointWrites from "../server/storage/checkpoints/checkpoint-writes.ts";
+import type * as CheckpointWrites from "../server/storage/checkpoints/writes.ts";
 import type { Queryable } from "../server/storage/database.ts";
 import type * as Events from "../server/storage/events.ts";
 import type { Owner } from "../server/storage/fence.ts";

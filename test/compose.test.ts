@@ -63,7 +63,7 @@ test("Holdfast is given the address, the password and the database of the other 
   expect(url.hostname in (holdfast.depends_on ?? {})).toBe(true);
   expect(url.password).toBe(postgres.environment["POSTGRES_PASSWORD"]);
   expect(url.pathname).toBe(`/${postgres.environment["POSTGRES_DB"]}`);
-  // A user named like our schema would find it in his search_path; see embedded-cluster.ts.
+  // A user named like our schema would find it in his search_path; see embedded/cluster.ts.
   expect(url.username).toBe("postgres");
 });
 

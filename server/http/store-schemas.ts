@@ -1,4 +1,4 @@
-// What the routes of the store take. Whether a namespace is one is up to storage/store-names.ts, for graphs as for clients.
+// What the routes of the store take. Whether a namespace is one is up to storage/store/names.ts, for graphs as for clients.
 import { z } from "zod";
 import { fields, flag, minutes, whole } from "./schemas.ts";
 

@@ -2,7 +2,7 @@
 // and what it answers is looked at before anything is written. Messages hold no text of a provider or of a user.
 import { deadline } from "../clock.ts";
 import { EmbeddingFailed } from "../errors.ts";
-import type { Embedder } from "../storage/store/store-vectors.ts";
+import type { Embedder } from "../storage/store/vectors.ts";
 import { factsOf } from "./answer.ts";
 
 /** LangChain's Embeddings, as far as it is used. */

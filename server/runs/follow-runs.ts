@@ -4,7 +4,7 @@ import { InputInvalid, RunNotFound, ThreadNotFound } from "../errors.ts";
 import { persistently, unlessLost } from "../persist.ts";
 import { findThreadPlace } from "../storage/begun.ts";
 import type { BegunRow, BegunRun } from "../storage/begun.ts";
-import { findLastOfRun } from "../storage/checkpoints/checkpoint-rows.ts";
+import { findLastOfRun } from "../storage/checkpoints/rows.ts";
 import type { Engine } from "./engine.ts";
 import { follow } from "./follow.ts";
 import { nameOf } from "./log/lines.ts";

@@ -3,7 +3,7 @@
 // so a stream can begin at any event, on any instance, at any time.
 import { RunNotFound } from "../errors.ts";
 import { persistently } from "../persist.ts";
-import { isOfRun } from "../storage/checkpoints/checkpoint-rows.ts";
+import { isOfRun } from "../storage/checkpoints/rows.ts";
 import type { SegmentRow } from "../storage/events.ts";
 import { isTerminal } from "../storage/run-states.ts";
 import type { RunRow } from "../storage/runs.ts";

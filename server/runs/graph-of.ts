@@ -3,7 +3,7 @@
 import { GraphUnloadable, messageOf } from "../errors.ts";
 import { asFields } from "../fields.ts";
 import type { Fields } from "../fields.ts";
-import { hasCheckpoints } from "../storage/checkpoints/checkpoint-rows.ts";
+import { hasCheckpoints } from "../storage/checkpoints/rows.ts";
 import type { Queryable } from "../storage/database.ts";
 import { findWriter } from "../storage/runs.ts";
 import type { Engine } from "./engine.ts";

@@ -4,7 +4,7 @@
 import { sleep } from "../clock.ts";
 import { AppError, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
-import { deleteExpiredCaches } from "../storage/caches/cache-entries.ts";
+import { deleteExpiredCaches } from "../storage/caches/entries.ts";
 import { deleteThreads, keepLatest, lockPrunable } from "../storage/checkpoints/prune.ts";
 import { compactRun, lockUncompacted, settleCompacted } from "../storage/compact.ts";
 import type { Database, Queryable } from "../storage/database.ts";

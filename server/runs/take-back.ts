@@ -3,8 +3,8 @@
 // with an answer of somebody who may not give it: a later run must not find it.
 import { messageOf } from "../errors.ts";
 import { persistently } from "../persist.ts";
-import { refuseAnswer, withdrawUpdate } from "../storage/checkpoints/checkpoint-writes.ts";
 import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
+import { refuseAnswer, withdrawUpdate } from "../storage/checkpoints/writes.ts";
 import type { Owner } from "../storage/fence.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graph/graph.ts";

@@ -1,8 +1,8 @@
 // How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
 import { AppError } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
-import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoints/checkpoint-form.ts";
-import type { CheckpointWrite } from "./checkpoints/checkpoint-form.ts";
+import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoints/form.ts";
+import type { CheckpointWrite } from "./checkpoints/form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
 import { isOwn } from "./fence.ts";

@@ -5,7 +5,7 @@
 // way. So a stored value may be as deep as it likes.
 // Lists are compared element by element with each other, so a comparison is bounded: beyond that it is refused.
 import { InputInvalid } from "../errors.ts";
-import type { Condition } from "./store/store-filter.ts";
+import type { Condition } from "./store/filter.ts";
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -41,7 +41,7 @@ function spend(steps: Steps, count: number): void {
 }
 
 /**
- * Whether an item meets all conditions, as `meets` of store-filter.ts says it in SQL.
+ * Whether an item meets all conditions, as `meets` of store/filter.ts says it in SQL.
  * @param conditions as JSON has them: a date is a text. An operand that is undefined is missing, as a field may be.
  */
 export const meetsAll = (item: Item, conditions: readonly Condition[]): boolean =>

@@ -1,9 +1,9 @@
 // The sealed part of a copy: what is sealed is bound to its thread, so it is opened and sealed anew, some rows at a time.
 // The transaction holds one snapshot, so that all pages are of one moment.
 import type { DataKey } from "../privacy/seal.ts";
-import { SEALED_TYPE } from "./checkpoints/checkpoint-form.ts";
-import { openBlobs, openWrites } from "./checkpoints/checkpoint-rows.ts";
-import type { StoredBlob, StoredWrite } from "./checkpoints/checkpoint-rows.ts";
+import { SEALED_TYPE } from "./checkpoints/form.ts";
+import { openBlobs, openWrites } from "./checkpoints/rows.ts";
+import type { StoredBlob, StoredWrite } from "./checkpoints/rows.ts";
 import type { Queryable } from "./database.ts";
 import { placeOf, sealBytes } from "./keys/sealed.ts";
 import type { SealedName } from "./keys/sealed.ts";

@@ -2,8 +2,8 @@
 import { randomUUID } from "node:crypto";
 import { expect, test } from "vitest";
 import { endUnreadable } from "../../server/runs/end.ts";
-import { openWrites } from "../../server/storage/checkpoints/checkpoint-rows.ts";
-import type { StoredWrite } from "../../server/storage/checkpoints/checkpoint-rows.ts";
+import { openWrites } from "../../server/storage/checkpoints/rows.ts";
+import type { StoredWrite } from "../../server/storage/checkpoints/rows.ts";
 import { SEALED } from "../../server/storage/keys/sealed.ts";
 import type { SealedName } from "../../server/storage/keys/sealed.ts";
 import { claimRuns } from "../../server/storage/queue.ts";

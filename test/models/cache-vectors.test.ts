@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { cachedEmbedder } from "../../server/models/caching/vectors.ts";
 import type { VectorCacheOptions } from "../../server/models/caching/vectors.ts";
 import { embedderOf, embeddingsOf } from "../../server/models/embedder.ts";
-import type { Embedder } from "../../server/storage/store/store-vectors.ts";
+import type { Embedder } from "../../server/storage/store/vectors.ts";
 import { vectorOf } from "../fixtures/embed.ts";
 import { openTestCaches } from "../support/caches.ts";
 import { testDatabase } from "../support/database.ts";

@@ -5,7 +5,7 @@ import { embedderOf, embeddingsOf } from "../../server/models/embedder.ts";
 import type { EmbeddingsLike } from "../../server/models/embedder.ts";
 import { readGraphsFile } from "../../server/runs/graph/graphs.ts";
 import { openEmbedder } from "../../server/runs/graph/store-index.ts";
-import type { Embedder } from "../../server/storage/store/store-vectors.ts";
+import type { Embedder } from "../../server/storage/store/vectors.ts";
 import { vectorOf } from "../fixtures/embed.ts";
 import { startFakeEmbeddings } from "../support/embeddings.ts";
 import { startFakeModel } from "../support/model.ts";

@@ -5,7 +5,7 @@ import { search } from "../../server/retrieval/search.ts";
 import { cachedSearch } from "../../server/retrieval/search-cache.ts";
 import type { Passage } from "../../server/services.ts";
 import type { Caches } from "../../server/storage/caches/caches.ts";
-import { openCaches } from "../../server/storage/caches/open-caches.ts";
+import { openCaches } from "../../server/storage/caches/open.ts";
 import { defaultScope as scope } from "../../server/storage/scope.ts";
 import { openLog } from "../../server/telemetry/log.ts";
 import { testDatabase } from "../support/database.ts";

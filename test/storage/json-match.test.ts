@@ -3,8 +3,8 @@ import fc from "fast-check";
 import type { Arbitrary } from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { holds, meetsAll } from "../../server/storage/json-match.ts";
-import { conditionsOf, meets } from "../../server/storage/store/store-filter.ts";
-import type { Condition } from "../../server/storage/store/store-filter.ts";
+import { conditionsOf, meets } from "../../server/storage/store/filter.ts";
+import type { Condition } from "../../server/storage/store/filter.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 

@@ -10,7 +10,7 @@ import type { Engine } from "../../server/runs/engine.ts";
 import type { Recording } from "../../server/runs/log/record.ts";
 import type { AcceptedRun } from "../../server/runs/request.ts";
 import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
-import { putForOwners } from "../../server/storage/checkpoints/checkpoint-writes.ts";
+import { putForOwners } from "../../server/storage/checkpoints/writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
 import { finishRun } from "../../server/storage/finish.ts";

@@ -1,13 +1,13 @@
 // The statements of the store read what they answer and little more, on a table of hundreds of thousands of items.
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { readExactSql, readRankedSql, readVectorsSql } from "../../server/storage/store/meaning.ts";
+import { listNamespacesSql } from "../../server/storage/store/namespaces.ts";
 import {
   deleteExpiredSql,
   findItemsSql,
   searchItemsSql,
   writeItemsSql,
 } from "../../server/storage/store/store.ts";
-import { readExactSql, readRankedSql, readVectorsSql } from "../../server/storage/store/store-meaning.ts";
-import { listNamespacesSql } from "../../server/storage/store/store-namespaces.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { explain } from "../support/explain.ts";

@@ -3,7 +3,7 @@ import { AsyncBatchedStore, BaseStore, InMemoryStore } from "@langchain/langgrap
 import type { Operation, OperationResults } from "@langchain/langgraph-checkpoint";
 import { beforeAll, expect, test } from "vitest";
 import { turn } from "../../server/clock.ts";
-import { wakeStoreQueues } from "../../server/storage/store/store-queue.ts";
+import { wakeStoreQueues } from "../../server/storage/store/queue.ts";
 
 beforeAll(() => wakeStoreQueues());
 

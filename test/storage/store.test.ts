@@ -16,11 +16,11 @@ import {
 import type { Arbitrary } from "fast-check";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { InputInvalid, StoreNamespaceInvalid } from "../../server/errors.ts";
+import { conditionsOf } from "../../server/storage/store/filter.ts";
+import { listNamespaces } from "../../server/storage/store/namespaces.ts";
+import type { NamespaceMatch } from "../../server/storage/store/namespaces.ts";
 import { deleteExpiredItems, findItems, searchItems, writeItems } from "../../server/storage/store/store.ts";
 import type { StoreItem } from "../../server/storage/store/store.ts";
-import { conditionsOf } from "../../server/storage/store/store-filter.ts";
-import { listNamespaces } from "../../server/storage/store/store-namespaces.ts";
-import type { NamespaceMatch } from "../../server/storage/store/store-namespaces.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 

@@ -7,7 +7,7 @@ import {
   refuseAnswer,
   withdrawAnswer,
   withdrawUpdate,
-} from "../../server/storage/checkpoints/checkpoint-writes.ts";
+} from "../../server/storage/checkpoints/writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
 import type { Owner } from "../../server/storage/fence.ts";

@@ -1,8 +1,8 @@
 // Caches over the database of a test, or over a Redis, and what they log.
-import { openCacheTable } from "../../server/storage/caches/cache-entries.ts";
-import { openRedis } from "../../server/storage/caches/cache-redis.ts";
 import { Caches } from "../../server/storage/caches/caches.ts";
 import type { CachesOptions } from "../../server/storage/caches/caches.ts";
+import { openCacheTable } from "../../server/storage/caches/entries.ts";
+import { openRedis } from "../../server/storage/caches/redis.ts";
 import type { Database } from "../../server/storage/database.ts";
 import { defaultScope } from "../../server/storage/scope.ts";
 

@@ -6,8 +6,8 @@ import type {
   CheckpointMetadata,
   PendingWrite,
 } from "@langchain/langgraph-checkpoint";
-import type { PointWrite } from "../../server/storage/checkpoints/checkpoint-form.ts";
 import { Checkpoints } from "../../server/storage/checkpoints/checkpoints.ts";
+import type { PointWrite } from "../../server/storage/checkpoints/form.ts";
 import type { Database } from "../../server/storage/database.ts";
 
 /** The first checkpoint of a thread, with nothing in it. */

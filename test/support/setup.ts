@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client, escapeIdentifier } from "pg";
 import type { TestProject } from "vitest/node";
+import { isAlive } from "../../server/storage/embedded/cluster.ts";
 import { startEmbedded } from "../../server/storage/embedded/embedded.ts";
-import { isAlive } from "../../server/storage/embedded/embedded-cluster.ts";
 import { migrate } from "../../server/storage/migrate.ts";
 import { openPostgres } from "../../server/storage/postgres.ts";
 

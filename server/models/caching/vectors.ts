@@ -1,7 +1,7 @@
 // Vectors of texts that a provider made before: only texts that are not known are sent, in one request. A vector says
 // something about its text, so one of a text that may not be kept is not kept either.
 import type { Caches } from "../../storage/caches/caches.ts";
-import type { Embedder } from "../../storage/store/store-vectors.ts";
+import type { Embedder } from "../../storage/store/vectors.ts";
 
 export interface VectorCacheOptions {
   readonly caches: Caches;

@@ -4,7 +4,7 @@ import { cachedEmbedder } from "../../models/caching/vectors.ts";
 import type { VectorCacheOptions } from "../../models/caching/vectors.ts";
 import { embedderOf, embeddingsOf, openaiEmbeddings } from "../../models/embedder.ts";
 import type { EmbedderOptions, EmbeddingsLike } from "../../models/embedder.ts";
-import type { Embedder } from "../../storage/store/store-vectors.ts";
+import type { Embedder } from "../../storage/store/vectors.ts";
 import type { GraphsFile } from "./graphs.ts";
 import { importSetting } from "./modules.ts";
 

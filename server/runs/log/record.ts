@@ -7,7 +7,7 @@ import { turn } from "../../clock.ts";
 import { LeaseLost, messageOf } from "../../errors.ts";
 import type { AppError } from "../../errors.ts";
 import { faultPoint } from "../../faults.ts";
-import type { Rider } from "../../storage/checkpoints/checkpoint-batch.ts";
+import type { Rider } from "../../storage/checkpoints/batch.ts";
 import { unwritten } from "../../storage/events.ts";
 import type { Segment } from "../../storage/events.ts";
 import type { Owner } from "../../storage/fence.ts";

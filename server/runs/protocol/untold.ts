@@ -1,6 +1,6 @@
 // A run that began before anybody followed its thread is written to the log for legacy clients alone. If it tells them its
 // values, who comes in its midst gets these in the form of protocol v2: it needs no word to the server that executes it.
-import { timeOf } from "../../storage/checkpoints/checkpoint-clock.ts";
+import { timeOf } from "../../storage/checkpoints/clock.ts";
 import { nameOf } from "../log/lines.ts";
 import type { Numbered, Whole } from "../log/lines.ts";
 import { entryOf } from "./entries.ts";

@@ -9,8 +9,8 @@ import type { Database } from "../database.ts";
 import { pseudonymOf } from "../keys/pseudonyms.ts";
 import { placeOf, sealBytes } from "../keys/sealed.ts";
 import type { Scope } from "../scope.ts";
-import { CACHE_PATH } from "./cache-entries.ts";
-import type { CacheKind, CacheStore, StoredEntry } from "./cache-store.ts";
+import { CACHE_PATH } from "./entries.ts";
+import type { CacheKind, CacheStore, StoredEntry } from "./store.ts";
 
 export interface Hit {
   readonly value: Buffer;

@@ -4,8 +4,8 @@ import { compareWritesSortKeys, writesSortKey } from "@langchain/langgraph-check
 import type { DeltaChannelHistory } from "@langchain/langgraph-checkpoint";
 import { load } from "../../privacy/serde.ts";
 import type { Queryable } from "../database.ts";
-import type { CheckpointKey } from "./checkpoint-form.ts";
-import { openBlobs, openWrites } from "./checkpoint-rows.ts";
+import type { CheckpointKey } from "./form.ts";
+import { openBlobs, openWrites } from "./rows.ts";
 
 interface DeltaRow {
   readonly kind: "seed" | "write";

@@ -1,7 +1,7 @@
 // Questions that stand on checkpoints. A run that answers one of several asks the others once more: written again, they
 // would be its own, and go with it when it is rolled back.
-import type { Value } from "./checkpoint-form.ts";
-import type { CheckpointRow } from "./checkpoint-rows.ts";
+import type { Value } from "./form.ts";
+import type { CheckpointRow } from "./rows.ts";
 
 export class Questions {
   readonly #standing = new Map<string, Uint8Array>();

@@ -22,10 +22,10 @@ import {
   linkLibraries,
   reachablePrograms,
   urlOf,
-} from "./embedded-cluster.ts";
-import type { SystemUser } from "./embedded-cluster.ts";
-import { findRunning, isPostmaster, launchPostmaster, logOf, readPostmaster } from "./embedded-postmaster.ts";
-import type { Place } from "./embedded-postmaster.ts";
+} from "./cluster.ts";
+import type { SystemUser } from "./cluster.ts";
+import { findRunning, isPostmaster, launchPostmaster, logOf, readPostmaster } from "./postmaster.ts";
+import type { Place } from "./postmaster.ts";
 
 export interface EmbeddedOptions {
   readonly dataDir: string;

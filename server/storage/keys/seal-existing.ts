@@ -2,7 +2,7 @@
 // process that dies leaves some sealed and the rest as it was, and the next one goes on. No server runs meanwhile.
 // Statements are made from the list of sealed columns, so that none of them can be forgotten.
 import type { DataKey, Place } from "../../privacy/seal.ts";
-import { SEALED_TYPE } from "../checkpoints/checkpoint-form.ts";
+import { SEALED_TYPE } from "../checkpoints/form.ts";
 import type { Database, Queryable } from "../database.ts";
 import { insertDataKeys } from "./data-keys.ts";
 import { rewriteTables } from "./rewrite.ts";

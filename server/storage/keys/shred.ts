@@ -2,11 +2,11 @@
 // of the database can then be opened only with a copy of its keys, which live in one small table.
 import { insertAudit } from "../audit.ts";
 import type { AuditEntry } from "../audit.ts";
-import { shredCaches } from "../caches/cache-entries.ts";
+import { shredCaches } from "../caches/entries.ts";
 import { deleteThreads, lockPrunable } from "../checkpoints/prune.ts";
 import type { Database, Queryable } from "../database.ts";
 import { defaultScope } from "../scope.ts";
-import { rangeUnder } from "../store/store-names.ts";
+import { rangeUnder } from "../store/names.ts";
 import { untilUnseen } from "./rewrite.ts";
 
 /** What was shredded: how many data keys are gone. */

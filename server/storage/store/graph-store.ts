@@ -18,13 +18,13 @@ import type { Guard } from "../../privacy/guard.ts";
 import { storableOf } from "../../privacy/storable.ts";
 import type { Queryable } from "../database.ts";
 import type { Owner } from "../fence.ts";
+import { conditionsOf, filterAsKept } from "./filter.ts";
+import { queryVectors, searchByMeaning, withVectors } from "./meaning.ts";
+import type { IndexedWrite, RankedItem } from "./meaning.ts";
+import { listNamespaces } from "./namespaces.ts";
 import { findItems, searchItems, writeItems } from "./store.ts";
 import type { StoreTtl, StoreWrite } from "./store.ts";
-import { conditionsOf, filterAsKept } from "./store-filter.ts";
-import { queryVectors, searchByMeaning, withVectors } from "./store-meaning.ts";
-import type { IndexedWrite, RankedItem } from "./store-meaning.ts";
-import { listNamespaces } from "./store-namespaces.ts";
-import type { Embedder } from "./store-vectors.ts";
+import type { Embedder } from "./vectors.ts";
 
 export interface GraphStoreOptions {
   /** The run that writes; a write outside any run is not fenced. */

@@ -7,10 +7,10 @@ import { isOwn } from "../fence.ts";
 import type { Owner } from "../fence.ts";
 import { meetsAll } from "../json-match.ts";
 import { openRows, placeOf as sealedPlace, sealBytes, sealJson } from "../keys/sealed.ts";
-import { asJson, meets } from "./store-filter.ts";
-import type { Condition } from "./store-filter.ts";
-import { placeOf, rangeUnder } from "./store-names.ts";
-import type { ItemVectors } from "./store-vectors.ts";
+import { asJson, meets } from "./filter.ts";
+import type { Condition } from "./filter.ts";
+import { placeOf, rangeUnder } from "./names.ts";
+import type { ItemVectors } from "./vectors.ts";
 
 // A key that is gone is made anew, and may be shredded once more.
 const TRIES = 3;

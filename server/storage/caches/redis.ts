@@ -4,7 +4,7 @@ import { once } from "node:events";
 import type { createClient } from "@redis/client";
 import { within } from "../../clock.ts";
 import type { Scope } from "../scope.ts";
-import type { CacheKind, CacheStore } from "./cache-store.ts";
+import type { CacheKind, CacheStore } from "./store.ts";
 
 const CONNECT_MS = 500;
 const FIRST_RETRY_MS = 50;

@@ -7,8 +7,8 @@ import { Client } from "pg";
 import { now, sleep } from "../../clock.ts";
 import { ConfigInvalid, DatabaseUnavailable } from "../../errors.ts";
 import { codeOf } from "../postgres.ts";
-import { isAlive, launch, urlOf } from "./embedded-cluster.ts";
-import type { Programs, SystemUser } from "./embedded-cluster.ts";
+import { isAlive, launch, urlOf } from "./cluster.ts";
+import type { Programs, SystemUser } from "./cluster.ts";
 
 const START_MS = 60_000;
 const POLL_MS = 10;

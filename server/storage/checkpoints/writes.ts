@@ -8,8 +8,8 @@ import { isOwn } from "../fence.ts";
 import type { Owner } from "../fence.ts";
 import { insertNotes, packedNotes } from "../model-calls.ts";
 import type { Note } from "../model-calls.ts";
-import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoint-form.ts";
-import type { CheckpointWrite } from "./checkpoint-form.ts";
+import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./form.ts";
+import type { CheckpointWrite } from "./form.ts";
 
 /** Under which LangGraph writes what a command says. */
 const NO_TASK = "'00000000-0000-0000-0000-000000000000'";

@@ -10,8 +10,8 @@ import type { Queryable } from "../database.ts";
 import { unwritten } from "../events.ts";
 import type { Segment } from "../events.ts";
 import type { Owner } from "../fence.ts";
-import type { CheckpointWrite, Urgency } from "./checkpoint-form.ts";
-import { keyOf, putForOwners } from "./checkpoint-writes.ts";
+import type { CheckpointWrite, Urgency } from "./form.ts";
+import { keyOf, putForOwners } from "./writes.ts";
 
 interface Item {
   readonly owner: Owner;

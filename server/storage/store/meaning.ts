@@ -6,13 +6,13 @@ import type { Queryable } from "../database.ts";
 import { meetsAll } from "../json-match.ts";
 import { openRows } from "../keys/sealed.ts";
 import type { Reading } from "../keys/sealed.ts";
+import { asJson, meets } from "./filter.ts";
+import { rangeUnder } from "./names.ts";
 import { after, lastOfEach, openItems, refreshing, searchItems } from "./store.ts";
 import type { StoreItem, StoreSearch, StoreWrite } from "./store.ts";
-import { asJson, meets } from "./store-filter.ts";
-import { rangeUnder } from "./store-names.ts";
-import { textsOf } from "./store-texts.ts";
-import { boundsOf, pack, scoreOf, unit } from "./store-vectors.ts";
-import type { Bounds, Embedder } from "./store-vectors.ts";
+import { textsOf } from "./texts.ts";
+import { boundsOf, pack, scoreOf, unit } from "./vectors.ts";
+import type { Bounds, Embedder } from "./vectors.ts";
 
 /** Items whose vectors are held in memory at a time; fewer when they have many: then so many bytes of coarse ones. */
 const PAGE = 500;

@@ -1,7 +1,7 @@
 // Rows of holdfast.cache_entries: a cache that needs nothing but PostgreSQL. Values come and go as they are to be stored.
 import type { Queryable } from "../database.ts";
 import type { Scope } from "../scope.ts";
-import type { CacheKind, CacheStore, StoredEntry } from "./cache-store.ts";
+import type { CacheKind, CacheStore, StoredEntry } from "./store.ts";
 
 const findEntries = `/* findCacheEntries */
 select key, value from holdfast.cache_entries

@@ -3,9 +3,9 @@ import type { Config } from "../../config.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { Database } from "../database.ts";
 import { defaultScope } from "../scope.ts";
-import { openCacheTable } from "./cache-entries.ts";
-import { openRedis } from "./cache-redis.ts";
 import { Caches } from "./caches.ts";
+import { openCacheTable } from "./entries.ts";
+import { openRedis } from "./redis.ts";
 
 export async function openCaches(
   { cacheUrl, cacheFail }: Pick<Config, "cacheUrl" | "cacheFail">,

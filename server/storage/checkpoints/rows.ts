@@ -5,8 +5,8 @@ import { SealedValueInvalid } from "../../errors.ts";
 import type { Queryable } from "../database.ts";
 import { openRows, placeOf } from "../keys/sealed.ts";
 import type { Reading } from "../keys/sealed.ts";
-import { SEALED_TYPE } from "./checkpoint-form.ts";
-import type { CheckpointKey } from "./checkpoint-form.ts";
+import { SEALED_TYPE } from "./form.ts";
+import type { CheckpointKey } from "./form.ts";
 
 /** A checkpoint or one of its parts; a page of checkpoints comes as such rows, newest checkpoint first. */
 export interface CheckpointRow {

@@ -3,10 +3,10 @@
 import type { AuthFilter } from "../auth-filter.ts";
 import type { Database, Queryable } from "../database.ts";
 import { meetsAll } from "../json-match.ts";
+import { holding } from "./filter.ts";
+import { placeOf } from "./names.ts";
 import { findItems, writeItems } from "./store.ts";
 import type { StoreKey, StoreWrite } from "./store.ts";
-import { holding } from "./store-filter.ts";
-import { placeOf } from "./store-names.ts";
 
 const lockItem = `/* lockStorePlace */
 select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'holdfast.store', $1::text, $2::text), 0))`;

@@ -2,7 +2,7 @@
 // it costs one look into the index per namespace, however many items there are.
 import type { AuthFilter } from "../auth-filter.ts";
 import type { Queryable } from "../database.ts";
-import { checkLabels, rangeUnder } from "./store-names.ts";
+import { checkLabels, rangeUnder } from "./names.ts";
 
 const ANY = "*";
 
