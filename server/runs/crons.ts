@@ -113,6 +113,9 @@ export async function changeCron(engine: Engine, cronId: string, change: CronFie
     // An end in the past is how a cron is stopped; any other change of its time must leave it one.
     if (isMoved && wanted.is_enabled && !(wanted.end_time && wanted.end_time <= at))
       checkSchedule(wanted, at, wanted.end_time);
+    // Whoever sets this is the one to be told, not whoever switches the cron on later.
+    else if (wanted.schedule !== old.schedule || wanted.timezone !== old.timezone)
+      checkSchedule(wanted, at, null);
     const next = wanted.is_enabled ? (following(wanted, at) ?? null) : null;
     const changed = await updateCron(transaction, {
       ...wanted,

@@ -121,6 +121,15 @@ test("an update changes what it names and nothing else", async () => {
   expect((await crons.update(made.cron_id, { enabled: false })).next_run_date).toBeNull();
 });
 
+test("a cron that is off takes no schedule with which it could not be switched on", async () => {
+  const { crons } = held.server.client;
+  const made = await crons.create("keeping", { schedule: NEVER_SOON, enabled: false });
+  const refused = [{ schedule: "nonsense" }, { schedule: "0 0 30 2 *" }, { timezone: "Mars/Base" }];
+  for (const change of refused) await expect(crons.update(made.cron_id, change)).rejects.toThrow(/HTTP 422/);
+  const on = await crons.update(made.cron_id, { enabled: true });
+  expect([on.schedule, on.next_run_date]).toEqual([NEVER_SOON, expect.stringContaining("-01-01T00:00")]);
+});
+
 test("a deleted cron is gone, and so are those of a deleted thread", async () => {
   const { crons, threads } = held.server.client;
   const { cron_id: id } = await crons.create("keeping", { schedule: NEVER_SOON });
