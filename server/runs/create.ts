@@ -84,6 +84,7 @@ async function createRunOf(
     return await accept(engine, run, request, options);
   } finally {
     engine.live.forget(run.runId);
+    engine.freed(); // a run that waits may have been passed by for it, be it this one
   }
 }
 

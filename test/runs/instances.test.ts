@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import { insertRun } from "../../server/storage/runs.ts";
 import { testDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";
+import { holding, letGo, waitsFor } from "../support/locks.ts";
 import { collect, startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
@@ -21,20 +22,20 @@ const states = (threadId: string): Promise<{ state: string }[]> =>
 /** A running run of a process that no longer exists, as a kill leaves it. */
 async function leaveRun(
   threadId: string,
-  left: { isRegistered?: boolean; attempt?: number } = {},
+  left: { isRegistered?: boolean; attempt?: number; graphId?: string; silence?: string } = {},
   { server, scratch }: Served = held,
 ): Promise<string> {
   const runId = randomUUID();
   const workerId = randomUUID();
-  const { isRegistered = true, attempt = 1 } = left;
+  const { isRegistered = true, attempt = 1, graphId = "keeping", silence = "3 s" } = left;
   if (isRegistered) {
     await scratch.database.query(
-      "insert into holdfast.instances (worker_id, beat_at) values ($1, now() - interval '3 s')",
-      [workerId],
+      "insert into holdfast.instances (worker_id, beat_at) values ($1, now() - $2::interval)",
+      [workerId, silence],
     );
   }
-  const { assistant_id: assistantId } = await server.client.assistants.get("keeping");
-  const graph = { graph_id: "keeping" };
+  const { assistant_id: assistantId } = await server.client.assistants.get(graphId);
+  const graph = { graph_id: graphId };
   await insertRun(scratch.database, {
     runId,
     threadId,
@@ -128,6 +129,72 @@ test("a run whose server died goes on before those that wait for their first slo
       "select run_id from holdfast.runs where state = 'success' order by ended_at",
     );
     expect(ended).toEqual([left, ...waiting.map(([, run]) => run)].map((id) => ({ run_id: id })));
+  } finally {
+    await server.stop();
+    await scratch.close();
+  }
+});
+
+test("a run that is just being taken over has its slot already", async () => {
+  const scratch = await testDatabase();
+  const server = await startTestServer(scratch.url, { HOLDFAST_SLOTS: "1" });
+  const { runs, threads } = server.client;
+  try {
+    const [one, other] = [await threads.create(), await threads.create()];
+    const left = await leaveRun(one.thread_id, { graphId: "endless", silence: "0 s" }, { server, scratch });
+    const events = await holding(scratch.database, "lock table holdfast.run_events in access exclusive mode");
+    await waitsFor(scratch.database, "/* findLastEvent */");
+    const creating = runs.create(other.thread_id, "endless", { input: {} });
+    await waitsFor(scratch.database, "/* insertRun */");
+    await letGo(events);
+    await creating;
+    const rows = await scratch.database.query("select run_id, state from holdfast.runs order by ord");
+    expect(rows).toMatchObject([{ run_id: left, state: "running" }, { state: "ready" }]);
+  } finally {
+    await server.stop();
+    await scratch.close();
+  }
+});
+
+test("runs that wait for a slot begin when one is free, also while heartbeats stand still", async () => {
+  const scratch = await testDatabase();
+  const server = await startTestServer(scratch.url, { HOLDFAST_SLOTS: "1" });
+  const { runs, threads } = server.client;
+  try {
+    const asked = await Promise.all([0, 1, 2, 3].map(() => threads.create()));
+    const beats = await holding(scratch.database, "lock table holdfast.instances in exclusive mode");
+    await waitsFor(scratch.database, "/* beat */");
+    const made = await Promise.all(
+      asked.map(({ thread_id: thread }) => runs.create(thread, "keeping", { input: {} })),
+    );
+    await Promise.all(made.map(({ thread_id: thread, run_id: run }) => runs.join(thread, run)));
+    await letGo(beats);
+    const ended = await scratch.database.query("select from holdfast.runs where state = 'success'");
+    expect(ended).toHaveLength(4);
+  } finally {
+    await server.stop();
+    await scratch.close();
+  }
+});
+
+test("a run that is accepted while the last slot becomes free begins, also while heartbeats stand still", async () => {
+  const scratch = await testDatabase();
+  const server = await startTestServer(scratch.url, { HOLDFAST_SLOTS: "1" });
+  const { runs, threads } = server.client;
+  try {
+    const [one, other] = [await threads.create(), await threads.create()];
+    const live = await runs.create(one.thread_id, "endless", { input: {} });
+    const beats = await holding(scratch.database, "lock table holdfast.instances in exclusive mode");
+    await waitsFor(scratch.database, "/* beat */");
+    const row = "select from holdfast.threads where thread_id = $1 for update";
+    const thread = await holding(scratch.database, row, [other.thread_id]);
+    const creating = runs.create(other.thread_id, "keeping", { input: {} });
+    await waitsFor(scratch.database, "/* insertRun */");
+    await runs.cancel(one.thread_id, live.run_id, true);
+    await letGo(thread);
+    const { run_id: next } = await creating;
+    expect(await runs.join(other.thread_id, next)).toMatchObject({ count: 1 });
+    await letGo(beats);
   } finally {
     await server.stop();
     await scratch.close();
