@@ -1,6 +1,7 @@
 // Crons, pruning and the time that threads are kept, through the official client.
 import { randomUUID } from "node:crypto";
 import { afterEach, expect, test } from "vitest";
+import { holding, letGo, waitsFor } from "../support/locks.ts";
 import { collect, startTestServer, useServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
@@ -114,11 +115,37 @@ test("an update changes what it names and nothing else", async () => {
   });
   expect(moved.next_run_date).toMatch(/-01-01T15:00:00.000Z$/);
   expect(moved.payload["input"]).toEqual({ count: 2 });
+  const elsewhere = await crons.update(made.cron_id, { timezone: "America/New_York" });
+  expect(elsewhere.next_run_date).toMatch(/-01-02T05:00:00.000Z$/);
   const ended = await crons.update(made.cron_id, { endTime: "2020-01-01T00:00:00Z" });
   expect(ended.next_run_date).toBeNull();
   const again = await crons.update(made.cron_id, { endTime: null });
-  expect([again.end_time, again.next_run_date]).toEqual([null, moved.next_run_date]);
+  expect([again.end_time, again.next_run_date]).toEqual([null, elsewhere.next_run_date]);
   expect((await crons.update(made.cron_id, { enabled: false })).next_run_date).toBeNull();
+});
+
+test("a cron that is on is given no end before it comes, and can be switched off whatever its end is", async () => {
+  const { crons } = held.server.client;
+  const { cron_id: id } = await crons.create("keeping", { schedule: NEVER_SOON });
+  const endTime = new Date(Date.now() + 5000).toISOString();
+  await expect(crons.update(id, { endTime })).rejects.toThrow(/HTTP 422.*before the schedule comes/);
+  const off = await crons.update(id, { endTime, enabled: false });
+  expect([off.enabled, off.next_run_date]).toEqual([false, null]);
+});
+
+test("null stands for nothing: it is not kept, and takes away what was there", async () => {
+  const input = { count: 1 };
+  const asked = { input, webhook: "https://example.com/hook", multitask_strategy: null };
+  const response = await post("/runs/crons", { assistant_id: "keeping", schedule: NEVER_SOON, ...asked });
+  const made = (await response.json()) as { cron_id: string; payload: object };
+  expect(made.payload).toEqual({ input, webhook: asked.webhook });
+  const changed = await fetch(`${held.server.url}/runs/crons/${made.cron_id}`, {
+    method: "PATCH",
+    body: JSON.stringify({ webhook: null }),
+  });
+  expect(await changed.json()).toMatchObject({ payload: { input } });
+  const [kept] = await held.server.client.crons.search();
+  expect(kept?.payload).toEqual({ input });
 });
 
 test("a cron that is off takes no schedule with which it could not be switched on", async () => {
@@ -164,6 +191,18 @@ test("a cron on a thread that is not there is 404", async () => {
   const threadId = randomUUID();
   const made = held.server.client.crons.createForThread(threadId, "keeping", { schedule: NEVER_SOON });
   await expect(made).rejects.toThrow(`HTTP 404: Thread with ID ${threadId} not found`);
+});
+
+test("a cron whose thread is just being deleted is 404", async () => {
+  const { thread_id: threadId } = await held.server.client.threads.create();
+  const { database } = held.scratch;
+  const deleting = await holding(database, "delete from holdfast.threads where thread_id = $1", [threadId]);
+  const asked = { schedule: NEVER_SOON };
+  const failed = held.server.client.crons.createForThread(threadId, "keeping", asked).then(String, String);
+  await waitsFor(database, "/* insertCron */");
+  await deleting.query("commit");
+  await letGo(deleting);
+  expect(await failed).toContain(`HTTP 404: Thread with ID ${threadId} not found`);
 });
 
 test("a run with a webhook to an address inside is refused before it is made", async () => {

@@ -9,11 +9,13 @@ import { endRun } from "../../server/runs/end.ts";
 import type { Engine } from "../../server/runs/engine.ts";
 import type { Recording } from "../../server/runs/log/record.ts";
 import type { AcceptedRun } from "../../server/runs/request.ts";
+import { promoteWaiting } from "../../server/runs/worker.ts";
 import { upsertSystemAssistants } from "../../server/storage/assistants.ts";
 import { putForOwners } from "../../server/storage/checkpoints/writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
 import { finishRun } from "../../server/storage/finish.ts";
+import { beat } from "../../server/storage/instances.ts";
 import { claimRuns, lockWaitingThreads } from "../../server/storage/queue.ts";
 import type { ClaimedRunRow } from "../../server/storage/queue.ts";
 import { insertRun } from "../../server/storage/runs.ts";
@@ -251,4 +253,16 @@ test("a run that is handed over takes along what its server has still in hand", 
     (select count(*)::int from public.checkpoints c where c.thread_id = r.thread_id) as points
     from holdfast.runs r where run_id = $1`;
   expect(await query(left, [runId])).toEqual([{ state: "ready", events: 1, points: 1 }]);
+});
+
+test("a heartbeat tells of a thread that nobody promoted although another of its runs is delayed", async () => {
+  await promoteWaiting(engineOf(scratch.database, randomUUID()));
+  const hasWaiting = async (): Promise<boolean> =>
+    (await beat(scratch.database, randomUUID(), false)).has_waiting;
+  const { threadId } = await leave("any", { state: "delayed", afterSeconds: 3600 });
+  expect(await hasWaiting()).toBe(false);
+  // As a server leaves it that died between the end of a run and what follows it.
+  const next = { multitask: "enqueue", state: "blocked", isDecided: true } as const;
+  await insertRun(scratch.database, { ...newRun("any", threadId), ...next });
+  expect(await hasWaiting()).toBe(true);
 });
