@@ -36,11 +36,14 @@ async function find(cronId: string): Promise<Cron & { error?: string }> {
   return cron;
 }
 
-/** Makes a cron due: as if its time had come while nobody looked. */
-async function makeDue(cronId: string, at = "date_trunc('hour', now()) - interval '3 hours'"): Promise<void> {
-  await query(`update holdfast.crons set next_run_at = ${at}, claimed_until = null where cron_id = $1`, [
-    cronId,
-  ]);
+/** Makes a cron due: as if its time had come while nobody looked. @param claim until when a server has claimed it */
+async function makeDue(
+  cronId: string,
+  at = "date_trunc('hour', now()) - interval '3 hours'",
+  claim = "null",
+): Promise<void> {
+  const due = `update holdfast.crons set next_run_at = ${at}, claimed_until = ${claim} where cron_id = $1`;
+  await query(due, [cronId]);
 }
 
 const hourly = { schedule: "0 * * * *", input: { count: 1 } };
@@ -113,6 +116,17 @@ test("a server killed after it made the run, before it moved on, leaves no secon
   await next.ended;
   await own.close();
 }, 60_000);
+
+test("what a server had claimed is fired by another when the claim has run out, and not before", async () => {
+  const { crons } = held.server.client;
+  const { cron_id: kept } = await crons.create("keeping", hourly);
+  const { cron_id: left } = await crons.create("keeping", hourly);
+  const at = "date_trunc('hour', now())";
+  await makeDue(kept, at, "now() + interval '1 hour'");
+  await makeDue(left, at, "now() - interval '1 second'");
+  await until(async () => (await runsOf(left)).length === 1, "the one whose claim has run out");
+  expect(await runsOf(kept)).toEqual([]);
+});
 
 test("a run without a thread gets one that goes with it, unless it is to be kept", async () => {
   const [gone, kept] = await Promise.all(

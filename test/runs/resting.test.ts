@@ -48,7 +48,7 @@ test("a server that stops waits for what it is just claiming", async () => {
       setTimeout(() => {
         left.push("the run");
         live.forget(runId);
-      }, 50);
+      }, 250);
     },
     compare: () => Promise.resolve(),
   } as unknown as Engine;

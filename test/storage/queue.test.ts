@@ -15,7 +15,7 @@ import { putForOwners } from "../../server/storage/checkpoints/writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
 import { insertSegments } from "../../server/storage/events.ts";
 import { finishRun } from "../../server/storage/finish.ts";
-import { beat } from "../../server/storage/instances.ts";
+import { beat, lockDeadInstances } from "../../server/storage/instances.ts";
 import { claimRuns, lockWaitingThreads } from "../../server/storage/queue.ts";
 import type { ClaimedRunRow } from "../../server/storage/queue.ts";
 import { insertRun } from "../../server/storage/runs.ts";
@@ -265,4 +265,19 @@ test("a heartbeat tells of a thread that nobody promoted although another of its
   const next = { multitask: "enqueue", state: "blocked", isDecided: true } as const;
   await insertRun(scratch.database, { ...newRun("any", threadId), ...next });
   expect(await hasWaiting()).toBe(true);
+});
+
+test("a server without a session lock is dead after fifteen seconds of silence, one whose lock is free much sooner", async () => {
+  const [dead, silent, pooled, gone] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()];
+  const left = [
+    [dead, true, 3],
+    [silent, true, 1],
+    [pooled, false, 14],
+    [gone, false, 16],
+  ] as const;
+  const row =
+    "insert into holdfast.instances (worker_id, has_lock, beat_at) values ($1, $2, now() - $3 * interval '1 s')";
+  for (const values of left) await query(row, [...values]);
+  const found = scratch.database.transaction((transaction) => lockDeadInstances(transaction, randomUUID()));
+  expect((await found).toSorted()).toEqual([dead, gone].toSorted());
 });
