@@ -201,6 +201,7 @@ class Window {
     const { position } = placeOf(seq);
     const isRoot = method === "lifecycle" && namespace.length === 0;
     if (isRoot && data["event"] === "running") this.#begin(position);
+    if (method === "values") this.#attempt(position);
     this.#sight.take({
       id: position,
       event: method === "values" && namespace.length === 0 ? "values" : "v2",
@@ -211,13 +212,18 @@ class Window {
     return isRoot && data["event"] !== "running";
   }
 
-  /** Attempts begin with an event for legacy clients, some with nothing else; what was not kept of the last one is gone. */
+  /** What was not kept of the last attempt is gone. */
   #begin(position: number): void {
+    this.#attempt(position);
+    for (const id of this.#streamed) if (!this.#kept.has(id)) this.#remove(id);
+  }
+
+  /** Attempts begin with an event for legacy clients, some with nothing else, others with values that take messages back. */
+  #attempt(position: number): void {
     for (let id = this.#sight.lastId + 1; id < position; id += 1) {
       this.#attempts += 1;
       this.#sight.take({ id, event: "metadata", data: { attempt: this.#attempts } });
     }
-    for (const id of this.#streamed) if (!this.#kept.has(id)) this.#remove(id);
   }
 
   /** Values are the whole truth: what they held before and do not hold now is gone. */

@@ -170,7 +170,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     told?.use(graph.streamTransformers ?? []);
     const takenUp: TakenUp =
       run.attempt > 1
-        ? await rewind(engine, run, { graph, checkpointer, recording, told })
+        ? await rewind(engine, run, { graph, checkpointer, recording, projection, told: held.told })
         : { resumes: false };
     // Calls cost money: none is made again for a database that takes no writes yet.
     if (run.attempt > 1) await recording.flushed();
@@ -222,6 +222,7 @@ async function tellBegin({ engine, run, recording, told }: Drive): Promise<void>
     engine.hints.begins(run.thread_id);
     return;
   }
+  if (run.attempt > 1) return; // behind what clients take back
   await record(recording, await told.begin());
   engine.hints.events([run.run_id, run.thread_id]);
 }

@@ -14,11 +14,14 @@ import type { Graph } from "./graph/graph.ts";
 import { dataOf, nameOf } from "./log/lines.ts";
 import type { Entry } from "./log/lines.ts";
 import type { Recording } from "./log/record.ts";
+import { addressOf, isOfThread } from "./protocol/entries.ts";
 import { begunBy } from "./protocol/messages.ts";
-import type { ProtocolProjection } from "./protocol/project.ts";
+import type { Over } from "./protocol/project.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
+import type { Told } from "./protocol/tell.ts";
 import type { AcceptedRun } from "./request.ts";
 import { configOf } from "./state.ts";
+import type { Projection } from "./stream/modes.ts";
 import { toWire, toWireJson } from "./stream/wire-json.ts";
 
 interface State {
@@ -32,7 +35,8 @@ interface Rewound {
   readonly graph: Graph;
   readonly checkpointer: Checkpoints;
   readonly recording: Recording;
-  readonly told: ProtocolProjection | undefined;
+  readonly projection: Projection;
+  readonly told: Told | undefined;
 }
 
 /** Where a run is taken up. */
@@ -47,7 +51,8 @@ export interface TakenUp {
 
 /** Tells clients what no longer counts, and completes what the lost attempt had kept but not told to its end. */
 export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): Promise<TakenUp> {
-  const { graph, checkpointer, recording, told: protocol } = held;
+  const { graph, checkpointer, recording } = held;
+  const protocol = await held.told?.projection;
   const asked = run.kwargs.stream_mode;
   // A task that has finished is not run again, even if its superstep was not over: its results count as kept.
   const stateAt = async (checkpointId?: string): Promise<State> => {
@@ -100,14 +105,21 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
       data: JSON.stringify(newest.values),
       ...(typeof point === "string" ? { checkpoint: point } : {}),
     });
+  // Clients from 1.15 on drop half messages when an attempt begins, and would show them again, empty, with values behind
+  // that; older ones drop what stood in values once and then does not.
+  const lost = first === undefined ? [] : [...told.begun].filter(([id, { tasks }]) => isLost(id, tasks));
+  const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
+  for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
+  for (const entry of (await held.told?.begin()) ?? []) await recording.append(entry);
   // Before its first checkpoint the run has told nothing that could be missed.
   if (first !== undefined) {
     const { values, parentConfig, metadata } = newest.seen;
     const { step, source } = { ...metadata };
     const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
     const envelope = { id: point, ...(parent ? { parent_id: parent } : {}), step, source };
-    const lost = [...told.begun].filter((id) => !kept.has(id));
-    for (const entry of protocol?.snapshot(values, envelope, lost) ?? []) await recording.append(entry);
+    // Nothing of them is told again. Those within end first.
+    const over = [...told.graphs.values()].filter(({ tasks }) => finished.has(tasks.at(-1))).toReversed();
+    for (const entry of protocol?.snapshot(values, envelope, over) ?? []) await recording.append(entry);
   }
   const hasAskedAgain = await persistently(() =>
     withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
@@ -116,9 +128,14 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   if (await stopsInside(run, held, now)) return { resumes: true, isStopped: true };
   // With durability exit a graph in the graph is written before the one around it, which may have begun with an input.
   const hasBegun = first !== undefined || bringsAnswer(run);
-  if (hasAskedAgain && hasBegun) return { resumes: true, answers: answersLeft(run, now) };
+  if (hasAskedAgain && hasBegun) {
+    held.projection.resume();
+    if (first !== undefined) protocol?.resume();
+    return { resumes: true, answers: answersLeft(run, now) };
+  }
   if (first === undefined) return { resumes: false };
   const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
+  if (resumes) for (const one of [held.projection, protocol]) one?.resume();
   return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)) };
 }
 
@@ -147,35 +164,43 @@ function openIn({ tasks }: StateSnapshot): ReadonlySet<string> {
 /** Ids of the tasks in which something was told, those of the graphs around it first. */
 type Tasks = readonly string[];
 
+const tasksIn = (namespace: readonly string[]): Tasks =>
+  namespace.flatMap((part) => part.split(":")[1] ?? []);
+
 const tasksOf = (about: unknown): Tasks => {
   const place: unknown = asFields(about)["langgraph_checkpoint_ns"];
-  return typeof place === "string" ? place.split("|").flatMap((part) => part.split(":")[1] ?? []) : [];
+  return typeof place === "string" ? tasksIn(place.split("|")) : [];
 };
 
-async function finishedOf(
-  engine: Engine,
-  run: AcceptedRun,
-  told: Pick<Streamed, "messages" | "partials">,
-): Promise<ReadonlySet<unknown>> {
-  const tasks = [...told.partials.values(), ...[...told.messages.values()].map((message) => message.tasks)];
-  const ids = [...new Set(tasks.flat())];
+async function finishedOf(engine: Engine, run: AcceptedRun, told: Streamed): Promise<ReadonlySet<unknown>> {
+  const tasks = new Set([...told.partials.values()].flat());
+  for (const places of [told.messages, told.begun, told.graphs])
+    for (const place of places.values()) for (const task of place.tasks) tasks.add(task);
+  const ids = [...tasks];
   return new Set(await persistently(() => listFinishedTasks(engine.database, run.thread_id, ids)));
 }
 
-interface Told {
+interface Spoken {
   readonly event: string;
   readonly tasks: Tasks;
   /** What clients have put together; undefined when it is more than text. */
   readonly text: string | undefined;
 }
 
+interface Place {
+  readonly namespace: readonly string[];
+  readonly tasks: Tasks;
+}
+
 interface Streamed {
   /** The messages that legacy clients have seen parts of, by id. */
-  readonly messages: Map<string, Told>;
+  readonly messages: Map<string, Spoken>;
   /** Those that clients have seen as far as they had come, by id. */
   readonly partials: Map<string, Tasks>;
-  /** Ids of the messages that were begun for clients of protocol v2. */
-  readonly begun: Set<string>;
+  /** The messages that were begun for clients of protocol v2, by id. */
+  readonly begun: Map<string, Place>;
+  /** The graphs in the graph whose begin they were told, and not their end. */
+  readonly graphs: Map<string, Place & Over>;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
   readonly hasJumped: boolean;
 }
@@ -183,9 +208,10 @@ interface Streamed {
 /** @param first number of this attempt's first event */
 async function streamedMessages(engine: Engine, runId: string, first: number): Promise<Streamed> {
   const told = {
-    messages: new Map<string, Told>(),
+    messages: new Map<string, Spoken>(),
     partials: new Map<string, Tasks>(),
-    begun: new Set<string>(),
+    begun: new Map<string, Place>(),
+    graphs: new Map<string, Place & Over>(),
   };
   let hasJumped = false;
   let next = 0;
@@ -200,13 +226,31 @@ async function streamedMessages(engine: Engine, runId: string, first: number): P
   return { ...told, hasJumped: hasJumped || first > next };
 }
 
-function note(entry: Entry, { messages: told, partials, begun }: Omit<Streamed, "hasJumped">): void {
+function note(entry: Entry, streamed: Omit<Streamed, "hasJumped">): void {
+  if (entry.at !== undefined) noteProtocol(entry, streamed);
+  else noteLegacy(entry, streamed);
+}
+
+function noteProtocol(entry: Entry, { begun, graphs }: Pick<Streamed, "begun" | "graphs">): void {
+  const id = begunBy(entry);
   const event = nameOf(entry);
-  if (entry.at !== undefined) {
-    const id = begunBy(entry);
-    if (id !== undefined) begun.add(id);
+  if (id === undefined && !event.startsWith("lifecycle|")) return;
+  const { namespace } = addressOf(entry);
+  const place = { namespace, tasks: tasksIn(namespace) };
+  if (id !== undefined) {
+    begun.set(id, place);
     return;
   }
+  const about = asFields(asFields(JSON.parse(dataOf(entry)))["data"]);
+  if (about["event"] === "started") graphs.set(event, { ...place, name: String(about["graph_name"]) });
+  else graphs.delete(event);
+}
+
+function noteLegacy(
+  entry: Entry,
+  { messages: told, partials }: Pick<Streamed, "messages" | "partials">,
+): void {
+  const event = nameOf(entry);
   // Once for each message, and before its first piece.
   if (event === "messages/metadata")
     for (const [id, of] of Object.entries(asFields(JSON.parse(dataOf(entry)))))

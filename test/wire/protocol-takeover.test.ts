@@ -9,8 +9,11 @@ import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";
 import type { Running } from "../support/holdfast.ts";
-import { startFakeModel } from "../support/model.ts";
+import { slowAnswer, startFakeModel } from "../support/model.ts";
 import type { FakeModel } from "../support/model.ts";
+import { ended, roots, startRun, watch } from "../support/protocol.ts";
+import type { Event } from "../support/protocol.ts";
+import { collect } from "../support/server.ts";
 import { until } from "../support/until.ts";
 
 const TOKENS = 40;
@@ -30,7 +33,7 @@ beforeAll(async () => {
 afterEach(async () => {
   await controller?.dispose();
   for (const { process: child } of servers) child.kill("SIGTERM");
-  await Promise.all(servers.map(({ ended }) => ended));
+  await Promise.all(servers.map((server) => server.ended));
   await balancer?.stop();
 });
 afterAll(async () => {
@@ -87,6 +90,94 @@ async function replay(
     return { event_id, seq, root: event_id.startsWith("synth:") ? params.data.event : undefined };
   });
 }
+
+/** The messages of each state of the thread itself that was told. */
+const statesOf = (events: readonly Event[]): { id: string; content: string }[][] =>
+  events
+    .filter(({ method, params }) => method === "values" && params.namespace.length === 0)
+    .map(({ params }) => params.data["messages"] as { id: string; content: string }[]);
+
+const isEmpty = ({ content }: { content: string }): boolean => content.length === 0;
+
+const isOver = (events: readonly Event[], node: string): boolean =>
+  events.some(
+    ({ method, params: { namespace, data } }) =>
+      method === "tasks" && namespace.length === 0 && data["name"] === node && "result" in data,
+  );
+
+/** How far the models at this depth of the graph have come. */
+const saidIn = (events: readonly Event[], place: RegExp): string =>
+  events
+    .filter(({ method, params }) => method === "messages" && place.test(params.namespace.join("|")))
+    .map(({ params }) => String(Object(params.data["delta"]).text ?? ""))
+    .join("");
+
+const lifeOf = (events: readonly Event[], node: string): unknown[] =>
+  events
+    .filter(({ method, params }) => method === "lifecycle" && params.namespace.length === 1)
+    .filter(({ params }) => params.namespace[0]?.startsWith(`${node}:`))
+    .map(({ params }) => params.data["event"]);
+
+describe("a takeover", () => {
+  const gone = new AbortController();
+  afterAll(() => gone.abort());
+
+  test("tells the end of a graph that was over already", async () => {
+    const { url, owner, other } = await startTwo();
+    const threadId = randomUUID();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    await startRun({ url, fetch }, threadId, "besides", slowAnswer(2, 1000).input);
+    await until(() => isOver(events, "quick"), "the end of the quick one");
+    owner.process.kill("SIGKILL");
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "running", "completed"]);
+    expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
+  }, 60_000);
+
+  test("shows what a finished task has said all the time, and half messages never without their text", async () => {
+    const { owner, other } = await startTwo();
+    const client = new Client({ apiUrl: urlOf(owner), apiKey: null });
+    const { thread_id: threadId } = await client.threads.create();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    const asked = { input: slowAnswer(TOKENS, 40).input, streamMode: "values" as const };
+    const { run_id: runId } = await client.runs.create(threadId, "besides", asked);
+    const hasBegun = (): boolean => saidIn(events, /^answer:/).length > 20;
+    await until(() => hasBegun() && isOver(events, "quick"), "the middle of the answer");
+    // It is over for followers while the other one still speaks.
+    expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
+    owner.process.kill("SIGKILL");
+    await ended(events);
+    const again = events.findLastIndex((event) => roots([event])[0] === "running");
+    expect(statesOf(events.slice(0, again)).flat().filter(isEmpty)).toHaveLength(1);
+    expect(statesOf(events.slice(again)).flat().filter(isEmpty)).toEqual([]);
+    const later = statesOf(events.slice(again)).map((messages) => JSON.stringify(messages));
+    expect(later.map((text) => text.match(/hold fast/g)?.length)).toEqual([2, 2]);
+    const apiUrl = urlOf(other);
+    const frames = await collect(new Client({ apiUrl, apiKey: null }).runs.joinStream(threadId, runId));
+    const attempt = frames.findLastIndex(({ event }) => event === "metadata");
+    const states = frames.slice(attempt + 1).map(({ data }) => (data as { messages: object[] }).messages);
+    expect(states.map((messages) => messages.length)).toEqual([2, 3]);
+  }, 60_000);
+
+  test("and a cancel leave what agents of tools say out of the thread's own messages", async () => {
+    const { url, owner, other } = await startTwo();
+    const threadId = randomUUID();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    await startRun({ url, fetch }, threadId, "delegates", slowAnswer(TOKENS, 40).input);
+    const place = /^tools:[^|]*\|answer:/;
+    await until(() => saidIn(events, place).length > 20, "the middle of the agent's answer");
+    owner.process.kill("SIGKILL");
+    await until(() => roots(events).length > 1, "the takeover");
+    const before = events.length;
+    await until(() => saidIn(events.slice(before), place).length > 20, "the answer again");
+    const client = new Client({ apiUrl: urlOf(other), apiKey: null });
+    const [run] = await client.runs.list(threadId);
+    await client.runs.cancel(threadId, run?.run_id ?? "", true);
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "running", "interrupted"]);
+    expect(new Set(statesOf(events).map((messages) => messages.length))).toEqual(new Set([1]));
+  }, 60_000);
+});
 
 describe.each([
   { how: "killed", signal: "SIGKILL", transport: "sse" },

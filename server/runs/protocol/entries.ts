@@ -49,6 +49,13 @@ export function addressOf(entry: Entry): { name: string; namespace: string[] } {
   return { name, namespace };
 }
 
+/**
+ * Whether clients show what is said there with the thread itself: its own nodes speak, not graphs in the graph, and no
+ * tools, whose agents have places of their own.
+ */
+export const isOfThread = (namespace: readonly string[]): boolean =>
+  namespace.length <= 1 && !/^(?:tools|task):/.test(namespace[0] ?? "");
+
 /** An event as clients get it. */
 export interface Shown {
   readonly name: string;

@@ -9,7 +9,7 @@ import { isPulled } from "../stream/modes.ts";
 import { partsOf, toWireJson } from "../stream/wire-json.ts";
 import { Blocks } from "./blocks.ts";
 import type { BlockEvent } from "./blocks.ts";
-import { entryOf, eventOf, headOf } from "./entries.ts";
+import { entryOf, eventOf, headOf, isOfThread } from "./entries.ts";
 
 interface Open {
   readonly id: string;
@@ -76,9 +76,10 @@ export class MessageEvents {
     return entries;
   }
 
-  /** Ids of messages that have begun and not finished. */
+  /** Ids of messages of the thread itself that have begun and not finished. */
   openIds(): string[] {
-    return [...new Set([...this.#open.values()].map(({ id }) => id))];
+    const open = [...this.#open.values()].filter(({ namespace }) => isOfThread(namespace));
+    return [...new Set(open.map(({ id }) => id))];
   }
 
   /** Finishes the messages of a task that has ended; of every task when none is named. */

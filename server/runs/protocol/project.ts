@@ -22,6 +22,12 @@ export interface Terminal {
   readonly error?: unknown;
 }
 
+/** A graph in the graph that is over. */
+export interface Over {
+  readonly namespace: readonly string[];
+  readonly name: string;
+}
+
 export class ProtocolProjection {
   readonly #graphName: string;
   readonly #now: () => number;
@@ -31,6 +37,10 @@ export class ProtocolProjection {
   readonly #messages: MessageEvents;
   readonly #atWork = new AtWork();
   #hasTransformers = false;
+  /** The next values are those of the state that was told already. */
+  #isResumed = false;
+  /** A task has ended, and LangGraph's transformer tells so with the next event that it sees. */
+  #hasEnded = false;
   readonly #asked = new Set<string>();
   /** The newest values of the graph itself. */
   #last: unknown;
@@ -66,17 +76,30 @@ export class ProtocolProjection {
   }
 
   /**
-   * The state that a takeover goes on from, for who has missed what the lost attempt told last.
+   * Before an attempt begins that takes over: what makes clients drop half messages with the state they see next.
    * @param lost ids of messages that the lost attempt has begun to tell and not kept
    */
-  snapshot(values: unknown, checkpoint: Fields, lost: readonly string[]): Entry[] {
+  withdraw(values: unknown, lost: readonly string[]): Entry[] {
+    return this.#withdrawal(withoutInterrupts(values), lost).slice(0, 1);
+  }
+
+  /**
+   * The state that a takeover goes on from, for who has missed what the lost attempt told last.
+   * @param over graphs in the graph whose end the lost attempt has not told, and their names
+   */
+  snapshot(values: unknown, checkpoint: Fields, over: readonly Over[]): Entry[] {
     const kept = withoutInterrupts(values);
     this.#last = kept;
-    return [
-      ...this.#withdrawal(kept, lost).slice(0, 1),
-      this.#entry("checkpoints", checkpoint),
-      this.#entry("values", kept),
-    ];
+    const ends = over.map(({ namespace, name }) => {
+      const data = JSON.stringify({ event: "completed", graph_name: name });
+      return entryOf({ name: "lifecycle", namespace, data }, this.#now());
+    });
+    return [...ends, this.#entry("checkpoints", checkpoint), this.#entry("values", kept)];
+  }
+
+  /** The graph goes on from that state. It tells it first, without what tasks of its step have done already. */
+  resume(): void {
+    this.#isResumed = true;
   }
 
   entriesOf(chunk: Chunk): Entry[] {
@@ -87,8 +110,10 @@ export class ProtocolProjection {
       if (event) this.#checkpoints.set(eventOf("", namespace), event);
       return [];
     }
+    this.#isResumed &&= mode === "values";
     const questions = mode === "values" || mode === "updates" ? this.#questions(chunk) : [];
     const entries = this.#seen(this.#finished(chunk));
+    this.#hasEnded = mode === "updates" || mode === "tasks";
     for (const event of mode === "values" ? this.#values(chunk) : eventsOf(this.#places.placed(chunk)))
       for (const made of this.#mux.push(event)) entries.push(...this.#entriesFrom(made));
     return inOrder([...entries, ...questions]);
@@ -108,10 +133,11 @@ export class ProtocolProjection {
     return inOrder([...entries, this.#root({ event, graph_name: this.#graphName, ...about })]);
   }
 
-  /** Lets transformers see messages. LangGraph's own wants to know where they begin, and nothing more. */
+  /** Lets transformers see messages. LangGraph's own wants to know where they begin, and when a task was the last to tell. */
   #seen(entries: readonly Entry[]): Entry[] {
     return entries.flatMap((entry) => {
-      if (!this.#hasTransformers && begunBy(entry) === undefined) return [entry];
+      if (!this.#hasTransformers && !this.#hasEnded && begunBy(entry) === undefined) return [entry];
+      this.#hasEnded = false;
       const { namespace } = addressOf(entry);
       const params = { ...(JSON.parse(dataOf(entry)) as Pick<Event["params"], "data" | "node">), namespace };
       const event: Event = { type: "event", seq: 0, method: "messages", params: { ...params, timestamp: 0 } };
@@ -138,7 +164,9 @@ export class ProtocolProjection {
     const key = eventOf("", namespace);
     const checkpoint = this.#checkpoints.get(key);
     this.#checkpoints.delete(key);
-    if (asksOnly(payload)) return [];
+    const isKnown = this.#isResumed && namespace.length === 0;
+    this.#isResumed &&= !isKnown;
+    if (isKnown || asksOnly(payload)) return [];
     const values = withoutInterrupts(payload);
     if (namespace.length === 0) this.#last = values;
     const shown = eventsOf({ mode: "values", namespace, payload: values });

@@ -15,7 +15,7 @@ export interface Told {
   readonly projection: Promise<ProtocolProjection>;
   /** What its graph has to be called with. */
   readonly callbacks: readonly ToolPlaces[];
-  /** The first events of an attempt. */
+  /** The first events of an attempt, once. One that ends without them is told them with its end. */
   begin(): Promise<Entry[]>;
   /** The last ones of the run; none when it goes on elsewhere or leaves no trace. */
   end(outcome: Outcome): Promise<Entry[]>;
@@ -39,15 +39,23 @@ export function tell({ database, log }: Pick<Engine, "database" | "log">, run: A
   };
   const projection = opening();
   projection.catch(() => undefined); // whoever needs it is told
+  let isBegun = false;
+  const begin = async (): Promise<Entry[]> => {
+    const open = await projection;
+    if (isBegun) return [];
+    isBegun = true;
+    return open.begin(answeredBy(run));
+  };
   return {
     projection,
     callbacks: [places],
-    begin: async () => (await projection).begin(answeredBy(run)),
+    begin,
     end: async (outcome) => {
       const terminal = terminalOf(outcome);
       const open = await projection.catch(() => undefined);
       if (!terminal || !open) return [];
-      return open.end(terminal);
+      const first = await begin();
+      return [...first, ...(await open.end(terminal))];
     },
   };
 }

@@ -71,6 +71,8 @@ export class Projection {
   readonly #metadata = new WeakMap<object, string>();
   /** The checkpoint whose values come next. */
   #checkpoint: string | undefined;
+  /** The next values are those of the state that was told already. */
+  #isResumed = false;
   readonly #templates = new Map<string, Known>();
 
   /** @param hasSubgraphs whether clients asked for what subgraphs tell */
@@ -82,6 +84,11 @@ export class Projection {
     this.#inner = this.#asked.has("messages-tuple") && !hasSubgraphs ? new InnerMessages() : undefined;
   }
 
+  /** The graph goes on from a state that was told. It tells it first, without what tasks of its step have done already. */
+  resume(): void {
+    this.#isResumed = true;
+  }
+
   /** A chunk as entries of the log: none when nobody asked for it. */
   entriesOf(given: Chunk): readonly Entry[] {
     const graphs = this.#lifecycle?.entriesOf(given) ?? [];
@@ -90,6 +97,7 @@ export class Projection {
       if (given.namespace.length === 0) this.#checkpoint = given.payload.id;
       return graphs;
     }
+    this.#isResumed &&= given.mode === "values" || given.mode === "debug";
     const partials = this.#partials ? partialsOf(this.#partials, given) : [];
     const surfaced = this.#inner ? this.#surfaced(this.#inner, given) : [];
     const entry = chunk && this.#entryOf(chunk);
@@ -126,9 +134,12 @@ export class Projection {
     return whole(event, isInternal ? withoutInternals(chunk) : chunk.payload);
   }
 
-  #values(payload: unknown): Entry {
+  #values(payload: unknown): Entry | undefined {
     const checkpoint = this.#checkpoint;
     this.#checkpoint = undefined;
+    const isKnown = this.#isResumed;
+    this.#isResumed = false;
+    if (isKnown) return undefined;
     return { ...whole("values", payload), ...(checkpoint === undefined ? {} : { checkpoint }) };
   }
 
