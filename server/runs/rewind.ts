@@ -9,20 +9,17 @@ import { isNewestOfRun, listFinishedTasks, listFirstOfRun } from "../storage/che
 import { withdrawAnswer } from "../storage/checkpoints/writes.ts";
 import { stopsAtNewest, stopsInside } from "./breakpoints.ts";
 import type { Engine } from "./engine.ts";
-import { readLog } from "./follow.ts";
 import type { Graph } from "./graph/graph.ts";
-import { dataOf, nameOf } from "./log/lines.ts";
-import type { Entry } from "./log/lines.ts";
 import type { Recording } from "./log/record.ts";
-import { addressOf, isOfThread } from "./protocol/entries.ts";
-import { begunBy } from "./protocol/messages.ts";
-import type { Over } from "./protocol/project.ts";
+import { isOfThread } from "./protocol/entries.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { AcceptedRun } from "./request.ts";
 import { configOf } from "./state.ts";
 import type { Projection } from "./stream/modes.ts";
 import { toWire, toWireJson } from "./stream/wire-json.ts";
+import { toldBefore } from "./told-before.ts";
+import type { Attempted, Tasks } from "./told-before.ts";
 
 interface State {
   readonly values: unknown;
@@ -73,7 +70,7 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   // Taking the input in is a superstep of its own, and no client is told of it as a message.
   if (begun?.next.includes(START)) begun = second === undefined ? undefined : await stateAt(second);
   const before = begun ? messagesIn(begun.values) : kept;
-  const told = await streamedMessages(engine, run.run_id, recording.first);
+  const told = await toldBefore(engine, run.run_id, recording.first);
   const remove = (id: string, event: string): Promise<void> | undefined =>
     recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
   // What a task has told that is not run again stays, wherever it is kept: a graph that a tool runs keeps its messages to
@@ -161,113 +158,12 @@ function openIn({ tasks }: StateSnapshot): ReadonlySet<string> {
   return new Set(ids);
 }
 
-/** Ids of the tasks in which something was told, those of the graphs around it first. */
-type Tasks = readonly string[];
-
-const tasksIn = (namespace: readonly string[]): Tasks =>
-  namespace.flatMap((part) => part.split(":")[1] ?? []);
-
-const tasksOf = (about: unknown): Tasks => {
-  const place: unknown = asFields(about)["langgraph_checkpoint_ns"];
-  return typeof place === "string" ? tasksIn(place.split("|")) : [];
-};
-
-async function finishedOf(engine: Engine, run: AcceptedRun, told: Streamed): Promise<ReadonlySet<unknown>> {
+async function finishedOf(engine: Engine, run: AcceptedRun, told: Attempted): Promise<ReadonlySet<unknown>> {
   const tasks = new Set([...told.partials.values()].flat());
   for (const places of [told.messages, told.begun, told.graphs])
     for (const place of places.values()) for (const task of place.tasks) tasks.add(task);
   const ids = [...tasks];
   return new Set(await persistently(() => listFinishedTasks(engine.database, run.thread_id, ids)));
-}
-
-interface Spoken {
-  readonly event: string;
-  readonly tasks: Tasks;
-  /** What clients have put together; undefined when it is more than text. */
-  readonly text: string | undefined;
-}
-
-interface Place {
-  readonly namespace: readonly string[];
-  readonly tasks: Tasks;
-}
-
-interface Streamed {
-  /** The messages that legacy clients have seen parts of, by id. */
-  readonly messages: Map<string, Spoken>;
-  /** Those that clients have seen as far as they had come, by id. */
-  readonly partials: Map<string, Tasks>;
-  /** The messages that were begun for clients of protocol v2, by id. */
-  readonly begun: Map<string, Place>;
-  /** The graphs in the graph whose begin they were told, and not their end. */
-  readonly graphs: Map<string, Place & Over>;
-  /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
-  readonly hasJumped: boolean;
-}
-
-/** @param first number of this attempt's first event */
-async function streamedMessages(engine: Engine, runId: string, first: number): Promise<Streamed> {
-  const told = {
-    messages: new Map<string, Spoken>(),
-    partials: new Map<string, Tasks>(),
-    begun: new Map<string, Place>(),
-    graphs: new Map<string, Place & Over>(),
-  };
-  let hasJumped = false;
-  let next = 0;
-  for await (const events of readLog(engine.reader, runId)) {
-    for (const { seq, entry } of events) {
-      if (seq >= first) break;
-      hasJumped ||= seq > next;
-      next = seq + 1;
-      note(entry, told);
-    }
-  }
-  return { ...told, hasJumped: hasJumped || first > next };
-}
-
-function note(entry: Entry, streamed: Omit<Streamed, "hasJumped">): void {
-  if (entry.at !== undefined) noteProtocol(entry, streamed);
-  else noteLegacy(entry, streamed);
-}
-
-function noteProtocol(entry: Entry, { begun, graphs }: Pick<Streamed, "begun" | "graphs">): void {
-  const id = begunBy(entry);
-  const event = nameOf(entry);
-  if (id === undefined && !event.startsWith("lifecycle|")) return;
-  const { namespace } = addressOf(entry);
-  const place = { namespace, tasks: tasksIn(namespace) };
-  if (id !== undefined) {
-    begun.set(id, place);
-    return;
-  }
-  const about = asFields(asFields(JSON.parse(dataOf(entry)))["data"]);
-  if (about["event"] === "started") graphs.set(event, { ...place, name: String(about["graph_name"]) });
-  else graphs.delete(event);
-}
-
-function noteLegacy(
-  entry: Entry,
-  { messages: told, partials }: Pick<Streamed, "messages" | "partials">,
-): void {
-  const event = nameOf(entry);
-  // Once for each message, and before its first piece.
-  if (event === "messages/metadata")
-    for (const [id, of] of Object.entries(asFields(JSON.parse(dataOf(entry)))))
-      partials.set(id, tasksOf(asFields(of)["metadata"]));
-  if (event !== "messages" && !event.startsWith("messages|")) return;
-  const parsed: unknown = JSON.parse(dataOf(entry));
-  const [message, about]: unknown[] = Array.isArray(parsed) ? parsed : [];
-  if (typeof message !== "object" || message === null) return;
-  const { id, type, content } = message as Record<string, unknown>; // just parsed from JSON
-  if (typeof id !== "string") return;
-  if (type === "remove") {
-    told.delete(id);
-    return;
-  }
-  const before = told.has(id) ? told.get(id)?.text : "";
-  const text = before !== undefined && typeof content === "string" ? before + content : undefined;
-  told.set(id, { event, text, tasks: tasksOf(about) });
 }
 
 /** Every object of a state with an `id` and a `type`: messages, wherever a graph keeps them. */

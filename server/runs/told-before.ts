@@ -1,0 +1,110 @@
+// What the attempts before told clients of a run: what of it may have to be taken back, or ended.
+import { asFields } from "../fields.ts";
+import type { Engine } from "./engine.ts";
+import { readLog } from "./follow.ts";
+import { dataOf, nameOf } from "./log/lines.ts";
+import type { Entry } from "./log/lines.ts";
+import { addressOf } from "./protocol/entries.ts";
+import { begunBy } from "./protocol/messages.ts";
+import type { Over } from "./protocol/project.ts";
+
+/** Ids of the tasks in which something was told, those of the graphs around it first. */
+export type Tasks = readonly string[];
+
+const tasksIn = (namespace: readonly string[]): Tasks =>
+  namespace.flatMap((part) => part.split(":")[1] ?? []);
+
+const tasksOf = (about: unknown): Tasks => {
+  const place: unknown = asFields(about)["langgraph_checkpoint_ns"];
+  return typeof place === "string" ? tasksIn(place.split("|")) : [];
+};
+
+interface Spoken {
+  readonly event: string;
+  readonly tasks: Tasks;
+  /** What clients have put together; undefined when it is more than text. */
+  readonly text: string | undefined;
+}
+
+interface Place {
+  readonly namespace: readonly string[];
+  readonly tasks: Tasks;
+}
+
+export interface Attempted {
+  /** The messages that legacy clients have seen parts of, by id. */
+  readonly messages: Map<string, Spoken>;
+  /** Those that clients have seen as far as they had come, by id. */
+  readonly partials: Map<string, Tasks>;
+  /** The messages that were begun for clients of protocol v2, by id. */
+  readonly begun: Map<string, Place>;
+  /** The graphs in the graph whose begin they were told, and not their end. */
+  readonly graphs: Map<string, Place & Over>;
+  /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
+  readonly hasJumped: boolean;
+}
+
+/** @param first number of the first event of the attempt that goes on */
+export async function toldBefore(engine: Engine, runId: string, first: number): Promise<Attempted> {
+  const told = {
+    messages: new Map<string, Spoken>(),
+    partials: new Map<string, Tasks>(),
+    begun: new Map<string, Place>(),
+    graphs: new Map<string, Place & Over>(),
+  };
+  let hasJumped = false;
+  let next = 0;
+  for await (const events of readLog(engine.reader, runId)) {
+    for (const { seq, entry } of events) {
+      if (seq >= first) break;
+      hasJumped ||= seq > next;
+      next = seq + 1;
+      note(entry, told);
+    }
+  }
+  return { ...told, hasJumped: hasJumped || first > next };
+}
+
+function note(entry: Entry, streamed: Omit<Attempted, "hasJumped">): void {
+  if (entry.at !== undefined) noteProtocol(entry, streamed);
+  else noteLegacy(entry, streamed);
+}
+
+function noteProtocol(entry: Entry, { begun, graphs }: Pick<Attempted, "begun" | "graphs">): void {
+  const id = begunBy(entry);
+  const event = nameOf(entry);
+  if (id === undefined && !event.startsWith("lifecycle|")) return;
+  const { namespace } = addressOf(entry);
+  const place = { namespace, tasks: tasksIn(namespace) };
+  if (id !== undefined) {
+    begun.set(id, place);
+    return;
+  }
+  const about = asFields(asFields(JSON.parse(dataOf(entry)))["data"]);
+  if (about["event"] === "started") graphs.set(event, { ...place, name: String(about["graph_name"]) });
+  else graphs.delete(event);
+}
+
+function noteLegacy(
+  entry: Entry,
+  { messages: told, partials }: Pick<Attempted, "messages" | "partials">,
+): void {
+  const event = nameOf(entry);
+  // Once for each message, and before its first piece.
+  if (event === "messages/metadata")
+    for (const [id, of] of Object.entries(asFields(JSON.parse(dataOf(entry)))))
+      partials.set(id, tasksOf(asFields(of)["metadata"]));
+  if (event !== "messages" && !event.startsWith("messages|")) return;
+  const parsed: unknown = JSON.parse(dataOf(entry));
+  const [message, about]: unknown[] = Array.isArray(parsed) ? parsed : [];
+  if (typeof message !== "object" || message === null) return;
+  const { id, type, content } = message as Record<string, unknown>; // just parsed from JSON
+  if (typeof id !== "string") return;
+  if (type === "remove") {
+    told.delete(id);
+    return;
+  }
+  const before = told.has(id) ? told.get(id)?.text : "";
+  const text = before !== undefined && typeof content === "string" ? before + content : undefined;
+  told.set(id, { event, text, tasks: tasksOf(about) });
+}
