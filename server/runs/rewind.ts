@@ -28,6 +28,8 @@ interface State {
   readonly seen: Pick<StateSnapshot, "values" | "config" | "parentConfig" | "metadata">;
 }
 
+type Messages = ReadonlyMap<string, Readonly<Record<string, unknown>>>;
+
 interface Rewound {
   readonly graph: Graph;
   readonly checkpointer: Checkpoints;
@@ -50,7 +52,6 @@ export interface TakenUp {
 export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): Promise<TakenUp> {
   const { graph, checkpointer, recording } = held;
   const protocol = await held.told?.projection;
-  const asked = run.kwargs.stream_mode;
   // A task that has finished is not run again, even if its superstep was not over: its results count as kept.
   const stateAt = async (checkpointId?: string): Promise<State> => {
     const at = checkpointId === undefined ? {} : { checkpoint_id: checkpointId };
@@ -71,53 +72,14 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   if (begun?.next.includes(START)) begun = second === undefined ? undefined : await stateAt(second);
   const before = begun ? messagesIn(begun.values) : kept;
   const told = await toldBefore(engine, run.run_id, recording.first);
-  const remove = (id: string, event: string): Promise<void> | undefined =>
-    recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
   // What a task has told that is not run again stays, wherever it is kept: a graph that a tool runs keeps its messages to
   // itself, and goes on from its own checkpoint.
   const finished = first === undefined ? new Set() : await finishedOf(engine, run, told);
   const isLost = (id: string, tasks: Tasks): boolean =>
     !kept.has(id) && !tasks.some((task) => finished.has(task));
-  for (const [id, { event, tasks }] of told.messages) if (isLost(id, tasks)) await remove(id, event);
-  for (const [id, tasks] of told.partials)
-    if (isLost(id, tasks))
-      await recording.append({
-        event: "messages/partial",
-        data: toWireJson([{ type: "remove", id, content: "" }]),
-      });
-  for (const [id, message] of asked.includes("messages-tuple") ? kept : []) {
-    if (before.has(id)) continue;
-    const shown = told.messages.get(id);
-    if (shown?.text === message["content"]) continue;
-    if (shown) await remove(id, shown.event);
-    await recording.append({ event: shown?.event ?? "messages", data: JSON.stringify([message, {}]) });
-  }
-  const point: unknown = newest.seen.config.configurable?.["checkpoint_id"];
-  // Clients may have seen the beginning of an answer that the log does not know any more: only the whole state, which
-  // takes it away without naming it, helps them.
-  const isJoined = asked.includes("messages-tuple") || asked.includes("messages");
-  if (asked.includes("values") || (told.hasJumped && isJoined))
-    await recording.append({
-      event: "values",
-      data: JSON.stringify(newest.values),
-      ...(typeof point === "string" ? { checkpoint: point } : {}),
-    });
-  // Clients from 1.15 on drop half messages when an attempt begins, and would show them again, empty, with values behind
-  // that; older ones drop what stood in values once and then does not.
-  const lost = first === undefined ? [] : [...told.begun].filter(([id, { tasks }]) => isLost(id, tasks));
-  const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
-  for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
-  for (const entry of (await held.told?.begin()) ?? []) await recording.append(entry);
+  await tellLegacy(run, { recording, told, newest, kept, before, isLost });
   // Before its first checkpoint the run has told nothing that could be missed.
-  if (first !== undefined) {
-    const { values, parentConfig, metadata } = newest.seen;
-    const { step, source } = { ...metadata };
-    const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
-    const envelope = { id: point, ...(parent ? { parent_id: parent } : {}), step, source };
-    // Nothing of them is told again. Those within end first.
-    const over = [...told.graphs.values()].filter(({ tasks }) => finished.has(tasks.at(-1))).toReversed();
-    for (const entry of protocol?.snapshot(values, envelope, over) ?? []) await recording.append(entry);
-  }
+  await tellFollowers(held, { told, newest, finished, isLost, hasBegun: first !== undefined });
   const hasAskedAgain = await persistently(() =>
     withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
   );
@@ -134,6 +96,84 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
   if (resumes) for (const one of [held.projection, protocol]) one?.resume();
   return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)) };
+}
+
+/** What clients were told before, and what of it counts. */
+interface View {
+  readonly told: Attempted;
+  readonly newest: State;
+  /** Whether what these tasks said under this id is not kept, and will be said again. */
+  readonly isLost: (id: string, tasks: Tasks) => boolean;
+}
+
+interface LegacyView extends View {
+  readonly recording: Recording;
+  /** The messages of the newest state, and of that in which the run began. */
+  readonly kept: Messages;
+  readonly before: Messages;
+}
+
+interface FollowersView extends View {
+  readonly finished: ReadonlySet<unknown>;
+  readonly hasBegun: boolean;
+}
+
+const pointOf = ({ seen }: State): unknown => seen.config.configurable?.["checkpoint_id"];
+
+/** What clients of this run take back, and what they have missed of what is kept. */
+async function tellLegacy(
+  run: AcceptedRun,
+  { recording, told, newest, kept, before, isLost }: LegacyView,
+): Promise<void> {
+  const asked = run.kwargs.stream_mode;
+  const remove = (id: string, event: string): Promise<void> | undefined =>
+    recording.append({ event, data: toWireJson([{ type: "remove", id, content: "" }, {}]) });
+  for (const [id, { event, tasks }] of told.messages) if (isLost(id, tasks)) await remove(id, event);
+  for (const [id, tasks] of told.partials)
+    if (isLost(id, tasks))
+      await recording.append({
+        event: "messages/partial",
+        data: toWireJson([{ type: "remove", id, content: "" }]),
+      });
+  for (const [id, message] of asked.includes("messages-tuple") ? kept : []) {
+    if (before.has(id)) continue;
+    const shown = told.messages.get(id);
+    if (shown?.text === message["content"]) continue;
+    if (shown) await remove(id, shown.event);
+    await recording.append({ event: shown?.event ?? "messages", data: JSON.stringify([message, {}]) });
+  }
+  const point = pointOf(newest);
+  // Clients may have seen the beginning of an answer that the log does not know any more: only the whole state, which
+  // takes it away without naming it, helps them.
+  const isJoined = asked.includes("messages-tuple") || asked.includes("messages");
+  if (asked.includes("values") || (told.hasJumped && isJoined))
+    await recording.append({
+      event: "values",
+      data: JSON.stringify(newest.values),
+      ...(typeof point === "string" ? { checkpoint: point } : {}),
+    });
+}
+
+/** The same for those who follow the thread by protocol v2, and the begin of the attempt between the two. */
+async function tellFollowers(
+  { recording, told: toFollowers }: Rewound,
+  { told, newest, finished, isLost, hasBegun }: FollowersView,
+): Promise<void> {
+  const protocol = await toFollowers?.projection;
+  // Clients from 1.15 on drop half messages when an attempt begins, and would show them again, empty, with values behind
+  // that; older ones drop what stood in values once and then does not.
+  const lost = hasBegun ? [...told.begun].filter(([id, { tasks }]) => isLost(id, tasks)) : [];
+  const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
+  for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
+  for (const entry of (await toFollowers?.begin()) ?? []) await recording.append(entry);
+  if (!hasBegun) return;
+  const { values, parentConfig, metadata } = newest.seen;
+  const { step, source } = { ...metadata };
+  const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
+  const envelope = { id: pointOf(newest), ...(parent ? { parent_id: parent } : {}), step, source };
+  // Nothing of them is told again. Those within end first.
+  const over = [...told.graphs.values()].filter(({ tasks }) => finished.has(tasks.at(-1))).toReversed();
+  for (const entry of protocol?.snapshot(values, envelope, over) ?? []) await recording.append(entry);
 }
 
 /**
