@@ -2,9 +2,11 @@
 import { createServer } from "node:http";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { TEST_KEYS } from "../support/keys.ts";
+import { holding, letGo, waitsFor } from "../support/locks.ts";
 import { command, ended, startRun, watch } from "../support/protocol.ts";
 import { collect, startTestServer, useServer } from "../support/server.ts";
 import { dumpOf, seenOf } from "../support/taint.ts";
@@ -125,6 +127,33 @@ test("who has the permission vault:reveal sees what others gave, and each showin
   // Quoted, as a name would stand there: its letters alone are now and then part of a hash.
   expect(textOf(entries)).not.toContain('"ada"');
   expect(textOf(entries)).not.toContain(mail);
+});
+
+test("a token is told to nobody before what it stands for is kept", async () => {
+  const { thread_id: threadId } = await as("ada").threads.create();
+  const { database } = held.scratch;
+  // A lock of the table would hold the run's row too, which comes with what was found in its input: here with nothing.
+  await database.query(`do $$ begin
+    create function wait_for_test() returns trigger language plpgsql as 'begin perform pg_advisory_xact_lock_shared(1); return new; end';
+    create trigger waits before insert on holdfast.vault_entries for each row execute function wait_for_test();
+  end $$`);
+  const lock = await holding(database, "/* holdVault */ select pg_advisory_xact_lock(1)");
+  const run = await as("ada").runs.create(threadId, "sending", {
+    input: asked("Write to them."),
+    streamMode: ["messages-tuple"],
+  });
+  const told: string[] = [];
+  const reading = (async () => {
+    const stream = as("grace").runs.joinStream(threadId, run.run_id, { lastEventId: "-1" });
+    for await (const frame of stream) told.push(textOf(frame));
+  })();
+  await waitsFor(database, "/* insertVaultEntries */");
+  await delay(300); // whatever is told without waiting comes at once
+  expect(told.join("")).not.toMatch(TOKEN);
+  await letGo(lock);
+  await reading;
+  expect(told.join("")).toMatch(TOKEN);
+  await database.query("drop function wait_for_test cascade");
 });
 
 test("a question, its answer, a state update and an error keep tokens, and show their owner the values", async () => {
