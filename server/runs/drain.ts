@@ -1,6 +1,6 @@
 // Leaving in order: what can end, ends; what cannot is handed over at its next superstep, and at last in the middle of
 // one, which then runs again elsewhere. A hand-over waits for no lease and counts as no failed attempt.
-import { deadline, sleep } from "../clock.ts";
+import { sleep } from "../clock.ts";
 import { messageOf } from "../errors.ts";
 import type { Engine } from "./engine.ts";
 import { HandOver } from "./outcome.ts";
@@ -29,5 +29,6 @@ export async function drain(engine: Engine, drainMs: number): Promise<void> {
 }
 
 async function within(ms: number, work: Promise<void>): Promise<void> {
-  await Promise.race([work, sleep(ms, deadline(ms))]);
+  const isOver = new AbortController();
+  await Promise.race([work, sleep(ms, isOver.signal)]).finally(() => isOver.abort());
 }

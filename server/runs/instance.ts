@@ -76,6 +76,7 @@ export async function startInstance(
     stop: async () => {
       over.abort();
       await living;
+      await held.duty;
       await deleteInstances(engine.database, [engine.workerId]).catch(() => undefined); // a reaper removes it
       const { session } = held;
       held.session = undefined;
