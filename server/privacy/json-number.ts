@@ -1,6 +1,6 @@
 // Numbers in JSON. A text stands in quotes already; a placeholder in the place of a number has to bring its own, or the
 // arguments of a call, told by the model as JSON, would be JSON no more.
-import { CONTEXT } from "./prefix.ts";
+import { CONTEXT } from "./rules/prefix.ts";
 
 const NUMBER = /^\d[\d.eE+-]*$/;
 const NUMBERS = String.raw`[\d\s.,eE+-]*`;

@@ -1,11 +1,11 @@
 // Redacts a text that comes in pieces. What it tells is, in sum, the same for every way to cut the text:
 // a piece is told only when no further text can make it part of a finding.
-import { charactersIn, haveCommon } from "./characters.ts";
-import { mayEscape } from "./escapes.ts";
 import { Invisible } from "./invisible.ts";
 import { isJsonNumber, lastQuote } from "./json-number.ts";
-import { CONTEXT } from "./prefix.ts";
-import type { CompiledOpening, CompiledRule, Match } from "./rule.ts";
+import { charactersIn, haveCommon } from "./rules/characters.ts";
+import { mayEscape } from "./rules/escapes.ts";
+import { CONTEXT } from "./rules/prefix.ts";
+import type { CompiledOpening, CompiledRule, Match } from "./rules/rule.ts";
 
 export interface RedactionStream {
   /** Takes the next piece; returns what can be told by now. `isFinal`: nothing more comes, tell the rest. */

@@ -1,14 +1,14 @@
 // Replaces personal data and secrets in a text by placeholders. Pure; redacting twice changes nothing.
-import { names as nameRules } from "./names.ts";
-import { structured } from "./patterns.ts";
 import { placeholderOf, redactionStream } from "./redact-stream.ts";
 import type { RedactionStream, Replace } from "./redact-stream.ts";
-import { compileOwn, compileRule, TOKEN_PATTERN } from "./rule.ts";
-import type { CompiledRule, Own, Rule } from "./rule.ts";
+import { names as nameRules } from "./rules/names.ts";
+import { structured } from "./rules/patterns.ts";
+import { TOKEN_PATTERN, compileOwn, compileRule } from "./rules/rule.ts";
+import type { CompiledRule, Own, Rule } from "./rules/rule.ts";
 import type { Vault } from "./vault.ts";
 
 export type { RedactionStream } from "./redact-stream.ts";
-export type { Own } from "./rule.ts";
+export type { Own } from "./rules/rule.ts";
 
 /** Finds personal data and secrets: by the rules that are always on, by names if asked to, and by own rules. */
 export class Redactor {

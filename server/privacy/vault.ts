@@ -2,9 +2,9 @@
 // one, so that nobody can tell from tokens who appears in both. A token says nothing without the thread's key; the value
 // itself is kept apart, sealed, for its owner.
 import { createHmac, hkdfSync } from "node:crypto";
-import { TOKEN_PATTERN } from "./rule.ts";
+import { TOKEN_PATTERN } from "./rules/rule.ts";
+import { SAYS_SECRET } from "./rules/secrets.ts";
 import type { DataKey } from "./seal.ts";
-import { SAYS_SECRET } from "./secrets.ts";
 
 /** A value that was found, and the token for it. */
 export interface VaultEntry {

@@ -1,12 +1,12 @@
 // A text told in pieces is told as if it had come whole, wherever it is cut.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { structured } from "../../server/privacy/patterns.ts";
-import { beginningsOf } from "../../server/privacy/prefix.ts";
-import { redactionStream } from "../../server/privacy/redact-stream.ts";
 import { Redactor } from "../../server/privacy/redact.ts";
 import type { Own } from "../../server/privacy/redact.ts";
-import { compileRule } from "../../server/privacy/rule.ts";
+import { redactionStream } from "../../server/privacy/redact-stream.ts";
+import { structured } from "../../server/privacy/rules/patterns.ts";
+import { beginningsOf } from "../../server/privacy/rules/prefix.ts";
+import { compileRule } from "../../server/privacy/rules/rule.ts";
 
 const redactor = new Redactor({ names: true });
 

@@ -1,12 +1,12 @@
 // A rule says how one kind of personal data or secret looks; compiling it proves that a stream can follow it.
 // A compiled rule looks at nothing but its match, the 40 characters to its left and its lookaheads.
-import { ConfigInvalid } from "../errors.ts";
+import { ConfigInvalid } from "../../errors.ts";
 import { asRead } from "./as-read.ts";
 import { isInBase64 } from "./base64.ts";
 import { behindOthers } from "./characters.ts";
 import type { Characters } from "./characters.ts";
 import { behindEscapes, withoutEscapes } from "./escapes.ts";
-import { beginningsOf, CONTEXT, refuseManyWays } from "./prefix.ts";
+import { CONTEXT, beginningsOf, refuseManyWays } from "./prefix.ts";
 
 export interface Rule {
   /** Names the placeholder: `[REDACTED_<kind>]`. */

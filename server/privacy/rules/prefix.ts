@@ -1,6 +1,6 @@
 // The beginnings of a rule's matches, derived from its pattern: what a stream must hold back, because more text
 // may still make a match of it. Only bounded patterns have them, so all others are refused here, with the reason.
-import { ConfigInvalid } from "../errors.ts";
+import { ConfigInvalid } from "../../errors.ts";
 import { ALL, charactersAt, isNone, united } from "./characters.ts";
 import type { Characters } from "./characters.ts";
 import type { Atom, Branches, Item, Quantifier } from "./pattern-parts.ts";

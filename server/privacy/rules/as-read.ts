@@ -1,7 +1,7 @@
 // A pattern of an operator in the characters that rules read. He writes them as they stand in his texts, and rules never
 // see some of those: a colon in full width is a plain one to them, a joiner that nobody sees is not there at all, and a
 // line break that JSON writes as \n is white space of another kind.
-import { DISGUISED, plainOf } from "./disguises.ts";
+import { DISGUISED, plainOf } from "../disguises.ts";
 
 const CLASS = String.raw`\[(?:\\[^]|[^\]\\])*\]`;
 /** Two halves of one character, as the flag `u` reads them. */
