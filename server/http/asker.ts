@@ -1,5 +1,6 @@
 // Who asks, as auth has found out.
 import type { AuthEvent, Authority, Caller } from "../runs/auth.ts";
+
 export interface Access {
   readonly authority: Authority;
   readonly caller: Caller;

@@ -1,5 +1,5 @@
-// Through what statements are sent, whatever is known of keys.
-/** What statements are sent through. */
+// What statements are sent through, whether or not keys are known there.
+
 export interface Queries {
   /** Runs one statement and returns its rows. Throws DatabaseUnavailable when Postgres cannot answer. */
   query<Row>(text: string, values?: readonly unknown[]): Promise<Row[]>;

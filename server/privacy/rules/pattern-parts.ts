@@ -1,4 +1,5 @@
 // What the pattern of a rule is made of.
+
 export interface Quantifier {
   readonly min: number;
   readonly max: number;

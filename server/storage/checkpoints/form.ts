@@ -6,7 +6,6 @@ import type { DataKey } from "../../privacy/seal.ts";
 import { placeOf } from "../keys/sealed.ts";
 import type { SealedName } from "../keys/sealed.ts";
 
-/** A checkpoint with the channel values that are new in it. */
 export interface CheckpointKey {
   readonly threadId: string;
   readonly namespace: string;
@@ -20,6 +19,7 @@ export interface Value {
   readonly bytes: Uint8Array;
 }
 
+/** A checkpoint with the channel values that are new in it. */
 export interface PointWrite extends CheckpointKey {
   readonly parentId: string | undefined;
   /** JSON text, made when the write was asked for: LangGraph goes on with the object. */
