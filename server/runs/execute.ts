@@ -217,12 +217,11 @@ const isPassing = (reason: unknown): boolean =>
 
 /** An attempt's first events. */
 async function tellBegin({ engine, run, recording, told }: Drive): Promise<void> {
-  // Who follows the thread waits for its next run.
-  if (!told) {
+  // Who follows the thread waits for its next run. A takeover begins behind what clients take back.
+  if (!told || run.attempt > 1) {
     engine.hints.begins(run.thread_id);
     return;
   }
-  if (run.attempt > 1) return; // behind what clients take back
   await record(recording, await told.begin());
   engine.hints.events([run.run_id, run.thread_id]);
 }

@@ -23,7 +23,7 @@ import type { Attempted, Tasks } from "./told-before.ts";
 
 interface State {
   readonly values: unknown;
-  readonly results: unknown;
+  readonly results: readonly unknown[];
   readonly next: readonly string[];
   readonly seen: Pick<StateSnapshot, "values" | "config" | "parentConfig" | "metadata">;
 }
@@ -58,8 +58,8 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     const place = { thread_id: run.thread_id, checkpoint_ns: "", ...at };
     const config = { configurable: { ...place, __pregel_checkpointer: checkpointer } };
     const { values, tasks, next, ...point } = await graph.getState(config);
-    const results = tasks.map(({ result }) => result ?? null);
-    return { values: toWire(values ?? {}), results: toWire(results), next, seen: { values, ...point } };
+    const results = tasks.map(({ result }) => toWire(result ?? null));
+    return { values: toWire(values ?? {}), results, next, seen: { values, ...point } };
   };
   const [first, second] = await persistently(() =>
     listFirstOfRun(engine.database, run.thread_id, run.run_id),
@@ -74,12 +74,12 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const told = await toldBefore(engine, run.run_id, recording.first);
   // What a task has told that is not run again stays, wherever it is kept: a graph that a tool runs keeps its messages to
   // itself, and goes on from its own checkpoint.
-  const finished = first === undefined ? new Set() : await finishedOf(engine, run, told);
+  const goesOn = first !== undefined || (bringsNothing(run) && pointOf(newest) !== undefined);
+  const finished = goesOn ? await finishedOf(engine, run, told) : new Set();
   const isLost = (id: string, tasks: Tasks): boolean =>
     !kept.has(id) && !tasks.some((task) => finished.has(task));
   await tellLegacy(run, { recording, told, newest, kept, before, isLost });
-  // Before its first checkpoint the run has told nothing that could be missed.
-  await tellFollowers(held, { told, newest, finished, isLost, hasBegun: first !== undefined });
+  await tellFollowers(held, { told, newest, finished, isLost, goesOn });
   const hasAskedAgain = await persistently(() =>
     withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
   );
@@ -87,16 +87,30 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   if (await stopsInside(run, held, now)) return { resumes: true, isStopped: true };
   // With durability exit a graph in the graph is written before the one around it, which may have begun with an input.
   const hasBegun = first !== undefined || bringsAnswer(run);
-  if (hasAskedAgain && hasBegun) {
+  const resume = (): void => {
     held.projection.resume();
-    if (first !== undefined) protocol?.resume();
+    if (goesOn) protocol?.resume();
+  };
+  if (hasAskedAgain && hasBegun) {
+    resume();
     return { resumes: true, answers: answersLeft(run, now) };
   }
-  if (first === undefined) return { resumes: false };
+  if (first === undefined) {
+    // Without results the state may lack what a command adds to it.
+    if (goesOn && hasResults(newest)) resume();
+    return { resumes: false };
+  }
   const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
-  if (resumes) for (const one of [held.projection, protocol]) one?.resume();
+  if (resumes) resume();
   return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)) };
 }
+
+/** Whether a run goes on from the state of its thread: what its tasks have done before its first checkpoint counts then. */
+const bringsNothing = (run: AcceptedRun): boolean =>
+  run.kwargs.command ? bringsAnswer(run) : (run.kwargs.input ?? null) === null;
+
+/** Whether tasks are done whose superstep is not over. */
+const hasResults = ({ results }: State): boolean => results.some((result) => result !== null);
 
 /** What clients were told before, and what of it counts. */
 interface View {
@@ -115,7 +129,7 @@ interface LegacyView extends View {
 
 interface FollowersView extends View {
   readonly finished: ReadonlySet<unknown>;
-  readonly hasBegun: boolean;
+  readonly goesOn: boolean;
 }
 
 const pointOf = ({ seen }: State): unknown => seen.config.configurable?.["checkpoint_id"];
@@ -157,16 +171,17 @@ async function tellLegacy(
 /** The same for those who follow the thread by protocol v2, and the begin of the attempt between the two. */
 async function tellFollowers(
   { recording, told: toFollowers }: Rewound,
-  { told, newest, finished, isLost, hasBegun }: FollowersView,
+  { told, newest, finished, isLost, goesOn }: FollowersView,
 ): Promise<void> {
   const protocol = await toFollowers?.projection;
   // Clients from 1.15 on drop half messages when an attempt begins, and would show them again, empty, with values behind
   // that; older ones drop what stood in values once and then does not.
-  const lost = hasBegun ? [...told.begun].filter(([id, { tasks }]) => isLost(id, tasks)) : [];
+  const lost = goesOn ? [...told.begun].filter(([id, { tasks }]) => isLost(id, tasks)) : [];
   const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
   for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
   for (const entry of (await toFollowers?.begin()) ?? []) await recording.append(entry);
-  if (!hasBegun) return;
+  // Before its first checkpoint a run that brings an input has told nothing that could be missed.
+  if (!goesOn) return;
   const { values, parentConfig, metadata } = newest.seen;
   const { step, source } = { ...metadata };
   const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];

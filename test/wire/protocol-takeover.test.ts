@@ -134,30 +134,43 @@ describe("a takeover", () => {
     expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
   }, 60_000);
 
-  test("shows what a finished task has said all the time, and half messages never without their text", async () => {
-    const { owner, other } = await startTwo();
-    const client = new Client({ apiUrl: urlOf(owner), apiKey: null });
-    const { thread_id: threadId } = await client.threads.create();
-    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
-    const asked = { input: slowAnswer(TOKENS, 40).input, streamMode: "values" as const };
-    const { run_id: runId } = await client.runs.create(threadId, "besides", asked);
-    const hasBegun = (): boolean => saidIn(events, /^answer:/).length > 20;
-    await until(() => hasBegun() && isOver(events, "quick"), "the middle of the answer");
-    // It is over for followers while the other one still speaks.
-    expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
-    owner.process.kill("SIGKILL");
-    await ended(events);
-    const again = events.findLastIndex((event) => roots([event])[0] === "running");
-    expect(statesOf(events.slice(0, again)).flat().filter(isEmpty)).toHaveLength(1);
-    expect(statesOf(events.slice(again)).flat().filter(isEmpty)).toEqual([]);
-    const later = statesOf(events.slice(again)).map((messages) => JSON.stringify(messages));
-    expect(later.map((text) => text.match(/hold fast/g)?.length)).toEqual([2, 2]);
-    const apiUrl = urlOf(other);
-    const frames = await collect(new Client({ apiUrl, apiKey: null }).runs.joinStream(threadId, runId));
-    const attempt = frames.findLastIndex(({ event }) => event === "metadata");
-    const states = frames.slice(attempt + 1).map(({ data }) => (data as { messages: object[] }).messages);
-    expect(states.map((messages) => messages.length)).toEqual([2, 3]);
-  }, 60_000);
+  test.each([
+    { whose: "", asked: ["values"] },
+    { whose: " with the events of LangChain", asked: ["values", "events"] },
+    { whose: ", if the run goes on from a breakpoint", asked: ["values"], stopsFirst: true },
+  ] as const)(
+    "shows what a finished task has said all the time, and half messages never without their text$whose",
+    async ({ asked, stopsFirst }) => {
+      const { owner, other } = await startTwo();
+      const client = new Client({ apiUrl: urlOf(owner), apiKey: null });
+      const { thread_id: threadId } = await client.threads.create();
+      const { input } = slowAnswer(TOKENS, 40);
+      if (stopsFirst) await client.runs.wait(threadId, "besides", { input, interruptBefore: ["quick"] });
+      const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+      const request = { input: stopsFirst ? null : input, streamMode: [...asked] };
+      const { run_id: runId } = await client.runs.create(threadId, "besides", request);
+      const hasBegun = (): boolean => saidIn(events, /^answer:/).length > 20;
+      await until(() => hasBegun() && isOver(events, "quick"), "the middle of the answer");
+      // It is over for followers while the other one still speaks.
+      expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
+      owner.process.kill("SIGKILL");
+      await ended(events, stopsFirst ? 2 : 1);
+      const again = events.findLastIndex((event) => roots([event])[0] === "running");
+      expect(statesOf(events.slice(0, again)).flat().filter(isEmpty)).toHaveLength(1);
+      expect(statesOf(events.slice(again)).flat().filter(isEmpty)).toEqual([]);
+      const later = statesOf(events.slice(again)).map((messages) => JSON.stringify(messages));
+      expect(later.map((text) => text.match(/hold fast/g)?.length)).toEqual([2, 2]);
+      const apiUrl = urlOf(other);
+      const frames = await collect(new Client({ apiUrl, apiKey: null }).runs.joinStream(threadId, runId));
+      const attempt = frames.findLastIndex(({ event }) => event === "metadata");
+      const states = frames
+        .slice(attempt)
+        .filter(({ event }) => event === "values")
+        .map(({ data }) => (data as { messages: object[] }).messages);
+      expect(states.map((messages) => messages.length)).toEqual([2, 3]);
+    },
+    60_000,
+  );
 
   test("and a cancel leave what agents of tools say out of the thread's own messages", async () => {
     const { url, owner, other } = await startTwo();

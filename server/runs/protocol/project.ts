@@ -28,6 +28,9 @@ export interface Over {
   readonly name: string;
 }
 
+// Asked for by other clients of the same run. They come between what ends and what tells so.
+const LEGACY_ONLY: ReadonlySet<string> = new Set(["events", "debug"]);
+
 export class ProtocolProjection {
   readonly #graphName: string;
   readonly #now: () => number;
@@ -104,6 +107,7 @@ export class ProtocolProjection {
 
   entriesOf(chunk: Chunk): Entry[] {
     const { mode, namespace, payload } = chunk;
+    if (LEGACY_ONLY.has(mode)) return [];
     if (mode === "messages") return inOrder(this.#seen(this.#messages.entriesOf(payload)));
     if (mode === "checkpoints") {
       const [event] = eventsOf(chunk);

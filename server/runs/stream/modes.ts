@@ -97,7 +97,7 @@ export class Projection {
       if (given.namespace.length === 0) this.#checkpoint = given.payload.id;
       return graphs;
     }
-    this.#isResumed &&= given.mode === "values" || given.mode === "debug";
+    this.#isResumed &&= ["values", "debug", "events"].includes(given.mode);
     const partials = this.#partials ? partialsOf(this.#partials, given) : [];
     const surfaced = this.#inner ? this.#surfaced(this.#inner, given) : [];
     const entry = chunk && this.#entryOf(chunk);
