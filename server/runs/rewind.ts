@@ -180,15 +180,20 @@ async function tellFollowers(
   const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
   for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
   for (const entry of (await toFollowers?.begin()) ?? []) await recording.append(entry);
+  // Nothing of them is told again. Those within end first.
+  const open = [...told.graphs.values()].toReversed();
+  const isOver = ({ tasks }: { tasks: Tasks }): boolean => tasks.some((task) => finished.has(task));
+  const point = pointOf(newest);
+  const gone = open.filter((graph) => !isOver(graph) && !(goesOn && graph.checkpoint === point));
+  for (const entry of protocol?.close(open.filter(isOver), "completed") ?? []) await recording.append(entry);
+  for (const entry of protocol?.close(gone, "interrupted") ?? []) await recording.append(entry);
   // Before its first checkpoint a run that brings an input has told nothing that could be missed.
   if (!goesOn) return;
   const { values, parentConfig, metadata } = newest.seen;
   const { step, source } = { ...metadata };
   const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
-  const envelope = { id: pointOf(newest), ...(parent ? { parent_id: parent } : {}), step, source };
-  // Nothing of them is told again. Those within end first.
-  const over = [...told.graphs.values()].filter(({ tasks }) => finished.has(tasks.at(-1))).toReversed();
-  for (const entry of protocol?.snapshot(values, envelope, over) ?? []) await recording.append(entry);
+  const envelope = { id: point, ...(parent ? { parent_id: parent } : {}), step, source };
+  for (const entry of protocol?.snapshot(values, envelope) ?? []) await recording.append(entry);
 }
 
 /**

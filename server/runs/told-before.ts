@@ -31,6 +31,11 @@ interface Place {
   readonly tasks: Tasks;
 }
 
+interface OpenGraph extends Place, Over {
+  /** The checkpoint that was told last when it began: its name is made of that one's. */
+  readonly checkpoint: unknown;
+}
+
 export interface Attempted {
   /** The messages that legacy clients have seen parts of, by id. */
   readonly messages: Map<string, Spoken>;
@@ -39,18 +44,23 @@ export interface Attempted {
   /** The messages that were begun for clients of protocol v2, by id. */
   readonly begun: Map<string, Place>;
   /** The graphs in the graph whose begin they were told, and not their end. */
-  readonly graphs: Map<string, Place & Over>;
+  readonly graphs: Map<string, OpenGraph>;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
   readonly hasJumped: boolean;
 }
 
+interface Noted extends Omit<Attempted, "hasJumped"> {
+  checkpoint: unknown;
+}
+
 /** @param first number of the first event of the attempt that goes on */
 export async function toldBefore(engine: Engine, runId: string, first: number): Promise<Attempted> {
-  const told = {
-    messages: new Map<string, Spoken>(),
-    partials: new Map<string, Tasks>(),
-    begun: new Map<string, Place>(),
-    graphs: new Map<string, Place & Over>(),
+  const told: Noted = {
+    messages: new Map(),
+    partials: new Map(),
+    begun: new Map(),
+    graphs: new Map(),
+    checkpoint: undefined,
   };
   let hasJumped = false;
   let next = 0;
@@ -65,15 +75,16 @@ export async function toldBefore(engine: Engine, runId: string, first: number): 
   return { ...told, hasJumped: hasJumped || first > next };
 }
 
-function note(entry: Entry, streamed: Omit<Attempted, "hasJumped">): void {
-  if (entry.at !== undefined) noteProtocol(entry, streamed);
-  else noteLegacy(entry, streamed);
+function note(entry: Entry, noted: Noted): void {
+  if (entry.at !== undefined) noteProtocol(entry, noted);
+  else noteLegacy(entry, noted);
 }
 
-function noteProtocol(entry: Entry, { begun, graphs }: Pick<Attempted, "begun" | "graphs">): void {
+function noteProtocol(entry: Entry, noted: Noted): void {
+  const { begun, graphs } = noted;
   const id = begunBy(entry);
   const event = nameOf(entry);
-  if (id === undefined && !event.startsWith("lifecycle|")) return;
+  if (id === undefined && event !== "checkpoints" && !event.startsWith("lifecycle|")) return;
   const { namespace } = addressOf(entry);
   const place = { namespace, tasks: tasksIn(namespace) };
   if (id !== undefined) {
@@ -81,7 +92,10 @@ function noteProtocol(entry: Entry, { begun, graphs }: Pick<Attempted, "begun" |
     return;
   }
   const about = asFields(asFields(JSON.parse(dataOf(entry)))["data"]);
-  if (about["event"] === "started") graphs.set(event, { ...place, name: String(about["graph_name"]) });
+  const { checkpoint } = noted;
+  if (event === "checkpoints") noted.checkpoint = about["id"];
+  else if (about["event"] === "started")
+    graphs.set(event, { ...place, name: String(about["graph_name"]), checkpoint });
   else graphs.delete(event);
 }
 

@@ -134,6 +134,21 @@ describe("a takeover", () => {
     expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
   }, 60_000);
 
+  test("tells the end of graphs that are run once more, as nothing of them was kept", async () => {
+    const { owner, other } = await startTwo();
+    const client = new Client({ apiUrl: urlOf(owner), apiKey: null });
+    const { thread_id: threadId } = await client.threads.create();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    const { input } = slowAnswer(TOKENS, 40);
+    await client.runs.create(threadId, "besides", { input, durability: "exit" });
+    await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
+    owner.process.kill("SIGKILL");
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "running", "completed"]);
+    expect(lifeOf(events, "quick")).toEqual(["started", "completed", "started", "completed"]);
+    expect(lifeOf(events, "answer")).toEqual(["started", "interrupted", "started", "completed"]);
+  }, 60_000);
+
   test.each([
     { whose: "", asked: ["values"] },
     { whose: " with the events of LangChain", asked: ["values", "events"] },

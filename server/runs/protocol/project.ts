@@ -87,17 +87,21 @@ export class ProtocolProjection {
   }
 
   /**
-   * The state that a takeover goes on from, for who has missed what the lost attempt told last.
-   * @param over graphs in the graph whose end the lost attempt has not told, and their names
+   * Ends graphs in the graph whose end the lost attempt has not told.
+   * @param event interrupted: they are not run again under this name, which others have in another try
    */
-  snapshot(values: unknown, checkpoint: Fields, over: readonly Over[]): Entry[] {
-    const kept = withoutInterrupts(values);
-    this.#last = kept;
-    const ends = over.map(({ namespace, name }) => {
-      const data = JSON.stringify({ event: "completed", graph_name: name });
+  close(graphs: readonly Over[], event: "completed" | "interrupted"): Entry[] {
+    return graphs.map(({ namespace, name }) => {
+      const data = JSON.stringify({ event, graph_name: name });
       return entryOf({ name: "lifecycle", namespace, data }, this.#now());
     });
-    return [...ends, this.#entry("checkpoints", checkpoint), this.#entry("values", kept)];
+  }
+
+  /** The state that a takeover goes on from, for who has missed what the lost attempt told last. */
+  snapshot(values: unknown, checkpoint: Fields): Entry[] {
+    const kept = withoutInterrupts(values);
+    this.#last = kept;
+    return [this.#entry("checkpoints", checkpoint), this.#entry("values", kept)];
   }
 
   /** The graph goes on from that state. It tells it first, without what tasks of its step have done already. */
