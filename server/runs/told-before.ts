@@ -54,7 +54,11 @@ interface Noted extends Omit<Attempted, "hasJumped"> {
 }
 
 /** @param first number of the first event of the attempt that goes on */
-export async function toldBefore(engine: Engine, runId: string, first: number): Promise<Attempted> {
+export async function toldBefore(
+  engine: Pick<Engine, "reader">,
+  runId: string,
+  first: number,
+): Promise<Attempted> {
   const told: Noted = {
     messages: new Map(),
     partials: new Map(),

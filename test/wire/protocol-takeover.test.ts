@@ -43,7 +43,9 @@ afterAll(async () => {
 
 const urlOf = (server: Running): string => /Ready on (\S+)/.exec(server.out())?.[1] ?? "";
 
-async function startTwo(): Promise<{ url: string; owner: Running; other: Running }> {
+async function startTwo(
+  more: Record<string, string> = {},
+): Promise<{ url: string; owner: Running; other: Running }> {
   const settings = {
     DATABASE_URL: scratch?.url ?? "",
     OPENAI_API_KEY: "none",
@@ -52,6 +54,7 @@ async function startTwo(): Promise<{ url: string; owner: Running; other: Running
     HOLDFAST_POOL_SIZE: "5",
     HOLDFAST_DRAIN_MS: "100",
     PORT: "0",
+    ...more,
   };
   const [owner, other] = [startHoldfast(["serve"], settings), startHoldfast(["serve"], settings)];
   servers = [owner, other];
@@ -147,6 +150,19 @@ describe("a takeover", () => {
     expect(roots(events)).toEqual(["running", "running", "completed"]);
     expect(lifeOf(events, "quick")).toEqual(["started", "completed", "started", "completed"]);
     expect(lifeOf(events, "answer")).toEqual(["started", "interrupted", "started", "completed"]);
+  }, 60_000);
+
+  test("that does nothing but end the run tells the end of its graphs too", async () => {
+    const { url, owner, other } = await startTwo({ HOLDFAST_MAX_ATTEMPTS: "1" });
+    const threadId = randomUUID();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    await startRun({ url, fetch }, threadId, "besides", slowAnswer(TOKENS, 40).input);
+    await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
+    owner.process.kill("SIGKILL");
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "running", "failed"]);
+    expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
+    expect(lifeOf(events, "answer")).toEqual(["started", "failed"]);
   }, 60_000);
 
   test.each([

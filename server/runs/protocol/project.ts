@@ -90,7 +90,7 @@ export class ProtocolProjection {
    * Ends graphs in the graph whose end the lost attempt has not told.
    * @param event interrupted: they are not run again under this name, which others have in another try
    */
-  close(graphs: readonly Over[], event: "completed" | "interrupted"): Entry[] {
+  close(graphs: readonly Over[], event: Terminal["event"]): Entry[] {
     return graphs.map(({ namespace, name }) => {
       const data = JSON.stringify({ event, graph_name: name });
       return entryOf({ name: "lifecycle", namespace, data }, this.#now());

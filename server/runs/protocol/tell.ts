@@ -6,6 +6,7 @@ import type { Engine } from "../engine.ts";
 import type { Entry } from "../log/lines.ts";
 import type { Outcome } from "../outcome.ts";
 import type { AcceptedRun } from "../request.ts";
+import { toldBefore } from "../told-before.ts";
 import { clockFrom, openClock } from "./clock.ts";
 import { ProtocolProjection } from "./project.ts";
 import type { Terminal } from "./project.ts";
@@ -21,7 +22,8 @@ export interface Told {
   end(outcome: Outcome): Promise<Entry[]>;
 }
 
-export function tell({ database, log }: Pick<Engine, "database" | "log">, run: AcceptedRun): Told {
+export function tell(engine: Pick<Engine, "database" | "log" | "reader">, run: AcceptedRun): Told {
+  const { database, log } = engine;
   const failures = new Set<string>();
   const onFailure = (failure: unknown): void => {
     const reason = messageOf(failure);
@@ -55,7 +57,11 @@ export function tell({ database, log }: Pick<Engine, "database" | "log">, run: A
       const open = await projection.catch(() => undefined);
       if (!terminal || !open) return [];
       const first = await begin();
-      return [...first, ...(await open.end(terminal))];
+      // Such a takeover has not looked at what the attempts before have told: their graphs end with the run.
+      const isBlind = first.length > 0 && run.attempt > 1;
+      const graphs = isBlind ? (await toldBefore(engine, run.run_id, Infinity)).graphs.values() : [];
+      const ends = open.close([...graphs].toReversed(), terminal.event);
+      return [...first, ...ends, ...(await open.end(terminal))];
     },
   };
 }
