@@ -5,6 +5,7 @@ import { stripTypeScriptTypes } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { BUGS } from "../crash/bugs.ts";
+import { PARTS } from "../crash/races.ts";
 
 // Floors, lowest first: a file imports from its own floor or a lower one. A folder of server/ is a floor.
 const floors = "ground privacy telemetry storage models retrieval tools runs http commands entry".split(" ");
@@ -198,3 +199,8 @@ test.each(BUGS.flatMap(({ name, replacements }) => replacements.map((one) => ({ 
     expect(readFileSync(join("server", file), "utf8").split(from)).toHaveLength(2);
   },
 );
+
+test("the races of the crash suite find what they load", () => {
+  const parts = Object.values(PARTS).map((file) => join("server", "storage", file));
+  expect(parts.filter((file) => !sources.has(file))).toEqual([]);
+});
