@@ -247,9 +247,14 @@ export const BUGS: readonly Bug[] = [
     name: "a takeover tells followers of threads of no new attempt",
     replacements: [
       {
-        file: "runs/execute.ts",
-        from: "await record(recording, await told.begin());",
-        to: "if (run.attempt === 1) await record(recording, await told.begin());",
+        file: "runs/rewind.ts",
+        from: "(await toFollowers?.begin()) ?? []",
+        to: "[]",
+      },
+      {
+        file: "runs/rewind.ts",
+        from: "protocol?.withdraw(newest.seen.values, half) ?? []",
+        to: "[]",
       },
     ],
     scenes: ["followers of threads under kill -9"],
