@@ -165,6 +165,24 @@ describe("a takeover", () => {
     expect(lifeOf(events, "answer")).toEqual(["started", "failed"]);
   }, 60_000);
 
+  test("that does nothing but end the run ends it also when the log cannot be read", async () => {
+    const { url, owner, other } = await startTwo({ HOLDFAST_MAX_ATTEMPTS: "1" });
+    const threadId = randomUUID();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    await startRun({ url, fetch }, threadId, "besides", slowAnswer(TOKENS, 40).input);
+    await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
+    owner.process.kill("SIGKILL");
+    await owner.ended;
+    await scratch?.database.query(
+      "update holdfast.run_events e set body = 'broken' from holdfast.runs r where r.run_id = e.run_id and r.thread_id = $1 and e.seq > 0",
+      [threadId],
+    );
+    const { runs } = new Client({ apiUrl: urlOf(other), apiKey: null });
+    const status = async (): Promise<unknown> => (await runs.list(threadId))[0]?.status;
+    await until(async () => (await status()) !== "running", "the end of the run", 30_000);
+    expect(await status()).toBe("error");
+  }, 60_000);
+
   test.each([
     { whose: "", asked: ["values"] },
     { whose: " with the events of LangChain", asked: ["values", "events"] },

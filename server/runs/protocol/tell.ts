@@ -1,5 +1,5 @@
 // What a run tells followers of its thread by protocol v2, from its begin to its end.
-import { messageOf } from "../../errors.ts";
+import { AppError, messageOf } from "../../errors.ts";
 import { asFields } from "../../fields.ts";
 import { persistently } from "../../persist.ts";
 import type { Engine } from "../engine.ts";
@@ -9,7 +9,7 @@ import type { AcceptedRun } from "../request.ts";
 import { toldBefore } from "../told-before.ts";
 import { clockFrom, openClock } from "./clock.ts";
 import { ProtocolProjection } from "./project.ts";
-import type { Terminal } from "./project.ts";
+import type { Over, Terminal } from "./project.ts";
 import { ToolPlaces } from "./tool-places.ts";
 
 export interface Told {
@@ -59,11 +59,22 @@ export function tell(engine: Pick<Engine, "database" | "log" | "reader">, run: A
       const first = await begin();
       // Such a takeover has not looked at what the attempts before have told: their graphs end with the run.
       const isBlind = first.length > 0 && run.attempt > 1;
-      const graphs = isBlind ? (await toldBefore(engine, run.run_id, Infinity)).graphs.values() : [];
-      const ends = open.close([...graphs].toReversed(), terminal.event);
+      const ends = open.close(isBlind ? await openGraphs(engine, run.run_id) : [], terminal.event);
       return [...first, ...ends, ...(await open.end(terminal))];
     },
   };
+}
+
+/** Graphs in the graph that were begun and not ended, those within first; none if the log cannot be read: the run ends all the same. */
+async function openGraphs(engine: Pick<Engine, "log" | "reader">, runId: string): Promise<Over[]> {
+  try {
+    const { graphs } = await toldBefore(engine, runId, Infinity);
+    return [...graphs.values()].toReversed();
+  } catch (error) {
+    if (error instanceof AppError && error.retryable) throw error;
+    engine.log.warn("log.unreadable", { run_id: runId, reason: messageOf(error) });
+    return [];
+  }
 }
 
 // LangGraph names a question by a hash.
