@@ -17,8 +17,6 @@ export interface FaultPlan {
   /** Trials of the long form and of the short one. */
   readonly goal: number;
   readonly short: number;
-  /** Most of its time is waiting. */
-  readonly isIdle?: boolean;
   readonly play: (suite: Suite, goal: number) => Promise<Outcome[]>;
 }
 
@@ -61,7 +59,6 @@ export const FAULTS: Readonly<Record<string, FaultPlan>> = {
   zombie: {
     goal: 200,
     short: 10,
-    isIdle: true,
     play: one(({ isShort }) => ({
       fault: "zombie",
       clients: 60,

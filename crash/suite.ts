@@ -1,5 +1,6 @@
 // Plays rounds of one fault until enough runs were struck: a cluster and a database for the fault, many clients, half
 // of them with the official SDK.
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ask } from "../server/commands/chaos/ask.ts";
 import type { Asker, Asking, Question } from "../server/commands/chaos/ask.ts";
@@ -80,7 +81,7 @@ const SHOWN = 3;
 const GRAPHS = fileURLToPath(new URL("langgraph.json", import.meta.url));
 
 /** What every server of the suite finds in its environment. */
-const environmentOf = ({ model, keys }: Suite): Record<string, string | undefined> => ({
+const environmentOf = ({ model, keys, cli }: Suite): Record<string, string | undefined> => ({
   ...process.env,
   NODE_ENV: undefined,
   OPENAI_BASE_URL: model.url,
@@ -89,7 +90,9 @@ const environmentOf = ({ model, keys }: Suite): Record<string, string | undefine
   HOLDFAST_KEYS: keys,
   HOLDFAST_DRAIN_MS: "300",
   HOLDFAST_DRAIN_DELAY_MS: "0",
-  // Two clusters at once must find room in a PostgreSQL with 100 connections.
+  // What one server has compiled the others need not.
+  NODE_COMPILE_CACHE: join(dirname(cli), "..", "compiled"),
+  // Three clusters at once must find room in a PostgreSQL with 100 connections.
   HOLDFAST_POOL_SIZE: "5",
 });
 
