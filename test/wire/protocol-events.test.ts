@@ -336,6 +336,30 @@ test("runs that are cancelled or rolled back end for their watchers, and leave n
   await gate.stop();
 });
 
+test.each(["interrupt", "rollback"] as const)(
+  "graphs in the graph end with a run that is cancelled (%s), for their watchers",
+  async (action) => {
+    const gate = await startGate();
+    const { client } = held.server;
+    const threadId = randomUUID();
+    const events = await watch(place, threadId, gone.signal);
+    const { result } = await startRun(place, threadId, "slowWithin", { name: "gone", gate: gate.url });
+    await gate.waitFor("gone");
+    const within = (): unknown[] =>
+      events
+        .filter(({ method, params }) => method === "lifecycle" && params.namespace.length > 0)
+        .map(({ params: { data } }) => [data["graph_name"], data["event"]]);
+    await expect.poll(within).toEqual([["inner", "started"]]);
+    await client.runs.cancel(threadId, String(Object(result).run_id), true, action);
+    await ended(events);
+    expect(within()).toEqual([
+      ["inner", "started"],
+      ["inner", "interrupted"],
+    ]);
+    await gate.stop();
+  },
+);
+
 test("who has watched a run that is rolled back is shown what the thread holds without it", async () => {
   const gate = await startGate();
   const { client } = held.server;

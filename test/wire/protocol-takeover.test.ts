@@ -45,6 +45,7 @@ const urlOf = (server: Running): string => /Ready on (\S+)/.exec(server.out())?.
 
 async function startTwo(
   more: Record<string, string> = {},
+  roleOfOther: string[] = [],
 ): Promise<{ url: string; owner: Running; other: Running }> {
   const settings = {
     DATABASE_URL: scratch?.url ?? "",
@@ -56,7 +57,8 @@ async function startTwo(
     PORT: "0",
     ...more,
   };
-  const [owner, other] = [startHoldfast(["serve"], settings), startHoldfast(["serve"], settings)];
+  const owner = startHoldfast(["serve"], settings);
+  const other = startHoldfast(["serve", ...roleOfOther], settings);
   servers = [owner, other];
   await Promise.all(servers.map((server) => server.says("Ready on")));
   balancer = await startBalancer(servers.map(urlOf));
@@ -183,6 +185,27 @@ describe("a takeover", () => {
     const isOpen = async (): Promise<boolean> => ["pending", "running"].includes(String(await status()));
     await until(async () => !(await isOpen()), "the end of the run", 30_000);
     expect(await status()).toBe("error");
+  }, 60_000);
+
+  test("that nobody makes, because the run is cancelled while it waits for a worker, ends its graphs too", async () => {
+    const { owner, other } = await startTwo({}, ["--no-worker"]);
+    const client = new Client({ apiUrl: urlOf(other), apiKey: null });
+    const { thread_id: threadId } = await client.threads.create();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    const { input } = slowAnswer(TOKENS, 40);
+    const { run_id: runId } = await client.runs.create(threadId, "besides", { input });
+    await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
+    owner.process.kill("SIGKILL");
+    const status = async (): Promise<string> => (await client.runs.get(threadId, runId)).status;
+    await until(async () => (await status()) === "pending", "the run to wait", 30_000);
+    await client.runs.cancel(threadId, runId);
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "interrupted"]);
+    expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
+    expect(lifeOf(events, "answer")).toEqual(["started", "interrupted"]);
+    const later = await watch({ url: urlOf(other), fetch }, threadId, gone.signal, { since: 0 });
+    await ended(later);
+    expect(later).toEqual(events);
   }, 60_000);
 
   test.each([

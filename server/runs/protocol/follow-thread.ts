@@ -11,12 +11,13 @@ import { findNewestWatched, findUndone, watchThread } from "../../storage/watche
 import type { NextWatched, ToldRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
-import { nameOf } from "../log/lines.ts";
-import type { Numbered } from "../log/lines.ts";
+import { dataOf, nameOf } from "../log/lines.ts";
+import type { Entry, Numbered } from "../log/lines.ts";
 import { getState, getThread } from "../state.ts";
 import { askingTasks } from "../state-shape.ts";
-import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
-import type { ProtocolEvent, Shown } from "./entries.ts";
+import { openGraphs } from "../told-before.ts";
+import { END_PLACE, addressOf, entryOf, overOf, placeOf, shownOf } from "./entries.ts";
+import type { Over, ProtocolEvent, Shown } from "./entries.ts";
 import { toProtocolJson } from "./plain.ts";
 import { asProtocol, isToldValues, madeAt } from "./untold.ts";
 import type { ToldValues } from "./untold.ts";
@@ -105,9 +106,10 @@ interface Rest {
 /** The events of one run from after `position` to its end, whether or not its log holds one. */
 async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   const { run, position, signal } = rest;
-  const { last, values } = run.undone_at ? {} : yield* loggedOf(engine, rest);
+  const logged: Logged = run.undone_at ? { open: [] } : yield* loggedOf(engine, rest);
+  const { last, values } = logged;
   if (signal.aborted || (last && isTerminal(last))) return;
-  const ending = await persistently(() => endingOf(engine, rest, last === undefined), { signal });
+  const ending = await persistently(() => endingOf(engine, rest, logged), { signal });
   const at = Math.max(ending.at, last?.entry.at ?? 0, values ? madeAt(values) : 0);
   const told = ending.left.map((event, index) => ({ seq: FIRST_LEFT + index, entry: entryOf(event, at) }));
   const end: ProtocolEvent = { name: "lifecycle", namespace: [], data: JSON.stringify(ending.end) };
@@ -121,6 +123,8 @@ interface Logged {
   readonly last?: Numbered | undefined;
   /** The last that told values to legacy clients alone, if there is no such event. */
   readonly values?: ToldValues | undefined;
+  /** The graphs in the graph that were begun meanwhile and not ended, those within first. */
+  readonly open: readonly Over[];
 }
 
 /** What stands in a run's log behind `position`. */
@@ -131,6 +135,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
   let last: Numbered | undefined;
   let values: ToldValues | undefined;
   let isLive: boolean | undefined;
+  const open = new Map<string, Over>();
   try {
     for await (const events of follow(engine, run.run_id, { after, signal })) {
       const end = events.findIndex(isTerminal);
@@ -138,6 +143,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
         .slice(0, end < 0 ? events.length : end + 1)
         .filter(({ entry }) => entry.at !== undefined);
       last = told.at(-1) ?? last;
+      for (const { entry } of told) noteGraph(entry, open);
       const fresh = told.filter(({ seq }) => seq > has);
       if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
       const newest = last ? undefined : events.findLast(isToldValues);
@@ -154,7 +160,16 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
   } catch (error) {
     if (!(error instanceof RunNotFound)) throw error;
   }
-  return { last, values };
+  return { last, values, open: [...open.values()].toReversed() };
+}
+
+function noteGraph(entry: Entry, open: Map<string, Over>): void {
+  const event = nameOf(entry);
+  if (!event.startsWith("lifecycle|")) return;
+  const { data } = JSON.parse(dataOf(entry)) as { data: { event: string; graph_name: string } }; // written by entryOf
+  if (data.event === "started")
+    open.set(event, { namespace: addressOf(entry).namespace, name: data.graph_name });
+  else open.delete(event);
 }
 
 async function isAtWork({ database }: Engine, runId: string): Promise<boolean> {
@@ -163,7 +178,7 @@ async function isAtWork({ database }: Engine, runId: string): Promise<boolean> {
 }
 
 interface Ending {
-  /** What the thread holds now. */
+  /** What the thread holds now, and the ends of graphs in the graph. */
   readonly left: readonly ProtocolEvent[];
   /** The data of the last event. */
   readonly end: { readonly event: string; readonly error?: string };
@@ -175,17 +190,21 @@ interface Ending {
  * How a run ended whose log does not say so: it was stopped between two servers or before it began, or deleted while
  * somebody watched; it was rolled back, perhaps while he was away; or it began before anybody watched.
  */
-async function endingOf(engine: Engine, { threadId, run }: Rest, hasToldNothing: boolean): Promise<Ending> {
+async function endingOf(engine: Engine, { threadId, run }: Rest, { last, open }: Logged): Promise<Ending> {
   const { database } = engine;
   const ended = run.undone_at ? undefined : await unlessLost(() => findRun(database, run.run_id));
   const undone = ended || run.undone_at ? run : await findUndone(database, threadId, run.ordinal);
   const over = (ended?.ended_at ?? undone?.undone_at)?.getTime() ?? now();
   const isNewest = async (): Promise<boolean> =>
     (await findThreadPlace(database, threadId))?.begun === run.ordinal;
-  const tellsState = !ended || (hasToldNothing && (await isNewest()));
+  const tellsState = !ended || (!last && (await isNewest()));
   const holds = tellsState ? await unlessLost(() => holdingsOf(engine, threadId)) : undefined;
   const at = Math.max(over, holds?.madeAt ?? 0);
-  return { left: holds?.events ?? [], end: endOf(ended, holds?.asks ?? false), at };
+  const end = endOf(ended, holds?.asks ?? false);
+  // Who has come back in the midst of a run has not seen all that were begun; the log of one that is gone is gone too.
+  const graphs = ended && last ? await openGraphs(engine, run.run_id) : open;
+  const left = [...(holds?.events ?? []), ...graphs.map((graph) => overOf(graph, end.event))];
+  return { left: left.slice(0, END_PLACE - FIRST_LEFT), end, at };
 }
 
 function endOf(run: RunRow | undefined, asks: boolean): Ending["end"] {
@@ -214,8 +233,11 @@ async function holdingsOf(engine: Engine, threadId: string): Promise<Holdings> {
     data: toProtocolJson({ interrupt_id: id, payload: value ?? null }),
   }));
   const values = { name: "values", namespace: [], data: toProtocolJson(state.values) };
-  const events = [values, ...questions.slice(0, END_PLACE - FIRST_LEFT - 1)];
-  return { events, asks: status === "interrupted", madeAt: Date.parse(state.created_at ?? "") || 0 };
+  return {
+    events: [values, ...questions],
+    asks: status === "interrupted",
+    madeAt: Date.parse(state.created_at ?? "") || 0,
+  };
 }
 
 function isTerminal({ entry }: Numbered): boolean {

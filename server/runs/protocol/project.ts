@@ -9,7 +9,8 @@ import type { Entry } from "../log/lines.ts";
 import { AtWork } from "../stream/at-work.ts";
 import { Mux } from "../stream/mux.ts";
 import type { Event } from "../stream/mux.ts";
-import { addressOf, entryOf, eventOf } from "./entries.ts";
+import { addressOf, entryOf, eventOf, overOf } from "./entries.ts";
+import type { Over } from "./entries.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
 import { asksOnly, toProtocolJson, withoutInterrupts } from "./plain.ts";
 import type { ToolPlaces } from "./tool-places.ts";
@@ -20,12 +21,6 @@ export interface Terminal {
   /** What else its clients are told: the error and, for an answer that was refused, why. */
   readonly about?: Fields;
   readonly error?: unknown;
-}
-
-/** A graph in the graph that is over. */
-export interface Over {
-  readonly namespace: readonly string[];
-  readonly name: string;
 }
 
 // Asked for by other clients of the same run. They come between what ends and what tells so.
@@ -91,10 +86,7 @@ export class ProtocolProjection {
    * @param event interrupted: they are not run again under this name, which others have in another try
    */
   close(graphs: readonly Over[], event: Terminal["event"]): Entry[] {
-    return graphs.map(({ namespace, name }) => {
-      const data = JSON.stringify({ event, graph_name: name });
-      return entryOf({ name: "lifecycle", namespace, data }, this.#now());
-    });
+    return graphs.map((graph) => entryOf(overOf(graph, event), this.#now()));
   }
 
   /** The state that a takeover goes on from, for who has missed what the lost attempt told last. */

@@ -1,15 +1,15 @@
 // What a run tells followers of its thread by protocol v2, from its begin to its end.
-import { AppError, messageOf } from "../../errors.ts";
+import { messageOf } from "../../errors.ts";
 import { asFields } from "../../fields.ts";
 import { persistently } from "../../persist.ts";
 import type { Engine } from "../engine.ts";
 import type { Entry } from "../log/lines.ts";
 import type { Outcome } from "../outcome.ts";
 import type { AcceptedRun } from "../request.ts";
-import { toldBefore } from "../told-before.ts";
+import { openGraphs } from "../told-before.ts";
 import { clockFrom, openClock } from "./clock.ts";
 import { ProtocolProjection } from "./project.ts";
-import type { Over, Terminal } from "./project.ts";
+import type { Terminal } from "./project.ts";
 import { ToolPlaces } from "./tool-places.ts";
 
 export interface Told {
@@ -63,18 +63,6 @@ export function tell(engine: Pick<Engine, "database" | "log" | "reader">, run: A
       return [...first, ...ends, ...(await open.end(terminal))];
     },
   };
-}
-
-/** Graphs in the graph that were begun and not ended, those within first; none if the log cannot be read: the run ends all the same. */
-async function openGraphs(engine: Pick<Engine, "log" | "reader">, runId: string): Promise<Over[]> {
-  try {
-    const { graphs } = await toldBefore(engine, runId, Infinity);
-    return [...graphs.values()].toReversed();
-  } catch (error) {
-    if (error instanceof AppError && error.retryable) throw error;
-    engine.log.warn("log.unreadable", { run_id: runId, reason: messageOf(error) });
-    return [];
-  }
 }
 
 // LangGraph names a question by a hash.
