@@ -12,6 +12,7 @@ import type { Engine } from "./engine.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Recording } from "./log/record.ts";
 import { isOfThread } from "./protocol/entries.ts";
+import { overOf } from "./protocol/left-open.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { AcceptedRun } from "./request.ts";
@@ -185,8 +186,12 @@ async function tellFollowers(
   const isOver = ({ tasks }: { tasks: Tasks }): boolean => tasks.some((task) => finished.has(task));
   const point = pointOf(newest);
   const gone = open.filter((graph) => !isOver(graph) && !(goesOn && graph.checkpoint === point));
-  for (const entry of protocol?.close(open.filter(isOver), "completed") ?? []) await recording.append(entry);
-  for (const entry of protocol?.close(gone, "interrupted") ?? []) await recording.append(entry);
+  // Those that are run again have other names in this try.
+  const ends = [
+    ...open.filter(isOver).map((graph) => overOf(graph, "completed")),
+    ...gone.map((graph) => overOf(graph, "interrupted")),
+  ];
+  for (const entry of protocol?.tell(ends) ?? []) await recording.append(entry);
   // Before its first checkpoint a run that brings an input has told nothing that could be missed.
   if (!goesOn) return;
   const { values, parentConfig, metadata } = newest.seen;

@@ -1,12 +1,11 @@
 // What the attempts before told clients of a run: what of it may have to be taken back, or ended.
-import { AppError, messageOf } from "../errors.ts";
 import { asFields } from "../fields.ts";
 import type { Engine } from "./engine.ts";
 import { readLog } from "./follow.ts";
 import { dataOf, nameOf } from "./log/lines.ts";
 import type { Entry } from "./log/lines.ts";
 import { addressOf } from "./protocol/entries.ts";
-import type { Over } from "./protocol/entries.ts";
+import type { Over } from "./protocol/left-open.ts";
 import { begunBy } from "./protocol/messages.ts";
 
 /** Ids of the tasks in which something was told, those of the graphs around it first. */
@@ -126,19 +125,4 @@ function noteLegacy(
   const before = told.has(id) ? told.get(id)?.text : "";
   const text = before !== undefined && typeof content === "string" ? before + content : undefined;
   told.set(id, { event, text, tasks: tasksOf(about) });
-}
-
-/**
- * The graphs in the graph that were begun and not ended, those within first; none if the log cannot be read, since the
- * run ends all the same.
- */
-export async function openGraphs(engine: Pick<Engine, "log" | "reader">, runId: string): Promise<Over[]> {
-  try {
-    const { graphs } = await toldBefore(engine, runId, Infinity);
-    return [...graphs.values()].toReversed();
-  } catch (error) {
-    if (error instanceof AppError && error.retryable) throw error;
-    engine.log.warn("log.unreadable", { run_id: runId, reason: messageOf(error) });
-    return [];
-  }
 }

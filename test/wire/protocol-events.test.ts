@@ -337,25 +337,29 @@ test("runs that are cancelled or rolled back end for their watchers, and leave n
 });
 
 test.each(["interrupt", "rollback"] as const)(
-  "graphs in the graph end with a run that is cancelled (%s), for their watchers",
+  "graphs in the graph and calls of tools end with a run that is cancelled (%s), for their watchers",
   async (action) => {
     const gate = await startGate();
     const { client } = held.server;
     const threadId = randomUUID();
     const events = await watch(place, threadId, gone.signal);
-    const { result } = await startRun(place, threadId, "slowWithin", { name: "gone", gate: gate.url });
+    const { result } = await startRun(place, threadId, "usesWithin", { name: "gone", gate: gate.url });
     await gate.waitFor("gone");
-    const within = (): unknown[] =>
+    const told = (channel: string): string[] =>
       events
-        .filter(({ method, params }) => method === "lifecycle" && params.namespace.length > 0)
-        .map(({ params: { data } }) => [data["graph_name"], data["event"]]);
-    await expect.poll(within).toEqual([["inner", "started"]]);
+        .filter(({ method, params }) => method === channel && params.namespace.length > 0)
+        .map(({ params: { namespace, data } }) => `${String(data["event"])} ${namespace.length}`);
+    await expect.poll(() => told("tools")).toEqual(["tool-started 2"]);
     await client.runs.cancel(threadId, String(Object(result).run_id), true, action);
     await ended(events);
-    expect(within()).toEqual([
-      ["inner", "started"],
-      ["inner", "interrupted"],
-    ]);
+    expect(told("tools")).toEqual(["tool-started 2", "tool-error 2"]);
+    const lives = told("lifecycle").toSorted();
+    expect(lives).toEqual(["interrupted 1", "interrupted 2", "started 1", "started 2"]);
+    expect(events.find(({ params }) => params.data["event"] === "tool-error")?.params.data).toEqual({
+      event: "tool-error",
+      tool_call_id: "call-gone",
+      message: "The run was stopped.",
+    });
     await gate.stop();
   },
 );

@@ -21,19 +21,6 @@ export interface ProtocolEvent {
   readonly data: string;
 }
 
-/** A graph in the graph that is over. */
-export interface Over {
-  readonly namespace: readonly string[];
-  readonly name: string;
-}
-
-/** @param event how it ended */
-export const overOf = ({ namespace, name }: Over, event: string): ProtocolEvent => ({
-  name: "lifecycle",
-  namespace,
-  data: JSON.stringify({ event, graph_name: name }),
-});
-
 /** An event that happened at `at`, in milliseconds, as an entry of the log. */
 export function entryOf({ name, namespace, node, data }: ProtocolEvent, at: number): Entry {
   return { event: eventOf(name, namespace), data: headOf(node) + data + "}", at };

@@ -11,13 +11,13 @@ import { findNewestWatched, findUndone, watchThread } from "../../storage/watche
 import type { NextWatched, ToldRun } from "../../storage/watched.ts";
 import type { Engine } from "../engine.ts";
 import { follow } from "../follow.ts";
-import { dataOf, nameOf } from "../log/lines.ts";
-import type { Entry, Numbered } from "../log/lines.ts";
+import { nameOf } from "../log/lines.ts";
+import type { Numbered } from "../log/lines.ts";
 import { getState, getThread } from "../state.ts";
 import { askingTasks } from "../state-shape.ts";
-import { openGraphs } from "../told-before.ts";
-import { END_PLACE, addressOf, entryOf, overOf, placeOf, shownOf } from "./entries.ts";
-import type { Over, ProtocolEvent, Shown } from "./entries.ts";
+import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
+import type { ProtocolEvent, Shown } from "./entries.ts";
+import { LeftOpen, leftOpen } from "./left-open.ts";
 import { toProtocolJson } from "./plain.ts";
 import { asProtocol, isToldValues, madeAt } from "./untold.ts";
 import type { ToldValues } from "./untold.ts";
@@ -106,7 +106,7 @@ interface Rest {
 /** The events of one run from after `position` to its end, whether or not its log holds one. */
 async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   const { run, position, signal } = rest;
-  const logged: Logged = run.undone_at ? { open: [] } : yield* loggedOf(engine, rest);
+  const logged: Logged = run.undone_at ? { open: new LeftOpen() } : yield* loggedOf(engine, rest);
   const { last, values } = logged;
   if (signal.aborted || (last && isTerminal(last))) return;
   const ending = await persistently(() => endingOf(engine, rest, logged), { signal });
@@ -123,8 +123,8 @@ interface Logged {
   readonly last?: Numbered | undefined;
   /** The last that told values to legacy clients alone, if there is no such event. */
   readonly values?: ToldValues | undefined;
-  /** The graphs in the graph that were begun meanwhile and not ended, those within first. */
-  readonly open: readonly Over[];
+  /** What was begun meanwhile and not ended. */
+  readonly open: LeftOpen;
 }
 
 /** What stands in a run's log behind `position`. */
@@ -135,7 +135,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
   let last: Numbered | undefined;
   let values: ToldValues | undefined;
   let isLive: boolean | undefined;
-  const open = new Map<string, Over>();
+  const open = new LeftOpen();
   try {
     for await (const events of follow(engine, run.run_id, { after, signal })) {
       const end = events.findIndex(isTerminal);
@@ -143,7 +143,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
         .slice(0, end < 0 ? events.length : end + 1)
         .filter(({ entry }) => entry.at !== undefined);
       last = told.at(-1) ?? last;
-      for (const { entry } of told) noteGraph(entry, open);
+      for (const { entry } of told) open.see(entry);
       const fresh = told.filter(({ seq }) => seq > has);
       if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
       const newest = last ? undefined : events.findLast(isToldValues);
@@ -160,16 +160,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
   } catch (error) {
     if (!(error instanceof RunNotFound)) throw error;
   }
-  return { last, values, open: [...open.values()].toReversed() };
-}
-
-function noteGraph(entry: Entry, open: Map<string, Over>): void {
-  const event = nameOf(entry);
-  if (!event.startsWith("lifecycle|")) return;
-  const { data } = JSON.parse(dataOf(entry)) as { data: { event: string; graph_name: string } }; // written by entryOf
-  if (data.event === "started")
-    open.set(event, { namespace: addressOf(entry).namespace, name: data.graph_name });
-  else open.delete(event);
+  return { last, values, open };
 }
 
 async function isAtWork({ database }: Engine, runId: string): Promise<boolean> {
@@ -178,7 +169,7 @@ async function isAtWork({ database }: Engine, runId: string): Promise<boolean> {
 }
 
 interface Ending {
-  /** What the thread holds now, and the ends of graphs in the graph. */
+  /** What the thread holds now, and the end of what the run left open. */
   readonly left: readonly ProtocolEvent[];
   /** The data of the last event. */
   readonly end: { readonly event: string; readonly error?: string };
@@ -202,8 +193,8 @@ async function endingOf(engine: Engine, { threadId, run }: Rest, { last, open }:
   const at = Math.max(over, holds?.madeAt ?? 0);
   const end = endOf(ended, holds?.asks ?? false);
   // Who has come back in the midst of a run has not seen all that were begun; the log of one that is gone is gone too.
-  const graphs = ended && last ? await openGraphs(engine, run.run_id) : open;
-  const left = [...(holds?.events ?? []), ...graphs.map((graph) => overOf(graph, end.event))];
+  const begun = ended && last ? await leftOpen(engine, run.run_id) : open;
+  const left = [...(holds?.events ?? []), ...begun.ends(end.event)];
   return { left: left.slice(0, END_PLACE - FIRST_LEFT), end, at };
 }
 

@@ -9,8 +9,9 @@ import type { Entry } from "../log/lines.ts";
 import { AtWork } from "../stream/at-work.ts";
 import { Mux } from "../stream/mux.ts";
 import type { Event } from "../stream/mux.ts";
-import { addressOf, entryOf, eventOf, overOf } from "./entries.ts";
-import type { Over } from "./entries.ts";
+import { addressOf, entryOf, eventOf } from "./entries.ts";
+import type { ProtocolEvent } from "./entries.ts";
+import { LeftOpen } from "./left-open.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
 import { asksOnly, toProtocolJson, withoutInterrupts } from "./plain.ts";
 import type { ToolPlaces } from "./tool-places.ts";
@@ -18,6 +19,8 @@ import type { ToolPlaces } from "./tool-places.ts";
 /** How a run ended, in the protocol's words. */
 export interface Terminal {
   readonly event: "completed" | "failed" | "interrupted";
+  /** It waits for an answer, and goes on then. */
+  readonly asks?: boolean;
   /** What else its clients are told: the error and, for an answer that was refused, why. */
   readonly about?: Fields;
   readonly error?: unknown;
@@ -40,6 +43,8 @@ export class ProtocolProjection {
   /** A task has ended, and LangGraph's transformer tells so with the next event that it sees. */
   #hasEnded = false;
   readonly #asked = new Set<string>();
+  /** Its calls of tools: LangGraph itself ends the graphs. */
+  readonly #open = new LeftOpen();
   /** The newest values of the graph itself. */
   #last: unknown;
   /** A checkpoint by namespace, until the values come that belong to it. */
@@ -81,12 +86,9 @@ export class ProtocolProjection {
     return this.#withdrawal(withoutInterrupts(values), lost).slice(0, 1);
   }
 
-  /**
-   * Ends graphs in the graph whose end the lost attempt has not told.
-   * @param event interrupted: they are not run again under this name, which others have in another try
-   */
-  close(graphs: readonly Over[], event: Terminal["event"]): Entry[] {
-    return graphs.map((graph) => entryOf(overOf(graph, event), this.#now()));
+  /** What is known without the graph. */
+  tell(events: readonly ProtocolEvent[]): Entry[] {
+    return events.map((event) => entryOf(event, this.#now()));
   }
 
   /** The state that a takeover goes on from, for who has missed what the lost attempt told last. */
@@ -120,11 +122,12 @@ export class ProtocolProjection {
   }
 
   /** The run has ended. */
-  async end({ event, about = {}, error }: Terminal): Promise<Entry[]> {
+  async end({ event, asks = false, about = {}, error }: Terminal): Promise<Entry[]> {
     const open = event === "completed" ? this.#messages.finish() : [];
+    const stops = event !== "completed" && !asks;
     const entries = event === "completed" ? [] : this.#withdrawal(this.#last, this.#messages.openIds());
     try {
-      entries.push(...this.#seen(open));
+      entries.push(...this.#seen(open), ...this.tell(stops ? this.#open.calls(event) : []));
       const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
       entries.push(...last.flatMap((made) => this.#entriesFrom(made)));
     } catch (failure) {
@@ -224,7 +227,9 @@ export class ProtocolProjection {
     // The log divides names by these; such an event is found under `custom` alone.
     const isNamed = typeof name === "string" && !/[|\t\n]/.test(name);
     const shown = isNamed ? `custom:${name}` : method;
-    return entryOf({ name: shown, namespace, node, data: toProtocolJson(data) }, this.#now());
+    const entry = entryOf({ name: shown, namespace, node, data: toProtocolJson(data) }, this.#now());
+    if (method === "tools") this.#open.see(entry);
+    return entry;
   }
 }
 

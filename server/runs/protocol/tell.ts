@@ -6,8 +6,8 @@ import type { Engine } from "../engine.ts";
 import type { Entry } from "../log/lines.ts";
 import type { Outcome } from "../outcome.ts";
 import type { AcceptedRun } from "../request.ts";
-import { openGraphs } from "../told-before.ts";
 import { clockFrom, openClock } from "./clock.ts";
+import { leftOpen } from "./left-open.ts";
 import { ProtocolProjection } from "./project.ts";
 import type { Terminal } from "./project.ts";
 import { ToolPlaces } from "./tool-places.ts";
@@ -57,10 +57,10 @@ export function tell(engine: Pick<Engine, "database" | "log" | "reader">, run: A
       const open = await projection.catch(() => undefined);
       if (!terminal || !open) return [];
       const first = await begin();
-      // Such a takeover has not looked at what the attempts before have told: their graphs end with the run.
+      // Such a takeover has not looked at what the attempts before have told.
       const isBlind = first.length > 0 && run.attempt > 1;
-      const ends = open.close(isBlind ? await openGraphs(engine, run.run_id) : [], terminal.event);
-      return [...first, ...ends, ...(await open.end(terminal))];
+      const left = isBlind ? await leftOpen(engine, run.run_id) : undefined;
+      return [...first, ...open.tell(left?.ends(terminal.event) ?? []), ...(await open.end(terminal))];
     },
   };
 }
@@ -80,7 +80,8 @@ export function answeredBy({ kwargs }: AcceptedRun): string[] {
 
 function terminalOf({ state, error, threadStatus, cause }: Outcome): Terminal | undefined {
   if (state === "rolled back" || state === "handed over") return undefined;
-  if (state === "success") return { event: threadStatus === "interrupted" ? "interrupted" : "completed" };
+  if (state === "success")
+    return threadStatus === "interrupted" ? { event: "interrupted", asks: true } : { event: "completed" };
   if (state === "interrupted") return { event: "interrupted" };
   const message = error?.message ?? "The run failed.";
   return { event: "failed", error: cause ?? message, about: { error: message, ...refusalOf(cause) } };
