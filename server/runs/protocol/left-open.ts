@@ -30,10 +30,11 @@ export class LeftOpen {
   see(entry: Entry): void {
     const event = nameOf(entry);
     const isGraph = event.startsWith("lifecycle|");
-    if (entry.at === undefined || !(isGraph || event.startsWith("tools|"))) return;
+    const isCall = event === "tools" || event.startsWith("tools|");
+    if (entry.at === undefined || !(isGraph || isCall)) return;
     const { data } = JSON.parse(dataOf(entry)) as { data: Begun }; // written by entryOf
     const { namespace } = addressOf(entry);
-    if (!isGraph) this.#noteCall(data, namespace);
+    if (isCall) this.#noteCall(data, namespace);
     else if (data.event === "started") this.#graphs.set(event, { namespace, name: data.graph_name });
     else this.#graphs.delete(event);
   }
