@@ -2,10 +2,10 @@
 import { deadline } from "../clock.ts";
 import type { Config } from "../config.ts";
 import { messageOf } from "../errors.ts";
-import { addressReader } from "../http/caller-address.ts";
-import { corsPolicyOf } from "../http/cors.ts";
-import { loadCustomApp } from "../http/custom-app.ts";
-import { certificateOf } from "../http/tls.ts";
+import { addressReader } from "../http/callers/address.ts";
+import { corsPolicyOf } from "../http/edge/cors.ts";
+import { loadCustomApp } from "../http/edge/custom-app.ts";
+import { certificateOf } from "../http/edge/tls.ts";
 import { openCatalogue } from "../models/catalogue.ts";
 import { openEgress } from "../models/egress.ts";
 import { TOKENISES_UNSEALED, openPrivacy } from "../privacy/guard.ts";

@@ -7,30 +7,30 @@ import { AppError, AuthRefused, BodyTooLarge, InputInvalid, RateLimited, message
 import type { Authority } from "../runs/auth.ts";
 import type { Engine } from "../runs/engine.ts";
 import type { GraphsFile } from "../runs/graph/graphs.ts";
-import { OPEN, PROBES, checkAccess } from "./access.ts";
+import { OPEN, PROBES, checkAccess } from "./callers/access.ts";
 import { assistantRoutes } from "./assistants.ts";
-import { authentication } from "./auth.ts";
+import { authentication } from "./callers/auth.ts";
 import { budgetRoutes } from "./budgets.ts";
-import { crossOrigin } from "./cors.ts";
-import type { Policy } from "./cors.ts";
+import { crossOrigin } from "./edge/cors.ts";
+import type { Policy } from "./edge/cors.ts";
 import { cronRoutes } from "./crons.ts";
-import { mayAnswer, mountCustomApp } from "./custom-app.ts";
-import type { CustomApp } from "./custom-app.ts";
-import { docsRoutes } from "./docs-page.ts";
+import { mayAnswer, mountCustomApp } from "./edge/custom-app.ts";
+import type { CustomApp } from "./edge/custom-app.ts";
+import { docsRoutes } from "./web/docs-page.ts";
 import { metaRoutes, probeRoutes } from "./health.ts";
-import type { Limits } from "./limits.ts";
-import { protocolRoutes } from "./protocol.ts";
-import { pruneRoutes } from "./prune.ts";
-import { revealing } from "./reveal.ts";
+import type { Limits } from "./callers/limits.ts";
+import { protocolRoutes } from "./protocol/routes.ts";
+import { pruneRoutes } from "./threads/prune.ts";
+import { revealing } from "./callers/reveal.ts";
 import { runRoutes } from "./runs.ts";
-import { deliver } from "./sse.ts";
-import type { Bindings } from "./sse.ts";
+import { deliver } from "./streams/sse.ts";
+import type { Bindings, Fetch } from "./bindings.ts";
 import { storeRoutes } from "./store.ts";
-import { threadSearchRoutes } from "./thread-search.ts";
-import { threadStreamRoutes } from "./thread-stream.ts";
-import { threadRoutes } from "./threads.ts";
-import { isUiFile, uiRoutes } from "./ui.ts";
-import type { UiBundles } from "./ui-build.ts";
+import { threadSearchRoutes } from "./threads/search.ts";
+import { threadStreamRoutes } from "./threads/stream.ts";
+import { threadRoutes } from "./threads/threads.ts";
+import { isUiFile, uiRoutes } from "./web/ui.ts";
+import type { UiBundles } from "./web/ui-build.ts";
 
 export interface AppOptions {
   readonly maxBodyBytes: number;
@@ -48,9 +48,6 @@ export interface AppOptions {
   /** How much one caller may ask for; undefined: anything. */
   readonly limits?: Limits | undefined;
 }
-
-/** Answers a request that came with these bindings of the Node server. */
-export type Fetch = (request: Request, bindings: Bindings["Bindings"]) => Promise<Response>;
 
 export function buildApp(engine: Engine, options: AppOptions): Fetch {
   const app = new Hono<Bindings>();

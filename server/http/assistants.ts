@@ -30,12 +30,12 @@ import {
   subgraphQuery,
   versionList,
 } from "./assistant-schemas.ts";
-import { authorize, guardAssistant, ownIdsOf } from "./auth.ts";
-import { readForGraph, readGuarded } from "./door.ts";
-import { refuseUnstorable } from "./ingress.ts";
+import { authorize, guardAssistant, ownIdsOf } from "./callers/auth.ts";
+import { readForGraph, readGuarded } from "./edge/door.ts";
+import { refuseUnstorable } from "./edge/ingress.ts";
 import { announcePage, nextOf, selectKeys } from "./pages.ts";
 import { check } from "./schemas.ts";
-import type { Bindings } from "./sse.ts";
+import type { Bindings } from "./bindings.ts";
 
 const ONE = "/assistants/:assistant";
 

@@ -13,13 +13,13 @@ import {
 import type { Actor } from "../runs/budgets.ts";
 import type { Engine } from "../runs/engine.ts";
 import { pseudonymOf } from "../storage/keys/pseudonyms.ts";
-import { callerOf } from "./asker.ts";
-import type { Asker } from "./asker.ts";
-import { mayAll } from "./auth.ts";
+import { callerOf } from "./callers/asker.ts";
+import type { Asker } from "./callers/asker.ts";
+import { mayAll } from "./callers/auth.ts";
 import { budgetChange, budgetCreate, budgetQuery, usageQuery } from "./budget-schemas.ts";
-import { readBody } from "./ingress.ts";
+import { readBody } from "./edge/ingress.ts";
 import { check } from "./schemas.ts";
-import type { Bindings } from "./sse.ts";
+import type { Bindings } from "./bindings.ts";
 
 export function budgetRoutes({ database, gateway }: Pick<Engine, "database" | "gateway">): Hono<Bindings> {
   const app = new Hono<Bindings>();

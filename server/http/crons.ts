@@ -14,14 +14,14 @@ import type { Egress } from "../services.ts";
 import { metadataOf } from "../storage/auth-filter.ts";
 import { countCrons, findCron, listCrons } from "../storage/crons.ts";
 import type { CronFilter, CronRow } from "../storage/crons.ts";
-import { callerOf } from "./asker.ts";
-import { authorize, requireCron, requireThread } from "./auth.ts";
-import { readForCron, readGuarded } from "./door.ts";
-import { refuseUnstorable } from "./ingress.ts";
+import { callerOf } from "./callers/asker.ts";
+import { authorize, requireCron, requireThread } from "./callers/auth.ts";
+import { readForCron, readGuarded } from "./edge/door.ts";
+import { refuseUnstorable } from "./edge/ingress.ts";
 import { announcePage, nextOf, selectKeys } from "./pages.ts";
-import { permitRun } from "./run-access.ts";
+import { permitRun } from "./callers/run-access.ts";
 import { check, checkId, names, runCreate, uuid, whole } from "./schemas.ts";
-import type { Bindings } from "./sse.ts";
+import type { Bindings } from "./bindings.ts";
 
 // What of a run's request a cron keeps; its thread, its time and its end are the cron's own.
 const RUN_FIELDS = [

@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import { sleep } from "../clock.ts";
 import type { Engine } from "../runs/engine.ts";
 import { isAnswering } from "../storage/instances.ts";
-import type { Bindings } from "./sse.ts";
+import type { Bindings } from "./bindings.ts";
 
 const READY_WITHIN_MS = 1000;
 

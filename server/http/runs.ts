@@ -12,14 +12,14 @@ import type { CreateOptions } from "../runs/request.ts";
 import { checkWebhook } from "../runs/webhook.ts";
 import { isPending, isTerminal } from "../storage/run-states.ts";
 import type { RunFacts, RunRow } from "../storage/runs.ts";
-import { authorize, guardRun, guardThread } from "./auth.ts";
-import { readForAssistant, readGuarded } from "./door.ts";
-import { refuseUnstorable } from "./ingress.ts";
-import { countRuns } from "./limits.ts";
+import { authorize, guardRun, guardThread } from "./callers/auth.ts";
+import { readForAssistant, readGuarded } from "./edge/door.ts";
+import { refuseUnstorable } from "./edge/ingress.ts";
+import { countRuns } from "./callers/limits.ts";
 import { queryOf, selectKeys } from "./pages.ts";
-import { keyOf, permitRun } from "./run-access.ts";
-import type { PermittedRun } from "./run-access.ts";
-import { RunStreams, cursorOf } from "./run-streams.ts";
+import { keyOf, permitRun } from "./callers/run-access.ts";
+import type { PermittedRun } from "./callers/run-access.ts";
+import { RunStreams, cursorOf } from "./streams/run-streams.ts";
 import {
   bodiesOf,
   cancelManyBody,
@@ -31,7 +31,7 @@ import {
   runList,
   streamQuery,
 } from "./schemas.ts";
-import type { Bindings } from "./sse.ts";
+import type { Bindings } from "./bindings.ts";
 
 const THREAD = "/threads/:thread/runs";
 const RUN = `${THREAD}/:run`;

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { InputInvalid, InputPoisoned } from "../errors.ts";
 import { isUuid } from "../ids.ts";
 import { isStorable } from "../privacy/storable.ts";
-import { parseBody } from "./ingress.ts";
+import { parseBody } from "./edge/ingress.ts";
 
 export const fields = z.record(z.string(), z.unknown());
 /** LangGraph waits for ever for a place among fewer than one, in whichever spelling it is told so. */

@@ -10,11 +10,11 @@ import type { IndexedWrite } from "../storage/store/meaning.ts";
 import { listNamespaces } from "../storage/store/namespaces.ts";
 import type { NamespaceMatch } from "../storage/store/namespaces.ts";
 import { findItems, searchItems, writeItems } from "../storage/store/store.ts";
-import { authorize } from "./auth.ts";
-import { refuseIdentifier } from "./door.ts";
-import { readBody, refuseUnstorable } from "./ingress.ts";
+import { authorize } from "./callers/auth.ts";
+import { refuseIdentifier } from "./edge/door.ts";
+import { readBody, refuseUnstorable } from "./edge/ingress.ts";
 import { check } from "./schemas.ts";
-import type { Bindings } from "./sse.ts";
+import type { Bindings } from "./bindings.ts";
 import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "./store-schemas.ts";
 
 export function storeRoutes({

@@ -3,7 +3,7 @@
 import { resolve } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { ACCESS } from "../../server/http/access.ts";
+import { ACCESS } from "../../server/http/callers/access.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { makeProject } from "../support/project.ts";

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ACCESS, checkAccess } from "../../server/http/access.ts";
+import { ACCESS, checkAccess } from "../../server/http/callers/access.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";

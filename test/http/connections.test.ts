@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import type { Server } from "node:http";
 import { connect } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { tendConnections } from "../../server/http/connections.ts";
+import { tendConnections } from "../../server/http/edge/connections.ts";
 
 let server: Server;
 let port: number;

@@ -2,7 +2,7 @@
 import { cpSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { corsPolicyOf } from "../../server/http/cors.ts";
+import { corsPolicyOf } from "../../server/http/edge/cors.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { makeProject } from "../support/project.ts";

@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { resolve } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { addressReader } from "../../server/http/caller-address.ts";
+import { addressReader } from "../../server/http/callers/address.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";

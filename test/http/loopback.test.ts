@@ -1,6 +1,6 @@
 // Graphs that talk to their own server through the official client, as they would to another one.
 import { expect, test } from "vitest";
-import { announceLoopback } from "../../server/http/loopback.ts";
+import { announceLoopback } from "../../server/http/edge/loopback.ts";
 import { useServer } from "../support/server.ts";
 
 const held = useServer({ HOLDFAST_CONFIG: "test/fixtures/modes.json" });

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { gunzipSync } from "node:zlib";
 import { beforeAll, expect, test } from "vitest";
-import { documentOf, nouns } from "../../server/http/openapi.ts";
+import { documentOf, nouns } from "../../server/http/described/openapi.ts";
 import { fetchDocument, judgeOf, operationsOf } from "../support/openapi.ts";
 import type { Document } from "../support/openapi.ts";
 import { useServer } from "../support/server.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { buildUi } from "../../server/http/ui-build.ts";
+import { buildUi } from "../../server/http/web/ui-build.ts";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { fetchDocument, judgeOf, operationsOf } from "../support/openapi.ts";

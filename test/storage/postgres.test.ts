@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { selfSigned } from "../../server/http/certificate.ts";
+import { selfSigned } from "../../server/http/edge/certificate.ts";
 import { emptyDatabase, openTestPool } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { testDatabaseContract } from "../support/database-contract.ts";

@@ -8,7 +8,7 @@ import {
   FoundAssistant,
   GraphSchemas,
   Subgraphs,
-} from "../answers.ts";
+} from "./answers.ts";
 import {
   assistantChange,
   assistantCreate,

@@ -1,5 +1,5 @@
 // The operations of budgets.
-import { Budget, Budgets, UsageLines } from "../answers.ts";
+import { Budget, Budgets, UsageLines } from "./answers.ts";
 import { budgetChange, budgetCreate, budgetQuery, usageQuery } from "../budget-schemas.ts";
 import { json, nothing } from "./describe.ts";
 import type { Noun } from "./describe.ts";

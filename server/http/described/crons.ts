@@ -1,6 +1,6 @@
 // The operations of crons.
 import { z } from "zod";
-import { Count, Cron, FoundCron } from "../answers.ts";
+import { Count, Cron, FoundCron } from "./answers.ts";
 import { cronChange, cronCreate, cronFilter, cronSearch } from "../crons.ts";
 import { PAGED, json, nothing } from "./describe.ts";
 import type { Noun } from "./describe.ts";

@@ -1,6 +1,6 @@
 // The operations of protocol v2 over HTTP. Its WebSocket is no operation that OpenAPI can describe.
-import { CommandAnswer, ThreadEvents } from "../answers.ts";
-import { command, eventStream } from "../protocol-schemas.ts";
+import { CommandAnswer, ThreadEvents } from "./answers.ts";
+import { command, eventStream } from "../protocol/schemas.ts";
 import { json } from "./describe.ts";
 import type { Described, Noun } from "./describe.ts";
 

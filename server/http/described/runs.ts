@@ -1,6 +1,6 @@
 // The operations of runs, on a thread and without one.
 import { z } from "zod";
-import { Events, Run, RunParts, RunsEvents, Values } from "../answers.ts";
+import { Events, Run, RunParts, RunsEvents, Values } from "./answers.ts";
 import {
   cancelManyBody,
   cancelQuery,

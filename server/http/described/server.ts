@@ -1,6 +1,6 @@
 // The operations that say what this server is and how it is.
 import { z } from "zod";
-import { Info, NotReady, Up } from "../answers.ts";
+import { Info, NotReady, Up } from "./answers.ts";
 import { json } from "./describe.ts";
 import type { Noun } from "./describe.ts";
 

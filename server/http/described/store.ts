@@ -1,5 +1,5 @@
 // The operations of the long-term store.
-import { Item, Items, Namespaces } from "../answers.ts";
+import { Item, Items, Namespaces } from "./answers.ts";
 import { itemDelete, itemPut, itemQuery, itemSearch, namespaceList } from "../store-schemas.ts";
 import { json, nothing } from "./describe.ts";
 import type { Noun } from "./describe.ts";

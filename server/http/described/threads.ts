@@ -1,7 +1,7 @@
 // The operations of threads and their state.
 import { z } from "zod";
-import { Count, FoundThread, Pruned, StateParts, StateUpdated, Thread } from "../answers.ts";
-import { pruneBody } from "../prune.ts";
+import { Count, FoundThread, Pruned, StateParts, StateUpdated, Thread } from "./answers.ts";
+import { pruneBody } from "../threads/prune.ts";
 import { stateUpdate, uuid } from "../schemas.ts";
 import {
   selectedHistory,
@@ -12,7 +12,7 @@ import {
   threadPatch,
   threadQuery,
   threadSearch,
-} from "../thread-schemas.ts";
+} from "../threads/schemas.ts";
 import { PAGED, json, nothing } from "./describe.ts";
 import type { Noun } from "./describe.ts";
 
