@@ -20,12 +20,14 @@ import { configOf } from "./state.ts";
 import type { Projection } from "./stream/modes.ts";
 import { toWire, toWireJson } from "./stream/wire-json.ts";
 import { toldBefore } from "./told-before.ts";
-import type { Attempted, Tasks } from "./told-before.ts";
+import type { Attempted, Place, Tasks } from "./told-before.ts";
 
 interface State {
   readonly values: unknown;
   readonly results: readonly unknown[];
   readonly next: readonly string[];
+  /** Ids of the tasks of the next superstep, done or not. */
+  readonly tasks: ReadonlySet<string>;
   readonly seen: Pick<StateSnapshot, "values" | "config" | "parentConfig" | "metadata">;
 }
 
@@ -60,7 +62,8 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     const config = { configurable: { ...place, __pregel_checkpointer: checkpointer } };
     const { values, tasks, next, ...point } = await graph.getState(config);
     const results = tasks.map(({ result }) => toWire(result ?? null));
-    return { values: toWire(values ?? {}), results, next, seen: { values, ...point } };
+    const ids = new Set(tasks.map(({ id }) => id));
+    return { values: toWire(values ?? {}), results, next, tasks: ids, seen: { values, ...point } };
   };
   const [first, second] = await persistently(() =>
     listFirstOfRun(engine.database, run.thread_id, run.run_id),
@@ -181,24 +184,37 @@ async function tellFollowers(
   const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
   for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
   for (const entry of (await toFollowers?.begin()) ?? []) await recording.append(entry);
-  // Nothing of them is told again. Those within end first.
+  // Those within end first.
   const open = [...told.graphs.values()].toReversed();
-  const isOver = ({ tasks }: { tasks: Tasks }): boolean => tasks.some((task) => finished.has(task));
-  const point = pointOf(newest);
-  const gone = open.filter((graph) => !isOver(graph) && !(goesOn && graph.checkpoint === point));
-  // Those that are run again have other names in this try.
-  const ends = [
-    ...open.filter(isOver).map((graph) => overOf(graph, "completed")),
-    ...gone.map((graph) => overOf(graph, "interrupted")),
-  ];
+  const fates = Map.groupBy(open, (graph) => fateOf(graph, { newest, finished, goesOn }));
+  const ends = (["completed", "interrupted"] as const).flatMap((event) =>
+    (fates.get(event) ?? []).map((graph) => overOf(graph, event)),
+  );
   for (const entry of protocol?.tell(ends) ?? []) await recording.append(entry);
+  protocol?.expect(fates.get("goes on") ?? []);
   // Before its first checkpoint a run that brings an input has told nothing that could be missed.
   if (!goesOn) return;
+  const point = pointOf(newest);
   const { values, parentConfig, metadata } = newest.seen;
   const { step, source } = { ...metadata };
   const parent: unknown = parentConfig?.configurable?.["checkpoint_id"];
   const envelope = { id: point, ...(parent ? { parent_id: parent } : {}), step, source };
   for (const entry of protocol?.snapshot(values, envelope) ?? []) await recording.append(entry);
+}
+
+/**
+ * What becomes of a graph in the graph that was told to have begun: it is over with its task, it goes on under the name
+ * that it had, or nothing more is told under that name. One that remembers its earlier runs has the name of its node alone.
+ */
+function fateOf(
+  { namespace: [place = ""], tasks }: Place,
+  { newest, finished, goesOn }: Pick<FollowersView, "newest" | "finished" | "goesOn">,
+): "completed" | "goes on" | "interrupted" {
+  if (tasks.some((task) => finished.has(task))) return "completed";
+  if (!goesOn) return "interrupted";
+  const [node = "", task] = place.split(":");
+  if (task === undefined) return newest.next.includes(node) ? "goes on" : "completed";
+  return newest.tasks.has(task) ? "goes on" : "interrupted";
 }
 
 /**

@@ -26,14 +26,9 @@ interface Spoken {
   readonly text: string | undefined;
 }
 
-interface Place {
+export interface Place {
   readonly namespace: readonly string[];
   readonly tasks: Tasks;
-}
-
-interface OpenGraph extends Place, Over {
-  /** The checkpoint that was told last when it began: its name is made of that one's. */
-  readonly checkpoint: unknown;
 }
 
 export interface Attempted {
@@ -44,14 +39,12 @@ export interface Attempted {
   /** The messages that were begun for clients of protocol v2, by id. */
   readonly begun: Map<string, Place>;
   /** The graphs in the graph whose begin they were told, and not their end. */
-  readonly graphs: Map<string, OpenGraph>;
+  readonly graphs: Map<string, Place & Over>;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
   readonly hasJumped: boolean;
 }
 
-interface Noted extends Omit<Attempted, "hasJumped"> {
-  checkpoint: unknown;
-}
+type Noted = Omit<Attempted, "hasJumped">;
 
 /** @param first number of the first event of the attempt that goes on */
 export async function toldBefore(
@@ -64,7 +57,6 @@ export async function toldBefore(
     partials: new Map(),
     begun: new Map(),
     graphs: new Map(),
-    checkpoint: undefined,
   };
   let hasJumped = false;
   let next = 0;
@@ -84,11 +76,10 @@ function note(entry: Entry, noted: Noted): void {
   else noteLegacy(entry, noted);
 }
 
-function noteProtocol(entry: Entry, noted: Noted): void {
-  const { begun, graphs } = noted;
+function noteProtocol(entry: Entry, { begun, graphs }: Noted): void {
   const id = begunBy(entry);
   const event = nameOf(entry);
-  if (id === undefined && event !== "checkpoints" && !event.startsWith("lifecycle|")) return;
+  if (id === undefined && !event.startsWith("lifecycle|")) return;
   const { namespace } = addressOf(entry);
   const place = { namespace, tasks: tasksIn(namespace) };
   if (id !== undefined) {
@@ -96,10 +87,7 @@ function noteProtocol(entry: Entry, noted: Noted): void {
     return;
   }
   const about = asFields(asFields(JSON.parse(dataOf(entry)))["data"]);
-  const { checkpoint } = noted;
-  if (event === "checkpoints") noted.checkpoint = about["id"];
-  else if (about["event"] === "started")
-    graphs.set(event, { ...place, name: String(about["graph_name"]), checkpoint });
+  if (about["event"] === "started") graphs.set(event, { ...place, name: String(about["graph_name"]) });
   else graphs.delete(event);
 }
 

@@ -120,8 +120,15 @@ const saidIn = (events: readonly Event[], place: RegExp): string =>
 const lifeOf = (events: readonly Event[], node: string): unknown[] =>
   events
     .filter(({ method, params }) => method === "lifecycle" && params.namespace.length === 1)
-    .filter(({ params }) => params.namespace[0]?.startsWith(`${node}:`))
+    .filter(({ params }) => params.namespace[0]?.split(":")[0] === node)
     .map(({ params }) => params.data["event"]);
+
+/** Begins and ends of messages. */
+const messagesOf = (events: readonly Event[]): unknown[] =>
+  events
+    .filter(({ method }) => method === "messages")
+    .map(({ params }) => params.data["event"])
+    .filter((event) => event === "message-start" || event === "message-finish");
 
 describe("a takeover", () => {
   const gone = new AbortController();
@@ -152,6 +159,41 @@ describe("a takeover", () => {
     expect(roots(events)).toEqual(["running", "running", "completed"]);
     expect(lifeOf(events, "quick")).toEqual(["started", "completed", "started", "completed"]);
     expect(lifeOf(events, "answer")).toEqual(["started", "interrupted", "started", "completed"]);
+  }, 60_000);
+
+  test.each([
+    { graph: "routes", node: "answer", what: "whose state nobody was told" },
+    { graph: "remembers", node: "agent", what: "that remembers its earlier runs" },
+  ])(
+    "ends no graph that goes on, such as one $what",
+    async ({ graph, node }) => {
+      const { url, owner, other } = await startTwo();
+      const threadId = randomUUID();
+      const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+      await startRun({ url, fetch }, threadId, graph, slowAnswer(TOKENS, 40).input);
+      const place = new RegExp(`^${node}`);
+      await until(() => saidIn(events, place).includes("tok20"), "the middle of the answer");
+      owner.process.kill("SIGKILL");
+      await ended(events);
+      expect(roots(events)).toEqual(["running", "running", "completed"]);
+      expect(lifeOf(events, node)).toEqual(["started", "started", "completed"]);
+    },
+    60_000,
+  );
+
+  test("keeps what a called task has said, and ends the task that has called it", async () => {
+    const { url, owner, other } = await startTwo();
+    const threadId = randomUUID();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
+    await startRun({ url, fetch }, threadId, "calls", slowAnswer(TOKENS, 40).input);
+    await until(() => saidIn(events, /\|say:/).includes("tok20"), "the middle of the second answer");
+    // The first one is over, although the function that has called it is not.
+    expect(messagesOf(events)).toEqual(["message-start", "message-finish", "message-start"]);
+    owner.process.kill("SIGKILL");
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "running", "completed"]);
+    expect(messagesOf(events).slice(3)).toEqual(["message-start", "message-finish"]);
+    expect(lifeOf(events, "calls")).toEqual(["started", "started", "completed"]);
   }, 60_000);
 
   test("that does nothing but end the run tells the end of its graphs too", async () => {

@@ -5,7 +5,7 @@ import type { Engine } from "../engine.ts";
 import { readLog } from "../follow.ts";
 import { dataOf, nameOf } from "../log/lines.ts";
 import type { Entry } from "../log/lines.ts";
-import { addressOf } from "./entries.ts";
+import { addressOf, eventOf } from "./entries.ts";
 import type { ProtocolEvent } from "./entries.ts";
 
 /** A graph in the graph. */
@@ -39,13 +39,22 @@ export class LeftOpen {
     else this.#graphs.delete(event);
   }
 
-  /** The ends of all, those within first. @param event how the run ended */
-  ends(event: string): ProtocolEvent[] {
-    const graphs = [...this.#graphs.values()].toReversed();
-    return [...this.calls(event), ...graphs.map((graph) => overOf(graph, event))];
+  /** These were begun by an attempt before, and go on. */
+  expect(graphs: readonly Over[]): void {
+    for (const graph of graphs) this.#graphs.set(eventOf("lifecycle", graph.namespace), graph);
   }
 
-  /** The ends of the calls. */
+  /** The ends of all. @param event how the run ended */
+  ends(event: string): ProtocolEvent[] {
+    return [...this.calls(event), ...this.graphs(event)];
+  }
+
+  /** The ends of graphs, those within first. */
+  graphs(event: string): ProtocolEvent[] {
+    return [...this.#graphs.values()].toReversed().map((graph) => overOf(graph, event));
+  }
+
+  /** The ends of calls. */
   calls(event: string): ProtocolEvent[] {
     const message = event === "failed" ? "The run failed." : "The run was stopped.";
     return [...this.#calls].map(([id, namespace]) => ({

@@ -82,11 +82,14 @@ export class MessageEvents {
     return [...new Set(open.map(({ id }) => id))];
   }
 
-  /** Finishes the messages of a task that has ended; of every task when none is named. */
+  /**
+   * Finishes the messages of a task that has ended; of every task when none is named. A task that another one has called
+   * ends beside that one, and speaks within it.
+   */
   finish(namespace: readonly string[] = [], task?: string): Entry[] {
     return this.#finishAll(
       (open) =>
-        isWithin(open, namespace) && (task === undefined || open.namespace[namespace.length] === task),
+        isWithin(open, namespace) && (task === undefined || open.namespace.includes(task, namespace.length)),
     );
   }
 

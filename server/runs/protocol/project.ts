@@ -12,6 +12,7 @@ import type { Event } from "../stream/mux.ts";
 import { addressOf, entryOf, eventOf } from "./entries.ts";
 import type { ProtocolEvent } from "./entries.ts";
 import { LeftOpen } from "./left-open.ts";
+import type { Over } from "./left-open.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
 import { asksOnly, toProtocolJson, withoutInterrupts } from "./plain.ts";
 import type { ToolPlaces } from "./tool-places.ts";
@@ -43,7 +44,7 @@ export class ProtocolProjection {
   /** A task has ended, and LangGraph's transformer tells so with the next event that it sees. */
   #hasEnded = false;
   readonly #asked = new Set<string>();
-  /** Its calls of tools: LangGraph itself ends the graphs. */
+  /** What has begun and is not over. LangGraph itself ends the graphs that it has begun. */
   readonly #open = new LeftOpen();
   /** The newest values of the graph itself. */
   #last: unknown;
@@ -91,6 +92,11 @@ export class ProtocolProjection {
     return events.map((event) => entryOf(event, this.#now()));
   }
 
+  /** Graphs in the graph that go on under the name they had: one that tells nothing more of itself ends with the run. */
+  expect(graphs: readonly Over[]): void {
+    this.#open.expect(graphs);
+  }
+
   /** The state that a takeover goes on from, for who has missed what the lost attempt told last. */
   snapshot(values: unknown, checkpoint: Fields): Entry[] {
     const kept = withoutInterrupts(values);
@@ -130,6 +136,7 @@ export class ProtocolProjection {
       entries.push(...this.#seen(open), ...this.tell(stops ? this.#open.calls(event) : []));
       const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
       entries.push(...last.flatMap((made) => this.#entriesFrom(made)));
+      entries.push(...this.tell(this.#open.graphs(event)));
     } catch (failure) {
       this.#onFailure(failure);
     }
@@ -228,7 +235,7 @@ export class ProtocolProjection {
     const isNamed = typeof name === "string" && !/[|\t\n]/.test(name);
     const shown = isNamed ? `custom:${name}` : method;
     const entry = entryOf({ name: shown, namespace, node, data: toProtocolJson(data) }, this.#now());
-    if (method === "tools") this.#open.see(entry);
+    this.#open.see(entry);
     return entry;
   }
 }
