@@ -1,7 +1,7 @@
 // Breakpoints, at which a graph stops before or after nodes. LangGraph keeps no note of having stopped, and takes whoever
 // goes on from there for somebody who has looked: a run that is taken over is not, and stops there again.
 import type { RunnableConfig } from "@langchain/core/runnables";
-import { START } from "@langchain/langgraph";
+import { GraphInterrupt, START } from "@langchain/langgraph";
 import type { Interrupt, StateSnapshot } from "@langchain/langgraph";
 import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import type { Graph } from "./graph/graph.ts";
@@ -35,40 +35,65 @@ export async function stopsAtNewest(
   return stopsAt(config, { graph, checkpointer, before, after });
 }
 
+/** What has come to breakpoints of graphs that stand in a run's own. */
+interface Stops {
+  /** Where those graphs stand. */
+  readonly places: ReadonlySet<string>;
+  /** The run can do no more until somebody goes on: all else is done, or asks a question that the run does not answer. */
+  readonly isAll: boolean;
+}
+
 /**
- * Whether this run has come to breakpoints of graphs that stand in its own, and can do no more until somebody goes on:
- * each task that is not done has stopped so, or asks a question that the run does not answer.
+ * At which breakpoints of graphs that stand in its own this run has stopped.
  * @param newest the newest state, with those of the graphs in the graph
  */
 export async function stopsInside(
   run: AcceptedRun,
   { graph, checkpointer }: Stopping,
   newest: StateSnapshot,
-): Promise<boolean> {
+): Promise<Stops> {
   const answered = answeredBy(run);
   const answersAny = answered.length === 0 && bringsAnswer(run);
   const isOpen = ({ id }: Interrupt): boolean => !answersAny && !answered.includes(id ?? "");
+  const places = new Set<string>();
   const look = async (outer: Graph, { tasks }: StateSnapshot): Promise<boolean> => {
-    let hasStopped = false;
+    let [hasStopped, goesOn] = [false, false];
     for (const { name, state, interrupts, result } of tasks) {
       if (result !== undefined) continue;
       const stops = state && "values" in state ? await hasInside(outer, name, state) : false;
-      if (!stops && !(interrupts.length > 0 && interrupts.every(isOpen))) return false;
       hasStopped ||= stops;
+      goesOn ||= !stops && !(interrupts.length > 0 && interrupts.every(isOpen));
     }
-    return hasStopped;
+    return hasStopped && !goesOn;
   };
   const hasInside = async (outer: Graph, name: string, state: StateSnapshot): Promise<boolean> => {
     for await (const [, inner] of outer.getSubgraphsAsync(name)) {
       const { interruptBefore: before, interruptAfter: after } = inner;
       const isOwn = Object(state.metadata)["run_id"] === run.run_id;
-      const at = configOf(checkpointer, run.thread_id, state.config.configurable);
-      if (isOwn && (await stopsAt(at, { graph: inner, checkpointer, before, after }))) return true;
-      return look(inner, state);
+      const place = state.config.configurable;
+      const at = configOf(checkpointer, run.thread_id, place);
+      if (!isOwn || !(await stopsAt(at, { graph: inner, checkpointer, before, after })))
+        return look(inner, state);
+      places.add(String(place?.["checkpoint_ns"]));
+      return true;
     }
     return false;
   };
-  return look(graph, newest);
+  const isAll = await look(graph, newest);
+  return { places, isAll };
+}
+
+/**
+ * Keeps graphs in the graph at their breakpoints while the rest of the run goes on. Each asks for its state once, when it
+ * is to run, and is then told what it would say by itself if it came there.
+ */
+export function holdAt(checkpointer: Checkpoints, { places }: Stops): void {
+  const left = new Set(places);
+  const read = checkpointer.getTuple.bind(checkpointer);
+  checkpointer.getTuple = async (config) => {
+    if (left.delete(String(config.configurable?.["checkpoint_ns"]))) throw new GraphInterrupt();
+    return read(config);
+  };
 }
 
 async function stopsAt(

@@ -1,8 +1,9 @@
 // Breakpoints, when the server dies that has come to one: nobody has looked yet, so nothing goes on.
 import { describe, expect, test } from "vitest";
-import type { Run } from "@langchain/langgraph-sdk";
+import type { Run, ThreadState } from "@langchain/langgraph-sdk";
 import { logOf, newName, newThread, reaches, usePair } from "../fixtures/pair.ts";
 import { collect } from "../support/server.ts";
+import { until } from "../support/until.ts";
 
 const pair = usePair();
 const client = (): typeof pair.here.client => pair.here.client;
@@ -85,4 +86,30 @@ test("breakpoints of a graph in a graph hold after a takeover, also beside a que
   await client().runs.wait(threadId, "stopsInside", { input: null });
   const nodes = ["begin", "work", "finish"].map((node) => `${name}:${node}`);
   expect(await logOf(pair.here, threadId)).toEqual(["answer:yes", ...nodes]);
+});
+
+test("a breakpoint of a graph in a graph holds after a takeover while another task is still at work", async () => {
+  const [threadId, name] = [await newThread(pair.here), newName()];
+  const beside = `${name}-1`;
+  const inner = async (): Promise<unknown> => {
+    const { tasks } = await client().threads.getState(threadId, undefined, { subgraphs: true });
+    const middle = tasks.find((task) => task.name === "middle")?.state as ThreadState | undefined;
+    return (middle?.tasks[0]?.state as ThreadState | undefined)?.next;
+  };
+  const run = await client().runs.create(threadId, "stopsBeside", { input: inputOf(name) });
+  await pair.gate.waitFor(beside);
+  await until(async () => String(await inner()) === "work", "the breakpoint");
+  await takeAway(run);
+  await until(() => pair.gate.left.includes(beside), "the end of the lost attempt");
+  pair.gate.open(beside);
+  await reaches(pair.here, run, "success");
+  expect(await inner()).toEqual(["work"]);
+  expect(pair.gate.came).not.toContain(name);
+  expect((await client().threads.get(threadId)).status).toBe("interrupted");
+  pair.gate.open(name);
+  await client().runs.wait(threadId, "stopsBeside", { input: null });
+  expect(await inner()).toEqual(["finish"]);
+  await client().runs.wait(threadId, "stopsBeside", { input: null });
+  const nodes = ["begin", "work", "finish"].map((node) => `${name}:${node}`);
+  expect(await logOf(pair.here, threadId)).toEqual([beside, ...nodes]);
 });
