@@ -22,7 +22,13 @@ const states = (threadId: string): Promise<{ state: string }[]> =>
 /** A running run of a process that no longer exists, as a kill leaves it. */
 async function leaveRun(
   threadId: string,
-  left: { isRegistered?: boolean; attempt?: number; graphId?: string; silence?: string } = {},
+  left: {
+    isRegistered?: boolean;
+    attempt?: number;
+    graphId?: string;
+    silence?: string;
+    cancel?: "interrupt" | "rollback";
+  } = {},
   { server, scratch }: Served = held,
 ): Promise<string> {
   const runId = randomUUID();
@@ -58,7 +64,11 @@ async function leaveRun(
       config: { configurable: { thread_id: threadId, run_id: runId } },
     },
   });
-  await scratch.database.query("update holdfast.runs set attempt = $2 where run_id = $1", [runId, attempt]);
+  await scratch.database.query("update holdfast.runs set attempt = $2, cancel = $3 where run_id = $1", [
+    runId,
+    attempt,
+    left.cancel,
+  ]);
   return runId;
 }
 
@@ -81,8 +91,23 @@ test("a run is taken over too when its server took its leave without it", async 
   expect(frames.at(-1)).toMatchObject({ event: "values", data: { value: "kept" } });
 });
 
+test.each(["interrupt", "rollback"] as const)(
+  "a run whose server died when it was to be stopped (%s) is stopped by the next one before its graph begins",
+  async (cancel) => {
+    const threadId = await newThread();
+    await leaveRun(threadId, { cancel, silence: "0 s" });
+    const over = cancel === "interrupt" ? [{ state: "interrupted" }] : [];
+    await until(async () => isDeepStrictEqual(await states(threadId), over), "its end");
+    expect((await held.server.client.threads.get(threadId)).status).toBe("idle");
+    expect((await held.server.client.threads.getState(threadId)).values).toEqual({});
+  },
+);
+
 test("a run that has died with too many servers ends in error, and can be tried again", async () => {
   const threadId = await newThread();
+  const last = await leaveRun(threadId, { attempt: 2 });
+  await held.server.client.runs.join(threadId, last);
+  expect(await states(threadId)).toEqual([{ state: "success" }]);
   const runId = await leaveRun(threadId, { attempt: 3 });
   const frames = await collect(held.server.client.runs.joinStream(threadId, runId));
   const message = `Run ${runId} exceeded max attempts`;
@@ -221,6 +246,21 @@ test("the runs of a server that lives are left alone by another", async () => {
   } finally {
     await other.stop();
   }
+});
+
+test("a run whose server others have forgotten does not fail with it: it goes on", async () => {
+  const threadId = await newThread();
+  const { client } = held.server;
+  const { run_id: runId } = await client.runs.create(threadId, "endless", { input: {} });
+  await until(async () => (await states(threadId))[0]?.state === "running", "the run to begin");
+  await held.scratch.database.query("delete from holdfast.instances");
+  const again = "select from holdfast.runs where run_id = $1 and state = 'running' and attempt = 2";
+  await until(
+    async () => (await held.scratch.database.query(again, [runId])).length === 1,
+    "its second attempt",
+  );
+  await client.runs.cancel(threadId, runId, true);
+  expect(await states(threadId)).toEqual([{ state: "interrupted" }]);
 });
 
 test("a server that stops hands its runs over and leaves no instance behind", async () => {
