@@ -177,6 +177,19 @@ test("a question, its answer, a state update and an error keep tokens, and show 
   }
 });
 
+test("what is said of a graph that cannot be made keeps tokens, and shows the caller of the run the values", async () => {
+  const { thread_id: threadId } = await as("ada").threads.create();
+  const frames = await collect(as("ada").runs.stream(threadId, "unmade", { input: {} }));
+  expect(frames.at(-1)).toMatchObject({
+    event: "error",
+    data: { message: "Nobody is at fred@example.org." },
+  });
+  const [run] = await as("grace").runs.list(threadId);
+  const told = await collect(as("grace").runs.joinStream(threadId, run?.run_id ?? "", { lastEventId: "-1" }));
+  expect(textOf(told)).toMatch(TOKEN);
+  expect(await dumpOf(held.scratch.database)).not.toContain("fred@");
+});
+
 const place = (user: string): Parameters<typeof watch>[0] => ({
   url: held.server.url,
   fetch: (url, init) => {
