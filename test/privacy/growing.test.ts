@@ -124,6 +124,66 @@ test("a message is looked at to its end, although another task of its node has e
   expect(said([...before, ...asked, ...after, ...last], "one")).toBe("ask [REDACTED_EMAIL] now");
 });
 
+/** A node that an edge leads to, and that others are sent to as well. */
+function scene(): {
+  begins: (id: string, namespace?: string[]) => void;
+  take: (mode: string, payload: unknown) => unknown[];
+  tell: (content: string) => unknown[];
+  end: () => unknown[];
+} {
+  const redactor = new ChunkRedactor(guard);
+  const about = {
+    langgraph_node: "write",
+    langgraph_path: ["__pregel_pull", "write"],
+    langgraph_checkpoint_ns: "write:one",
+  };
+  const take = (mode: string, payload: unknown): unknown[] => redactor.take({ namespace: [], mode, payload });
+  return {
+    begins: (id, namespace = []) =>
+      void redactor.take({ namespace, mode: "tasks", payload: { name: "write", id, input: {} } }),
+    take,
+    tell: (content) => take("messages", [new AIMessageChunk({ id: "m", content }), about]),
+    end: () => redactor.end(),
+  };
+}
+
+test("a message is looked at to its end, although one that was sent to its node has ended before", () => {
+  const { begins, take, tell, end } = scene();
+  begins("one");
+  begins("two");
+  const asked = take("values", { __interrupt__: [] });
+  const before = [...tell("ask a"), ...asked, ...take("updates", { write: {} })];
+  const after = [...tell("da@example.org"), ...take("tasks", { name: "write", id: "one", result: {} })];
+  expect(said([...before, ...after], "m")).toBe("ask [REDACTED_EMAIL]");
+  expect(end()).toEqual([]);
+});
+
+type Begins = ReturnType<typeof scene>;
+test.each([
+  ["none was sent there", () => {}],
+  [
+    "those that were sent there have ended",
+    ({ begins, take }: Begins) => {
+      begins("two");
+      take("tasks", { name: "write", id: "two", result: {} });
+    },
+  ],
+  [
+    "those that were sent there were of the superstep before",
+    ({ begins, take }: Begins) => {
+      begins("two");
+      take("values", {});
+    },
+  ],
+  ["a node of its name is at work in another graph", ({ begins }: Begins) => begins("two", ["inner:1"])],
+])("a message is told to its end as soon as its node has written, where %s", (_where, before) => {
+  const made = scene();
+  before(made);
+  made.begins("one");
+  const chunks = [...made.tell("ask Ada"), ...made.take("updates", { write: {} })];
+  expect(said(chunks, "m")).toBe("ask Ada");
+});
+
 const piece = (content: string, fields: object): AIMessageChunk => new AIMessageChunk({ content, ...fields });
 
 test("a model's call is one message in events, also where a piece has no id, and its usage comes behind its text", () => {
