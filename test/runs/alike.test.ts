@@ -48,6 +48,16 @@ test("any two texts: what differs makes the one of the other, without halves of 
   );
 });
 
+test("a character that is replaced by one with the same second half is told whole", () => {
+  const words = message(1, 40)["content"];
+  const [base = "", text = ""] = ["\u{1f600}", "\u{1f200}"].map(
+    (sign) => `${String(words)}${sign}${String(words)}`,
+  );
+  const difference = differenceOf(base, text, Infinity);
+  expect(difference?.added.isWellFormed()).toBe(true);
+  expect(difference && patched(base, difference)).toBe(text);
+});
+
 test("a state costs what is new in it, wherever that is", () => {
   const before = { turn: 7, messages: conversation(200), context: ["a passage"], left: 24 };
   const size = JSON.stringify(before).length;

@@ -1,6 +1,6 @@
 // Totals of pages: exact while counting is cheap, and never a reason for slow pages.
 import { setTimeout as delay } from "node:timers/promises";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Totals } from "../../server/runs/totals.ts";
 import { until } from "../support/until.ts";
 
@@ -39,4 +39,31 @@ test("who asks while it is being counted gets the same answer, and a count that 
   expect(await Promise.all([totals.of("all", slow.count), totals.of("all", slow.count)])).toEqual([1, 1]);
   await expect(totals.of("all", () => Promise.reject(new Error("away")))).rejects.toThrow("away");
   expect(await totals.of("all", slow.count)).toBe(2);
+});
+
+test("a count that took for ever is remembered for no more than a minute", async () => {
+  const totals = new Totals({ cheapMs: 5, times: 1_000_000 });
+  const slow = counter(30);
+  await totals.of("all", slow.count);
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 59_000 });
+  try {
+    expect(await totals.of("all", slow.count)).toBe(1);
+    vi.setSystemTime(Date.now() + 2000);
+    expect(await totals.of("all", slow.count)).toBe(2);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("of many counts that took long the oldest are forgotten, and only those", async () => {
+  const totals = new Totals({ cheapMs: 5, times: 1_000_000 });
+  const slow = counter(30);
+  const names = Array.from({ length: 201 }, (_, at) => `search ${at}`);
+  await Promise.all(names.map((name) => totals.of(name, slow.count)));
+  const asked = slow.asked;
+  await totals.of("search 1", slow.count);
+  await totals.of("search 200", slow.count);
+  expect(slow.asked).toBe(asked);
+  await totals.of("search 0", slow.count);
+  expect(slow.asked).toBe(asked + 1);
 });
