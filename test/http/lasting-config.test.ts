@@ -7,7 +7,7 @@ import type { TestDatabase } from "../support/database.ts";
 import { startTestServer } from "../support/server.ts";
 import type { TestServer } from "../support/server.ts";
 
-const HOLDFAST_CONFIG = "test/fixtures/kinds.langgraph.json";
+const HOLDFAST_CONFIG = "test/fixtures/lasting.langgraph.json";
 const SEALINGS: [string, Record<string, string>][] = [
   ["as it is", {}],
   ["sealed", { HOLDFAST_KEYS: TEST_KEYS }],
@@ -70,6 +70,25 @@ describe.each(SEALINGS)("in a database that is %s", (_, keys) => {
       langgraph_auth_user_id: "root",
     });
     expect(await configOf(threadId)).toEqual({ configurable: { tone: "loud" } });
+  });
+
+  test("a thread is read with the graph that its last run was made with", async () => {
+    const threadId = await newThread();
+    const ran = async (configurable = {}): Promise<unknown> => {
+      await server.client.runs.wait(threadId, "shaped", { input: {}, config: { configurable } });
+      return past();
+    };
+    const past = async (): Promise<unknown> =>
+      (await server.client.threads.getHistory(threadId, { limit: 1 }))[0]?.values;
+    expect(await ran({ channel: "first" })).toEqual({ first: 1 });
+    expect(await ran()).toEqual({ first: 1 });
+    expect(await ran({ channel: "second" })).toEqual({ second: 1 });
+    // Checkpoints of other servers of LangGraph say of their runs what they like.
+    await scratch.database.query(
+      'update public.checkpoints set metadata = metadata || \'{"run_id": "mine"}\' where thread_id = $1',
+      [threadId],
+    );
+    expect(await past()).toEqual({});
   });
 
   test("a copy has the configuration of its source, and a life of its own", async () => {

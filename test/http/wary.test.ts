@@ -50,6 +50,9 @@ test("a graph that is made for its user is made for who asked, also when the thr
   expect(await fieldsOf(ask("bob", "POST", `/threads/${threadId}/runs/wait`, run))).toEqual({ told: "bob" });
   const state = await ask("bob", "GET", `/threads/${threadId}/state`);
   expect([state.status, await state.json()]).toMatchObject([200, { values: { told: "bob" } }]);
+  // The newest state is stored as it is told; older ones are read through the graph.
+  const past = await ask("bob", "GET", `/threads/${threadId}/history`);
+  expect([past.status, await past.json()]).toMatchObject([200, [{ values: { told: "bob" } }, {}, {}]]);
 });
 
 test("what a handler takes out of a run is out of it", async () => {
