@@ -129,6 +129,25 @@ test.each(PLACES)(
   },
 );
 
+test.each(PLACES)("a cron %s that is moved when its run was just accepted stays moved", async (_, on) => {
+  const id = await make(on);
+  let isFired = false;
+  armFault("cron.fired", 1, () => {
+    meanwhile("PATCH", `/runs/crons/${id}`, { schedule: "30 4 1 1 *" });
+    isFired = true;
+  });
+  await makeDue(id);
+  await until(() => isFired, "its run");
+  await laterHasFired();
+  expect(
+    await query(
+      "select to_char(next_run_at at time zone 'utc', 'MM-DD HH24:MI') as next from holdfast.crons where cron_id = $1",
+      [id],
+    ),
+  ).toEqual([{ next: "01-01 04:30" }]);
+  expect(await inputsOf(id)).toHaveLength(1);
+});
+
 test("a cron that is deleted while its run waits for the thread does not come", async () => {
   const id = await make(true);
   const [cron] = await query<{ thread_id: string }>(
