@@ -112,6 +112,32 @@ test("a run that is cancelled before it began is not shown, also where somebody 
   expect(done).toEqual([live.run_id, next.run_id]);
 });
 
+test("what is told of a thread ends with the thread, and whoever has its id next is not shown", async () => {
+  const { client } = held.server;
+  const threadId = randomUUID();
+  const ran = async (): Promise<string> => {
+    const run = await client.runs.create(threadId, "echo", { input: {}, ifNotExists: "create" });
+    await client.runs.join(threadId, run.run_id);
+    return run.run_id;
+  };
+  const first = await ran();
+  const engine = reader();
+  const gone = new AbortController();
+  const begin = await findBegin(engine, threadId, readPlace("-1"));
+  const done: unknown[] = [];
+  const following = { begin, tellsState: false, signal: gone.signal };
+  for await (const { events } of followRuns(engine, threadId, following)) {
+    const ends = events.map(({ entry }) => dataOf(entry)).filter((data) => data.includes("run_done"));
+    if (ends.length === 0) continue;
+    done.push(...ends.map((data) => Object(JSON.parse(data)).run_id));
+    if (done.length > 1) gone.abort();
+    await client.threads.delete(threadId);
+    await ran();
+    await ran();
+  }
+  expect(done).toEqual([first]);
+});
+
 test("behind an event of a run that is gone, the next run is shown from its beginning", async () => {
   const { client } = held.server;
   const { thread_id: threadId } = await client.threads.create();
