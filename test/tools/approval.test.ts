@@ -80,7 +80,8 @@ test.each(["by order", "by id"])(
     const [question] = await questions(as("bob"), threadId);
     const resume = how === "by id" ? { [question?.id ?? ""]: { approved: true } } : { approved: true };
     await as("bob").runs.wait(threadId, "toolbox", { command: { resume }, raiseError: false });
-    await as("boss").runs.wait(threadId, "toolbox", { input: null, raiseError: false });
+    const asked = await as("boss").runs.wait(threadId, "toolbox", { input: null, raiseError: false });
+    expect(asked).toMatchObject({ __interrupt__: [{ id: question?.id }] });
     expect(isPaid(call)).toBe(false);
     await run(as("boss"), threadId, { command: { resume: { approved: false } } });
     expect(isPaid(call)).toBe(false);
