@@ -50,3 +50,19 @@ test("a rollback that was asked for holds, whoever wants the run stopped while i
   await expect(pair.here.client.runs.get(threadId, run.run_id)).rejects.toThrow("HTTP 404: Run not found");
   expect(await askedOf(threadId)).toEqual(OPEN);
 });
+
+test("a thread whose run is stopped between two servers shows what the run has kept, and is found by it", async () => {
+  const { client } = pair.here;
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  const run = await client.runs.create(threadId, "slow", { input: inputOf(name) });
+  await pair.gate.waitFor(name);
+  await pair.scratch.database.query(
+    "update holdfast.runs set state = 'ready', worker_id = null, run_at = now() + interval '1 h' where run_id = $1",
+    [run.run_id],
+  );
+  await client.runs.cancel(threadId, run.run_id);
+  const values = { log: [`${name}:begin`] };
+  expect(await client.threads.get(threadId)).toMatchObject({ status: "idle", values });
+  expect(await client.threads.search({ values })).toMatchObject([{ thread_id: threadId }]);
+});

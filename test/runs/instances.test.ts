@@ -248,18 +248,35 @@ test("the runs of a server that lives are left alone by another", async () => {
   }
 });
 
-test("a run whose server others have forgotten does not fail with it: it goes on", async () => {
+test.each([
+  ["others have forgotten its server", ""],
+  ["its server has lost its session and others have forgotten it", "datname = current_database() and"],
+])("a run goes on, and does not fail, when %s", async (_what, closes) => {
   const threadId = await newThread();
   const { client } = held.server;
   const { run_id: runId } = await client.runs.create(threadId, "endless", { input: {} });
   await until(async () => (await states(threadId))[0]?.state === "running", "the run to begin");
-  await held.scratch.database.query("delete from holdfast.instances");
+  await held.scratch.database.query(
+    `with forgotten as (delete from holdfast.instances)
+     select pg_terminate_backend(pid) from pg_stat_activity where ${closes || "false and"} pid <> pg_backend_pid()`,
+  );
   const again = "select from holdfast.runs where run_id = $1 and state = 'running' and attempt = 2";
   await until(
     async () => (await held.scratch.database.query(again, [runId])).length === 1,
     "its second attempt",
   );
   await client.runs.cancel(threadId, runId, true);
+  expect(await states(threadId)).toEqual([{ state: "interrupted" }]);
+});
+
+test("a run is stopped although nobody told its server that it is to be", async () => {
+  const threadId = await newThread();
+  const { run_id: runId } = await held.server.client.runs.create(threadId, "endless", { input: {} });
+  await until(async () => (await states(threadId))[0]?.state === "running", "the run to begin");
+  await held.scratch.database.query("update holdfast.runs set cancel = 'interrupt' where run_id = $1", [
+    runId,
+  ]);
+  await until(async () => (await states(threadId))[0]?.state !== "running", "its end");
   expect(await states(threadId)).toEqual([{ state: "interrupted" }]);
 });
 
