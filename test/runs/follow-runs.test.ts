@@ -155,3 +155,14 @@ test("behind an event of a run that is gone, the next run is shown from its begi
   }
   expect(seen[0]).toEqual({ run_id: runs[1], attempt: 1 });
 });
+
+test("an id of a run that has not begun, or that can never begin, is refused", async () => {
+  const { client } = held.server;
+  const { thread_id: threadId } = await client.threads.create();
+  const run = await client.runs.create(threadId, "echo", { input: {} });
+  await client.runs.join(threadId, run.run_id);
+  const engine = reader();
+  expect(await findBegin(engine, threadId, readPlace("1-2"))).toMatchObject({ ordinal: 1, position: 2 });
+  await expect(findBegin(engine, threadId, readPlace("2-0"))).rejects.toThrow("of another thread");
+  expect(() => readPlace(`${2 ** 31 - 1}-0`)).toThrow("Last-Event-ID must be");
+});
