@@ -8,7 +8,7 @@ import type { Frame } from "../support/server.ts";
 import { shown } from "../support/shown.ts";
 import { until } from "../support/until.ts";
 
-const TOKENS = 24;
+const TOKENS = 60;
 const { input: INPUT, whole: WHOLE } = slowAnswer(TOKENS, 30);
 
 const model = await startFakeModel();
