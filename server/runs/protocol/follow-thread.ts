@@ -106,6 +106,7 @@ interface Rest {
 /** The events of one run from after `position` to its end, whether or not its log holds one. */
 async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   const { run, position, signal } = rest;
+  if (position >= END_PLACE) return;
   const logged: Logged = run.undone_at ? { open: new LeftOpen() } : yield* loggedOf(engine, rest);
   const { last, values } = logged;
   if (signal.aborted || (last && isTerminal(last))) return;
@@ -130,8 +131,10 @@ interface Logged {
 /** What stands in a run's log behind `position`. */
 async function* loggedOf(engine: Engine, { run, position, signal }: Rest): AsyncGenerator<Shown[], Logged> {
   const has = Math.max(position, run.told_from - 1);
-  // What the client has last is read once more: it says whether an end is still to come.
-  const after = position >= run.told_from ? position - 1 : has;
+  // What the client has last is read once more: it says whether an end is still to come. All of it says what is left
+  // without such an end.
+  const isInLog = position >= run.told_from && position < FIRST_LEFT;
+  const after = isInLog ? position - 1 : run.told_from - 1;
   let last: Numbered | undefined;
   let values: ToldValues | undefined;
   let isLive: boolean | undefined;
