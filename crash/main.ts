@@ -76,7 +76,9 @@ async function main(): Promise<number> {
       const plan = FAULTS[name];
       if (!plan) return [];
       const goal = trials ?? (values.short ? plan.short : plan.goal);
-      return [() => plan.play(suite, goal).catch((error) => [failed(name, error)])];
+      // Which fault comes to its choices first must not matter.
+      const own = { ...suite, random: suite.random.fork() };
+      return [() => plan.play(own, goal).catch((error) => [failed(name, error)])];
     });
     outcomes.push(...(await inLanes(plays, values.short ? LANES : 1)));
   } finally {

@@ -96,6 +96,8 @@ test("a project serves its own graph with it, which imports from it", async () =
   const [apiUrl = ""] = /http:\S+/.exec(running.out()) ?? [];
   const input = { messages: [{ role: "user", content: "a b c" }] };
   const values = await new Client({ apiUrl }).runs.wait(null, "agent", { input });
+  const script = await fetch(`${apiUrl}/docs/scalar.js`);
+  expect([script.status, (await script.text()).length > 100_000]).toEqual([200, true]);
   running.process.kill("SIGTERM");
   expect((await running.ended).code).toBe(0);
   expect(Object(values).messages.at(-1)).toMatchObject({ type: "ai", content: "3 tokens, docs" });

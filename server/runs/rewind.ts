@@ -12,15 +12,16 @@ import type { Engine } from "./engine.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Recording } from "./log/record.ts";
 import { isOfThread } from "./protocol/entries.ts";
-import { overOf } from "./protocol/left-open.ts";
+import { endOf, isCall } from "./protocol/left-open.ts";
+import type { Begun } from "./protocol/left-open.ts";
 import { answeredBy, bringsAnswer } from "./protocol/tell.ts";
 import type { Told } from "./protocol/tell.ts";
 import type { AcceptedRun } from "./request.ts";
 import { configOf } from "./state.ts";
 import type { Projection } from "./stream/modes.ts";
 import { toWire, toWireJson } from "./stream/wire-json.ts";
-import { toldBefore } from "./told-before.ts";
-import type { Attempted, Place, Tasks } from "./told-before.ts";
+import { tasksIn, toldBefore } from "./told-before.ts";
+import type { Attempted, Tasks } from "./told-before.ts";
 
 interface State {
   readonly values: unknown;
@@ -186,11 +187,11 @@ async function tellFollowers(
   const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
   for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
   for (const entry of (await toFollowers?.begin()) ?? []) await recording.append(entry);
+  const open = told.open.all();
+  const fates = Map.groupBy(open, (begun) => fateOf(begun, { newest, finished, goesOn }));
   // Those within end first.
-  const open = [...told.graphs.values()].toReversed();
-  const fates = Map.groupBy(open, (graph) => fateOf(graph, { newest, finished, goesOn }));
   const ends = (["completed", "interrupted"] as const).flatMap((event) =>
-    (fates.get(event) ?? []).map((graph) => overOf(graph, event)),
+    (fates.get(event) ?? []).map((graph) => endOf(graph, event)).toReversed(),
   );
   for (const entry of protocol?.tell(ends) ?? []) await recording.append(entry);
   protocol?.expect(fates.get("goes on") ?? []);
@@ -207,14 +208,17 @@ async function tellFollowers(
 /**
  * What becomes of a graph in the graph that was told to have begun: it is over with its task, it goes on under the name
  * that it had, or nothing more is told under that name. One that remembers its earlier runs has the name of its node alone.
+ * Calls of tools are made again, most of them under the id that they had.
  */
 function fateOf(
-  { namespace: [place = ""], tasks }: Place,
+  begun: Begun,
   { newest, finished, goesOn }: Pick<FollowersView, "newest" | "finished" | "goesOn">,
 ): "completed" | "goes on" | "interrupted" {
-  if (tasks.some((task) => finished.has(task))) return "completed";
+  if (isCall(begun)) return "goes on";
+  const { namespace } = begun;
+  if (tasksIn(namespace).some((id) => finished.has(id))) return "completed";
   if (!goesOn) return "interrupted";
-  const [node = "", task] = place.split(":");
+  const [node = "", task] = namespace[0]?.split(":") ?? [];
   if (task === undefined) return newest.next.includes(node) ? "goes on" : "completed";
   return newest.tasks.has(task) ? "goes on" : "interrupted";
 }
@@ -243,8 +247,9 @@ function openIn({ tasks }: StateSnapshot): ReadonlySet<string> {
 
 async function finishedOf(engine: Engine, run: AcceptedRun, told: Attempted): Promise<ReadonlySet<unknown>> {
   const tasks = new Set([...told.partials.values()].flat());
-  for (const places of [told.messages, told.begun, told.graphs])
+  for (const places of [told.messages, told.begun])
     for (const place of places.values()) for (const task of place.tasks) tasks.add(task);
+  for (const { namespace } of told.open.all()) for (const task of tasksIn(namespace)) tasks.add(task);
   const ids = [...tasks];
   return new Set(await persistently(() => listFinishedTasks(engine.database, run.thread_id, ids)));
 }

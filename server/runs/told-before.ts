@@ -5,13 +5,13 @@ import { readLog } from "./follow.ts";
 import { dataOf, nameOf } from "./log/lines.ts";
 import type { Entry } from "./log/lines.ts";
 import { addressOf } from "./protocol/entries.ts";
-import type { Over } from "./protocol/left-open.ts";
+import { LeftOpen } from "./protocol/left-open.ts";
 import { begunBy } from "./protocol/messages.ts";
 
 /** Ids of the tasks in which something was told, those of the graphs around it first. */
 export type Tasks = readonly string[];
 
-const tasksIn = (namespace: readonly string[]): Tasks =>
+export const tasksIn = (namespace: readonly string[]): Tasks =>
   namespace.flatMap((part) => part.split(":")[1] ?? []);
 
 const tasksOf = (about: unknown): Tasks => {
@@ -26,7 +26,7 @@ interface Spoken {
   readonly text: string | undefined;
 }
 
-export interface Place {
+interface Place {
   readonly namespace: readonly string[];
   readonly tasks: Tasks;
 }
@@ -38,8 +38,8 @@ export interface Attempted {
   readonly partials: Map<string, Tasks>;
   /** The messages that were begun for clients of protocol v2, by id. */
   readonly begun: Map<string, Place>;
-  /** The graphs in the graph whose begin they were told, and not their end. */
-  readonly graphs: Map<string, Place & Over>;
+  /** What clients of protocol v2 were told the begin of, and not the end. */
+  readonly open: LeftOpen;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
   readonly hasJumped: boolean;
 }
@@ -56,7 +56,7 @@ export async function toldBefore(
     messages: new Map(),
     partials: new Map(),
     begun: new Map(),
-    graphs: new Map(),
+    open: new LeftOpen(),
   };
   let hasJumped = false;
   let next = 0;
@@ -65,30 +65,22 @@ export async function toldBefore(
       if (seq >= first) break;
       hasJumped ||= seq > next;
       next = seq + 1;
-      note(entry, told);
+      note(seq, entry, told);
     }
   }
   return { ...told, hasJumped: hasJumped || first > next };
 }
 
-function note(entry: Entry, noted: Noted): void {
-  if (entry.at !== undefined) noteProtocol(entry, noted);
-  else noteLegacy(entry, noted);
-}
-
-function noteProtocol(entry: Entry, { begun, graphs }: Noted): void {
-  const id = begunBy(entry);
-  const event = nameOf(entry);
-  if (id === undefined && !event.startsWith("lifecycle|")) return;
-  const { namespace } = addressOf(entry);
-  const place = { namespace, tasks: tasksIn(namespace) };
-  if (id !== undefined) {
-    begun.set(id, place);
+function note(seq: number, entry: Entry, noted: Noted): void {
+  if (entry.at === undefined) {
+    noteLegacy(entry, noted);
     return;
   }
-  const about = asFields(asFields(JSON.parse(dataOf(entry)))["data"]);
-  if (about["event"] === "started") graphs.set(event, { ...place, name: String(about["graph_name"]) });
-  else graphs.delete(event);
+  noted.open.see(entry, seq);
+  const id = begunBy(entry);
+  if (id === undefined) return;
+  const { namespace } = addressOf(entry);
+  noted.begun.set(id, { namespace, tasks: tasksIn(namespace) });
 }
 
 function noteLegacy(

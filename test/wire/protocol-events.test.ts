@@ -350,8 +350,14 @@ test.each(["interrupt", "rollback"] as const)(
         .filter(({ method, params }) => method === channel && params.namespace.length > 0)
         .map(({ params: { namespace, data } }) => `${String(data["event"])} ${namespace.length}`);
     await expect.poll(() => told("tools")).toEqual(["tool-started 2"]);
+    // Who has come in its midst does not know all that was begun, and what he is told is the same all the same.
+    const since = events.findLast(({ method }) => method === "lifecycle")?.seq;
+    const late = await watch(place, threadId, gone.signal, { since });
+    await until(() => late.some(({ method }) => method === "tools"), "what came behind");
     await client.runs.cancel(threadId, String(Object(result).run_id), true, action);
-    await ended(events);
+    await Promise.all([ended(events), ended(late)]);
+    const bySeq = new Map(events.map((event) => [event.seq, event]));
+    expect(late).toEqual(late.map(({ seq }) => bySeq.get(seq)));
     expect(told("tools")).toEqual(["tool-started 2", "tool-error 2"]);
     const lives = told("lifecycle").toSorted();
     expect(lives).toEqual(["interrupted 1", "interrupted 2", "started 1", "started 2"]);

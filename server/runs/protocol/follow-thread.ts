@@ -17,7 +17,8 @@ import { getState, getThread } from "../state.ts";
 import { askingTasks } from "../state-shape.ts";
 import { END_PLACE, entryOf, placeOf, shownOf } from "./entries.ts";
 import type { ProtocolEvent, Shown } from "./entries.ts";
-import { LeftOpen, leftOpen } from "./left-open.ts";
+import { LeftOpen, isGraph, leftOpen } from "./left-open.ts";
+import type { End } from "./left-open.ts";
 import { toProtocolJson } from "./plain.ts";
 import { asProtocol, isToldValues, madeAt } from "./untold.ts";
 import type { ToldValues } from "./untold.ts";
@@ -27,6 +28,9 @@ const STILL_HERE_MS = 60 * 60_000;
 
 // What is left without a run that is gone, at places that its log never reaches.
 const FIRST_LEFT = END_PLACE - 1000;
+// Before those come the ends of what it left open, each as far from there as its begin is from the first event: they are
+// the same for who has seen but a part of the run.
+const FIRST_END = FIRST_LEFT - 2 ** 25;
 
 const TERMINAL = new Set(["completed", "failed", "interrupted"]);
 
@@ -112,12 +116,17 @@ async function* eventsOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[]> {
   if (signal.aborted || (last && isTerminal(last))) return;
   const ending = await persistently(() => endingOf(engine, rest, logged), { signal });
   const at = Math.max(ending.at, last?.entry.at ?? 0, values ? madeAt(values) : 0);
-  const told = ending.left.map((event, index) => ({ seq: FIRST_LEFT + index, entry: entryOf(event, at) }));
+  const told = ending.ends.map((event) => ({ seq: FIRST_LEFT - 1 - event.place, entry: entryOf(event, at) }));
+  for (const [index, event] of ending.left.entries())
+    told.push({ seq: FIRST_LEFT + index, entry: entryOf(event, at) });
   const end: ProtocolEvent = { name: "lifecycle", namespace: [], data: JSON.stringify(ending.end) };
   told.push({ seq: END_PLACE, entry: entryOf(end, at) });
   const fresh = told.filter(({ seq }) => seq > position);
   if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
 }
+
+/** Whether the client has seen but a part of what the log holds. */
+const isInLog = ({ run, position }: Rest): boolean => position >= run.told_from && position < FIRST_END;
 
 interface Logged {
   /** The last event before the run's end, or the client's own last one. */
@@ -129,12 +138,12 @@ interface Logged {
 }
 
 /** What stands in a run's log behind `position`. */
-async function* loggedOf(engine: Engine, { run, position, signal }: Rest): AsyncGenerator<Shown[], Logged> {
+async function* loggedOf(engine: Engine, rest: Rest): AsyncGenerator<Shown[], Logged> {
+  const { run, position, signal } = rest;
   const has = Math.max(position, run.told_from - 1);
   // What the client has last is read once more: it says whether an end is still to come. All of it says what is left
   // without such an end.
-  const isInLog = position >= run.told_from && position < FIRST_LEFT;
-  const after = isInLog ? position - 1 : run.told_from - 1;
+  const after = isInLog(rest) ? position - 1 : run.told_from - 1;
   let last: Numbered | undefined;
   let values: ToldValues | undefined;
   let isLive: boolean | undefined;
@@ -146,7 +155,7 @@ async function* loggedOf(engine: Engine, { run, position, signal }: Rest): Async
         .slice(0, end < 0 ? events.length : end + 1)
         .filter(({ entry }) => entry.at !== undefined);
       last = told.at(-1) ?? last;
-      for (const { entry } of told) open.see(entry);
+      for (const { seq, entry } of told) open.see(entry, seq);
       const fresh = told.filter(({ seq }) => seq > has);
       if (fresh.length > 0) yield fresh.map((event) => shownOf(run, event));
       const newest = last ? undefined : events.findLast(isToldValues);
@@ -172,7 +181,9 @@ async function isAtWork({ database }: Engine, runId: string): Promise<boolean> {
 }
 
 interface Ending {
-  /** What the thread holds now, and the end of what the run left open. */
+  /** The ends of what the run left open. */
+  readonly ends: readonly End[];
+  /** What the thread holds now. */
   readonly left: readonly ProtocolEvent[];
   /** The data of the last event. */
   readonly end: { readonly event: string; readonly error?: string };
@@ -184,7 +195,8 @@ interface Ending {
  * How a run ended whose log does not say so: it was stopped between two servers or before it began, or deleted while
  * somebody watched; it was rolled back, perhaps while he was away; or it began before anybody watched.
  */
-async function endingOf(engine: Engine, { threadId, run }: Rest, { last, open }: Logged): Promise<Ending> {
+async function endingOf(engine: Engine, rest: Rest, { last, open }: Logged): Promise<Ending> {
+  const { threadId, run } = rest;
   const { database } = engine;
   const ended = run.undone_at ? undefined : await unlessLost(() => findRun(database, run.run_id));
   const undone = ended || run.undone_at ? run : await findUndone(database, threadId, run.ordinal);
@@ -194,14 +206,15 @@ async function endingOf(engine: Engine, { threadId, run }: Rest, { last, open }:
   const tellsState = !ended || (!last && (await isNewest()));
   const holds = tellsState ? await unlessLost(() => holdingsOf(engine, threadId)) : undefined;
   const at = Math.max(over, holds?.madeAt ?? 0);
-  const end = endOf(ended, holds?.asks ?? false);
-  // Who has come back in the midst of a run has not seen all that were begun; the log of one that is gone is gone too.
-  const begun = ended && last ? await leftOpen(engine, run.run_id) : open;
-  const left = [...(holds?.events ?? []), ...begun.ends(end.event)];
-  return { left: left.slice(0, END_PLACE - FIRST_LEFT), end, at };
+  const end = endingEvent(ended, holds?.asks ?? false);
+  // The log of a run that is gone is gone too.
+  const isPart = ended !== undefined && isInLog(rest);
+  const begun = isPart ? await leftOpen(engine, run.run_id, run.told_from) : open;
+  const ends = begun.ends(end.event, (one) => isGraph(one) || !holds?.asks);
+  return { ends, left: holds?.events ?? [], end, at };
 }
 
-function endOf(run: RunRow | undefined, asks: boolean): Ending["end"] {
+function endingEvent(run: RunRow | undefined, asks: boolean): Ending["end"] {
   if (run?.state === "success" && !asks) return { event: "completed" };
   if (run?.state !== "error" && run?.state !== "timeout") return { event: "interrupted" };
   return { event: "failed", error: run.error?.message ?? "The run failed." };

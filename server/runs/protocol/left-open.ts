@@ -1,6 +1,6 @@
 // What a run began for clients of protocol v2 and has not ended: graphs in the graph, and calls of tools. It ends with the
 // run at the latest; official clients would show it as at work for ever.
-import { AppError, messageOf } from "../../errors.ts";
+import { AppError, RunNotFound, messageOf } from "../../errors.ts";
 import type { Engine } from "../engine.ts";
 import { readLog } from "../follow.ts";
 import { dataOf, nameOf } from "../log/lines.ts";
@@ -8,83 +8,115 @@ import type { Entry } from "../log/lines.ts";
 import { addressOf, eventOf } from "./entries.ts";
 import type { ProtocolEvent } from "./entries.ts";
 
-/** A graph in the graph. */
-export interface Over {
+/** A graph in the graph, by its name, or the call of a tool, by its id. */
+export interface Begun {
   readonly namespace: readonly string[];
-  readonly name: string;
+  readonly graph?: string;
+  readonly call?: string;
+  /** What began later has a greater one. */
+  readonly place: number;
 }
 
-/** @param event how the graph ended */
-export const overOf = ({ namespace, name }: Over, event: string): ProtocolEvent => ({
-  name: "lifecycle",
-  namespace,
-  data: JSON.stringify({ event, graph_name: name }),
-});
+export interface End extends ProtocolEvent {
+  /** That of what it ends. */
+  readonly place: number;
+}
 
-/** The last events that are missing, by what they end. */
+/** @param event how it ended, in the words of runs */
+export function endOf({ namespace, graph, call, place }: Begun, event: string): End {
+  const [name, data] =
+    call === undefined
+      ? ["lifecycle", { event, graph_name: graph }]
+      : [
+          "tools",
+          { event: "tool-error", tool_call_id: call, message: REASONS[event] ?? "The run has ended." },
+        ];
+  return { place, name, namespace, data: JSON.stringify(data) };
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  failed: "The run failed.",
+  interrupted: "The run was stopped.",
+};
+
+export const isCall = ({ call }: Begun): boolean => call !== undefined;
+export const isGraph = ({ graph }: Begun): boolean => graph !== undefined;
+
+// What follows may be the output of a tool, which is long.
+const CALL = /^\{(?:"node":"[^"]*",)?"data":\{"event":"([a-z-]+)","tool_call_id":("(?:[^"\\]|\\.)*")/;
+
 export class LeftOpen {
-  readonly #graphs = new Map<string, Over>();
-  /** Where each call of a tool was told, by its id. */
-  readonly #calls = new Map<string, readonly string[]>();
+  readonly #begun = new Map<string, Begun>();
+  #next = 0;
 
-  see(entry: Entry): void {
-    const event = nameOf(entry);
-    const isGraph = event.startsWith("lifecycle|");
-    const isCall = event === "tools" || event.startsWith("tools|");
-    if (entry.at === undefined || !(isGraph || isCall)) return;
-    const { data } = JSON.parse(dataOf(entry)) as { data: Begun }; // written by entryOf
+  /** @param place the event's own in the log, if it has one by now */
+  see(entry: Entry, place = this.#next): void {
+    this.#next = place + 1;
+    const name = nameOf(entry);
+    if (entry.at === undefined) return;
+    if (name.startsWith("lifecycle|")) this.#seeGraph(entry, place);
+    else if (name === "tools" || name.startsWith("tools|")) this.#seeCall(entry, place);
+  }
+
+  /** This was begun by an attempt before, and may go on: the first first. */
+  expect(all: readonly Begun[]): void {
+    for (const begun of all) this.#begin({ ...begun, place: this.#next++ });
+  }
+
+  /** The first first. */
+  all(): Begun[] {
+    return [...this.#begun.values()].toSorted((a, b) => a.place - b.place);
+  }
+
+  /** The ends of all, of what began last first. */
+  ends(event: string, which: (begun: Begun) => boolean = () => true): End[] {
+    return this.all()
+      .filter(which)
+      .map((begun) => endOf(begun, event))
+      .toReversed();
+  }
+
+  #begin(begun: Begun): void {
+    this.#begun.set(keyOf(begun), begun);
+  }
+
+  #seeGraph(entry: Entry, place: number): void {
     const { namespace } = addressOf(entry);
-    if (isCall) this.#noteCall(data, namespace);
-    else if (data.event === "started") this.#graphs.set(event, { namespace, name: data.graph_name });
-    else this.#graphs.delete(event);
+    const { data } = JSON.parse(dataOf(entry)) as { data: { event: string; graph_name: string } }; // written by entryOf
+    const begun = { namespace, graph: data.graph_name, place };
+    if (data.event === "started") this.#begin(begun);
+    else this.#begun.delete(keyOf(begun));
   }
 
-  /** These were begun by an attempt before, and go on. */
-  expect(graphs: readonly Over[]): void {
-    for (const graph of graphs) this.#graphs.set(eventOf("lifecycle", graph.namespace), graph);
-  }
-
-  /** The ends of all. @param event how the run ended */
-  ends(event: string): ProtocolEvent[] {
-    return [...this.calls(event), ...this.graphs(event)];
-  }
-
-  /** The ends of graphs, those within first. */
-  graphs(event: string): ProtocolEvent[] {
-    return [...this.#graphs.values()].toReversed().map((graph) => overOf(graph, event));
-  }
-
-  /** The ends of calls. */
-  calls(event: string): ProtocolEvent[] {
-    const message = event === "failed" ? "The run failed." : "The run was stopped.";
-    return [...this.#calls].map(([id, namespace]) => ({
-      name: "tools",
-      namespace,
-      data: JSON.stringify({ event: "tool-error", tool_call_id: id, message }),
-    }));
-  }
-
-  #noteCall({ event, tool_call_id: id }: Begun, namespace: readonly string[]): void {
-    if (event === "tool-started") this.#calls.set(id, namespace);
-    if (event === "tool-finished" || event === "tool-error") this.#calls.delete(id);
+  #seeCall(entry: Entry, place: number): void {
+    const [, event, id] = CALL.exec(dataOf(entry)) ?? [];
+    if (id === undefined) return;
+    const begun = { namespace: addressOf(entry).namespace, call: JSON.parse(id) as string, place };
+    if (event === "tool-started") this.#begin(begun);
+    if (event === "tool-finished" || event === "tool-error") this.#begun.delete(keyOf(begun));
   }
 }
 
-interface Begun {
-  readonly event: string;
-  readonly graph_name: string;
-  readonly tool_call_id: string;
-}
+const keyOf = ({ namespace, call }: Begun): string => call ?? eventOf("lifecycle", namespace);
 
-/** What a run's log leaves open; nothing if it cannot be read, since the run ends all the same. */
-export async function leftOpen(engine: Pick<Engine, "log" | "reader">, runId: string): Promise<LeftOpen> {
+/**
+ * What a run's log leaves open; nothing if it cannot be read, since the run ends all the same.
+ * @param from number of the first event that counts
+ */
+export async function leftOpen(
+  engine: Pick<Engine, "log" | "reader">,
+  runId: string,
+  from = 0,
+): Promise<LeftOpen> {
   const open = new LeftOpen();
   try {
-    for await (const events of readLog(engine.reader, runId)) for (const { entry } of events) open.see(entry);
+    for await (const events of readLog(engine.reader, runId))
+      for (const { seq, entry } of events) if (seq >= from) open.see(entry, seq);
     return open;
   } catch (error) {
     if (error instanceof AppError && error.retryable) throw error;
-    engine.log.warn("log.unreadable", { run_id: runId, reason: messageOf(error) });
+    const reason = messageOf(error);
+    if (!(error instanceof RunNotFound)) engine.log.warn("log.unreadable", { run_id: runId, reason });
     return new LeftOpen();
   }
 }

@@ -11,8 +11,8 @@ import { Mux } from "../stream/mux.ts";
 import type { Event } from "../stream/mux.ts";
 import { addressOf, entryOf, eventOf } from "./entries.ts";
 import type { ProtocolEvent } from "./entries.ts";
-import { LeftOpen } from "./left-open.ts";
-import type { Over } from "./left-open.ts";
+import { LeftOpen, isCall, isGraph } from "./left-open.ts";
+import type { Begun } from "./left-open.ts";
 import { MessageEvents, begunBy } from "./messages.ts";
 import { asksOnly, toProtocolJson, withoutInterrupts } from "./plain.ts";
 import type { ToolPlaces } from "./tool-places.ts";
@@ -92,9 +92,9 @@ export class ProtocolProjection {
     return events.map((event) => entryOf(event, this.#now()));
   }
 
-  /** Graphs in the graph that go on under the name they had: one that tells nothing more of itself ends with the run. */
-  expect(graphs: readonly Over[]): void {
-    this.#open.expect(graphs);
+  /** What goes on under the name it had, the first first: what tells nothing more of itself ends with the run. */
+  expect(begun: readonly Begun[]): void {
+    this.#open.expect(begun);
   }
 
   /** The state that a takeover goes on from, for who has missed what the lost attempt told last. */
@@ -130,13 +130,12 @@ export class ProtocolProjection {
   /** The run has ended. */
   async end({ event, asks = false, about = {}, error }: Terminal): Promise<Entry[]> {
     const open = event === "completed" ? this.#messages.finish() : [];
-    const stops = event !== "completed" && !asks;
     const entries = event === "completed" ? [] : this.#withdrawal(this.#last, this.#messages.openIds());
     try {
-      entries.push(...this.#seen(open), ...this.tell(stops ? this.#open.calls(event) : []));
+      entries.push(...this.#seen(open), ...this.tell(asks ? [] : this.#open.ends(event, isCall)));
       const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
       entries.push(...last.flatMap((made) => this.#entriesFrom(made)));
-      entries.push(...this.tell(this.#open.graphs(event)));
+      entries.push(...this.tell(this.#open.ends(event, isGraph)));
     } catch (failure) {
       this.#onFailure(failure);
     }
