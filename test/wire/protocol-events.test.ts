@@ -363,7 +363,7 @@ test.each(["interrupt", "rollback"] as const)(
     expect(lives).toEqual(["interrupted 1", "interrupted 2", "started 1", "started 2"]);
     expect(events.find(({ params }) => params.data["event"] === "tool-error")?.params.data).toEqual({
       event: "tool-error",
-      tool_call_id: "call-gone",
+      tool_call_id: "call-1",
       message: "The run was stopped.",
     });
     await gate.stop();

@@ -230,6 +230,33 @@ describe("a takeover", () => {
     expect(await status()).toBe("error");
   }, 60_000);
 
+  test("ends the calls of tools that the lost attempt had begun with the run", async () => {
+    const { owner, other } = await startTwo();
+    const gate = await startGate();
+    const place = { url: urlOf(other), fetch };
+    const client = new Client({ apiUrl: place.url, apiKey: null });
+    const { thread_id: threadId } = await client.threads.create();
+    const events = await watch(place, threadId, gone.signal);
+    const calls = (): string[] =>
+      events
+        .filter(({ method }) => method === "tools")
+        .map(({ params: { data } }) => `${String(data["event"])} ${String(data["tool_call_id"])}`);
+    const input = { name: "lost", gate: gate.url };
+    const { run_id: runId } = await new Client({ apiUrl: urlOf(owner), apiKey: null }).runs.create(
+      threadId,
+      "usesWithin",
+      { input },
+    );
+    await until(() => calls().length === 1, "the call");
+    owner.process.kill("SIGKILL");
+    await until(() => calls().length === 2, "the call by the other server", 20_000);
+    await client.runs.cancel(threadId, runId, true);
+    await ended(events);
+    expect(calls()).toHaveLength(4);
+    expect(new Set(calls().slice(2))).toEqual(new Set(["tool-error call-1", "tool-error call-2"]));
+    await gate.stop();
+  }, 60_000);
+
   test("that nobody makes, because the run is cancelled while it waits for a worker, ends all that it began", async () => {
     const { owner, other } = await startTwo({}, ["--no-worker"]);
     const gate = await startGate();

@@ -246,9 +246,12 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
     expect(Object(result).values).toEqual({ value: "yes" });
   });
 
-  test("a question is open again when the run that answers it is rolled back", async () => {
+  test.each([
+    ["node", "asksThenWaits"],
+    ["tool", "asksByTool"],
+  ])("the question of a %s is open again when the run that answers it is rolled back", async (_, graph) => {
     const threadId = randomUUID();
-    const controller = control(fleet, "asksThenWaits", { threadId });
+    const controller = control(fleet, graph, { threadId });
     const questions = (): readonly unknown[] => controller.rootStore.getSnapshot().interrupts;
     await controller.hydrate(threadId);
     await controller.submit({ name: threadId, gate: gate.url });
@@ -271,6 +274,8 @@ describe.each(SIZES)("$instances instances", ({ instances }) => {
       "input.requested",
     ]);
     expect(inputs[2]?.params.data).toEqual(inputs[0]?.params.data);
+    const calls = raw.filter(({ method }) => method === "tools").map(({ params }) => params.data["event"]);
+    expect(new Set(calls)).toEqual(new Set(graph === "asksByTool" ? ["tool-started"] : []));
     await until(() => questions().length === 1, "the question to come back");
     expect(questions()).toEqual([question]);
   });

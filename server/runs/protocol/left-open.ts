@@ -43,7 +43,8 @@ export const isCall = ({ call }: Begun): boolean => call !== undefined;
 export const isGraph = ({ graph }: Begun): boolean => graph !== undefined;
 
 // What follows may be the output of a tool, which is long.
-const CALL = /^\{(?:"node":"[^"]*",)?"data":\{"event":"([a-z-]+)","tool_call_id":("(?:[^"\\]|\\.)*")/;
+const CALL =
+  /^\{(?:"node":"(?:[^"\\]|\\.)*",)?"data":\{"event":"([a-z-]+)","tool_call_id":("(?:[^"\\]|\\.)*")/;
 
 export class LeftOpen {
   readonly #begun = new Map<string, Begun>();
