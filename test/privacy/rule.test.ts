@@ -207,7 +207,7 @@ describe("in JSON, an own rule finds what it finds in the text", () => {
       },
     );
     fc.assert(law, { numRuns: 400 });
-    expect(found).toBeGreaterThan(5);
+    expect(found).toBeGreaterThan(0); // a law that never came to a find would hold for nothing
   });
 
   test.each([
