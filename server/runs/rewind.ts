@@ -183,8 +183,8 @@ async function tellFollowers(
   const protocol = await toFollowers?.projection;
   // Clients from 1.15 on drop half messages when an attempt begins, and would show them again, empty, with values behind
   // that; older ones drop what stood in values once and then does not.
-  const lost = goesOn ? [...told.begun].filter(([id, { tasks }]) => isLost(id, tasks)) : [];
-  const half = lost.filter(([, { namespace }]) => isOfThread(namespace)).map(([id]) => id);
+  const lost = goesOn ? [...told.begun].filter(([id, namespace]) => isLost(id, tasksIn(namespace))) : [];
+  const half = lost.filter(([, namespace]) => isOfThread(namespace)).map(([id]) => id);
   for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
   for (const entry of (await toFollowers?.begin()) ?? []) await recording.append(entry);
   const open = told.open.all();
@@ -246,10 +246,9 @@ function openIn({ tasks }: StateSnapshot): ReadonlySet<string> {
 }
 
 async function finishedOf(engine: Engine, run: AcceptedRun, told: Attempted): Promise<ReadonlySet<unknown>> {
-  const tasks = new Set([...told.partials.values()].flat());
-  for (const places of [told.messages, told.begun])
-    for (const place of places.values()) for (const task of place.tasks) tasks.add(task);
-  for (const { namespace } of told.open.all()) for (const task of tasksIn(namespace)) tasks.add(task);
+  const places = [...told.begun.values(), ...told.open.all().map(({ namespace }) => namespace)];
+  const spoken = [...told.messages.values()].flatMap(({ tasks }) => tasks);
+  const tasks = new Set([...spoken, ...[...told.partials.values()].flat(), ...places.flatMap(tasksIn)]);
   const ids = [...tasks];
   return new Set(await persistently(() => listFinishedTasks(engine.database, run.thread_id, ids)));
 }

@@ -26,18 +26,13 @@ interface Spoken {
   readonly text: string | undefined;
 }
 
-interface Place {
-  readonly namespace: readonly string[];
-  readonly tasks: Tasks;
-}
-
 export interface Attempted {
   /** The messages that legacy clients have seen parts of, by id. */
   readonly messages: Map<string, Spoken>;
   /** Those that clients have seen as far as they had come, by id. */
   readonly partials: Map<string, Tasks>;
-  /** The messages that were begun for clients of protocol v2, by id. */
-  readonly begun: Map<string, Place>;
+  /** Where messages were begun for clients of protocol v2, by id. */
+  readonly begun: Map<string, readonly string[]>;
   /** What clients of protocol v2 were told the begin of, and not the end. */
   readonly open: LeftOpen;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
@@ -78,9 +73,7 @@ function note(seq: number, entry: Entry, noted: Noted): void {
   }
   noted.open.see(entry, seq);
   const id = begunBy(entry);
-  if (id === undefined) return;
-  const { namespace } = addressOf(entry);
-  noted.begun.set(id, { namespace, tasks: tasksIn(namespace) });
+  if (id !== undefined) noted.begun.set(id, addressOf(entry).namespace);
 }
 
 function noteLegacy(

@@ -197,20 +197,8 @@ describe("a takeover", () => {
     expect(lifeOf(events, "calls")).toEqual(["started", "started", "completed"]);
   }, 60_000);
 
-  test("that does nothing but end the run tells the end of its graphs too", async () => {
-    const { url, owner, other } = await startTwo({ HOLDFAST_MAX_ATTEMPTS: "1" });
-    const threadId = randomUUID();
-    const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
-    await startRun({ url, fetch }, threadId, "besides", slowAnswer(TOKENS, 40).input);
-    await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
-    owner.process.kill("SIGKILL");
-    await ended(events);
-    expect(roots(events)).toEqual(["running", "running", "failed"]);
-    expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
-    expect(lifeOf(events, "answer")).toEqual(["started", "failed"]);
-  }, 60_000);
-
-  test("that does nothing but end the run ends it also when the log cannot be read", async () => {
+  /** Who takes the run over then may only end it. */
+  async function diesInItsLastAttempt(): Promise<{ threadId: string; events: Event[]; other: Running }> {
     const { url, owner, other } = await startTwo({ HOLDFAST_MAX_ATTEMPTS: "1" });
     const threadId = randomUUID();
     const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
@@ -218,6 +206,19 @@ describe("a takeover", () => {
     await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
     owner.process.kill("SIGKILL");
     await owner.ended;
+    return { threadId, events, other };
+  }
+
+  test("that does nothing but end the run tells the end of its graphs too", async () => {
+    const { events } = await diesInItsLastAttempt();
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "running", "failed"]);
+    expect(lifeOf(events, "quick")).toEqual(["started", "completed"]);
+    expect(lifeOf(events, "answer")).toEqual(["started", "failed"]);
+  }, 60_000);
+
+  test("that does nothing but end the run ends it also when the log cannot be read", async () => {
+    const { threadId, other } = await diesInItsLastAttempt();
     await scratch?.database.query(
       "update holdfast.run_events e set body = 'broken' from holdfast.runs r where r.run_id = e.run_id and r.thread_id = $1 and e.seq > 0",
       [threadId],

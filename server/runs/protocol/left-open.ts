@@ -22,6 +22,11 @@ export interface End extends ProtocolEvent {
   readonly place: number;
 }
 
+const REASONS: Readonly<Record<string, string>> = {
+  failed: "The run failed.",
+  interrupted: "The run was stopped.",
+};
+
 /** @param event how it ended, in the words of runs */
 export function endOf({ namespace, graph, call, place }: Begun, event: string): End {
   const [name, data] =
@@ -33,11 +38,6 @@ export function endOf({ namespace, graph, call, place }: Begun, event: string): 
         ];
   return { place, name, namespace, data: JSON.stringify(data) };
 }
-
-const REASONS: Readonly<Record<string, string>> = {
-  failed: "The run failed.",
-  interrupted: "The run was stopped.",
-};
 
 export const isCall = ({ call }: Begun): boolean => call !== undefined;
 export const isGraph = ({ graph }: Begun): boolean => graph !== undefined;
