@@ -3,6 +3,7 @@
 import type { RunnableConfig } from "@langchain/core/runnables";
 import { GraphInterrupt, START } from "@langchain/langgraph";
 import type { Interrupt, StateSnapshot } from "@langchain/langgraph";
+import { asFields } from "../fields.ts";
 import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Chunk } from "./graph/graph-stream.ts";
@@ -69,7 +70,7 @@ export async function stopsInside(
   const hasInside = async (outer: Graph, name: string, state: StateSnapshot): Promise<boolean> => {
     for await (const [, inner] of outer.getSubgraphsAsync(name)) {
       const { interruptBefore: before, interruptAfter: after } = inner;
-      const isOwn = Object(state.metadata)["run_id"] === run.run_id;
+      const isOwn = asFields(state.metadata)["run_id"] === run.run_id;
       const place = state.config.configurable;
       const at = configOf(checkpointer, run.thread_id, place);
       if (!isOwn || !(await stopsAt(at, { graph: inner, checkpointer, before, after })))
@@ -83,16 +84,29 @@ export async function stopsInside(
   return { places, isAll };
 }
 
+/** Stands among the versions of a checkpoint for something that nobody has looked at; it is never stored. */
+const UNSEEN = "__unseen__";
+
 /**
- * Keeps graphs in the graph at their breakpoints while the rest of the run goes on. Each asks for its state once, when it
- * is to run, and is then told what it would say by itself if it came there.
+ * Keeps graphs in the graph at their breakpoints while the rest of the run goes on. Each asks for its state when it is to
+ * run: where it is known to have stopped, it is told what it would say by itself. LangGraph does not know the graphs that
+ * a function calls: these are given a change that nobody has seen, and stop by themselves if they were to before a node.
  */
-export function holdAt(checkpointer: Checkpoints, { places }: Stops): void {
+export function holdInside(checkpointer: Checkpoints, { places }: Stops, runId: string): void {
   const left = new Set(places);
   const read = checkpointer.getTuple.bind(checkpointer);
+  const put = checkpointer.put.bind(checkpointer);
   checkpointer.getTuple = async (config) => {
-    if (left.delete(String(config.configurable?.["checkpoint_ns"]))) throw new GraphInterrupt();
-    return read(config);
+    const place = String(config.configurable?.["checkpoint_ns"] ?? "");
+    if (left.delete(place)) throw new GraphInterrupt();
+    const tuple = await read(config);
+    if (place !== "" && tuple && asFields(tuple.metadata)["run_id"] === runId)
+      tuple.checkpoint.channel_versions[UNSEEN] = 1;
+    return tuple;
+  };
+  checkpointer.put = (config, checkpoint, metadata, newVersions) => {
+    const { [UNSEEN]: _, ...versions } = checkpoint.channel_versions;
+    return put(config, { ...checkpoint, channel_versions: versions }, metadata, newVersions);
   };
 }
 

@@ -7,7 +7,7 @@ import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { isNewestOfRun, listFinishedTasks, listFirstOfRun } from "../storage/checkpoints/rows.ts";
 import { withdrawAnswer } from "../storage/checkpoints/writes.ts";
-import { holdAt, stopsAtNewest, stopsInside } from "./breakpoints.ts";
+import { holdInside, stopsAtNewest, stopsInside } from "./breakpoints.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Recording } from "./log/record.ts";
@@ -91,7 +91,7 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
   const now = await graph.getState(configOf(checkpointer, run.thread_id, undefined), { subgraphs: true });
   const stops = await stopsInside(run, held, now);
   if (stops.isAll) return { resumes: true, isStopped: true };
-  holdAt(checkpointer, stops);
+  holdInside(checkpointer, stops, run.run_id);
   // With durability exit a graph in the graph is written before the one around it, which may have begun with an input.
   const hasBegun = first !== undefined || bringsAnswer(run);
   const resume = (): void => {

@@ -114,3 +114,37 @@ test("a breakpoint of a graph in a graph holds after a takeover while another ta
   const nodes = ["begin", "work", "finish"].map((node) => `${name}:${node}`);
   expect(await logOf(pair.here, threadId)).toEqual([beside, ...nodes]);
 });
+
+test("so does that of a graph that a node calls", async () => {
+  const [threadId, name] = [await newThread(pair.here), newName()];
+  const beside = `${name}-1`;
+  const tries = (): number => pair.gate.came.filter((came) => came === beside).length;
+  const run = await client().runs.create(threadId, "callsBeside", { input: inputOf(name) });
+  await pair.gate.waitFor(beside);
+  const stood = async (): Promise<boolean> => {
+    const rows = await pair.scratch.database.query<{ step: string }>(
+      "select metadata->>'step' as step from checkpoints where thread_id = $1 and checkpoint_ns like 'middle:%'",
+      [threadId],
+    );
+    return rows.some(({ step }) => step === "1");
+  };
+  await until(stood, "the breakpoint");
+  await takeAway(run);
+  await until(() => tries() === 2, "the other attempt");
+  pair.gate.open(beside);
+  await reaches(pair.here, run, "success");
+  await takeAway(run);
+  await reaches(pair.here, run, "success");
+  expect(pair.gate.came).not.toContain(name);
+  const { status, ...thread } = await client().threads.get(threadId);
+  expect([status, Object.keys(thread.interrupts)]).toEqual(["interrupted", []]);
+  expect((await client().threads.getState(threadId)).next).toEqual(["middle"]);
+  // Who goes on has looked, also where the server dies then.
+  const next = await client().runs.create(threadId, "callsBeside", { input: null });
+  await pair.gate.waitFor(name);
+  await takeAway(next);
+  pair.gate.open(name);
+  await reaches(pair.here, next, "success");
+  const nodes = ["begin", "work", "finish"].map((node) => `${name}:${node}`);
+  expect(await logOf(pair.here, threadId)).toEqual([beside, ...nodes]);
+});
