@@ -8,6 +8,7 @@ import { faultPoint } from "../faults.ts";
 import { asFields } from "../fields.ts";
 import { refusalBehind } from "../models/gateway/context.ts";
 import { persistently } from "../persist.ts";
+import { settleAnswers } from "../storage/checkpoints/writes.ts";
 import { findLastEvent } from "../storage/events.ts";
 import type { Owner } from "../storage/fence.ts";
 import { STOPPED } from "./breakpoints.ts";
@@ -24,7 +25,7 @@ import type { Recording } from "./log/record.ts";
 import { chargedTo } from "./model-calls.ts";
 import { HandOver, RunCancelled, RunTimedOut, outcomeOf } from "./outcome.ts";
 import type { Outcome } from "./outcome.ts";
-import { tell } from "./protocol/tell.ts";
+import { goesOnUnanswered, tell } from "./protocol/tell.ts";
 import { reached } from "./reached.ts";
 import type { AcceptedRun } from "./request.ts";
 import { rewind } from "./rewind.ts";
@@ -130,6 +131,8 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       run.attempt > 1
         ? await rewind(engine, run, { graph, checkpointer, recording, projection, told: held.told })
         : { resumes: false };
+    if (run.attempt === 1 && goesOnUnanswered(run))
+      await persistently(() => settleAnswers(engine.database, { ...run, workerId: engine.workerId }));
     // Calls cost money: none is made again for a database that takes no writes yet.
     if (run.attempt > 1) await recording.flushed();
     // It was there when the run was accepted, but an earlier run may have been rolled back, or the thread pruned.

@@ -6,7 +6,7 @@ import { asFields } from "../fields.ts";
 import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { isNewestOfRun, listFinishedTasks, listFirstOfRun } from "../storage/checkpoints/rows.ts";
-import { withdrawAnswer } from "../storage/checkpoints/writes.ts";
+import { settleAnswers } from "../storage/checkpoints/writes.ts";
 import { holdInside, stopsAtNewest, stopsInside } from "./breakpoints.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graph/graph.ts";
@@ -85,8 +85,8 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     !kept.has(id) && !tasks.some((task) => finished.has(task));
   await tellLegacy(run, { recording, told, newest, kept, before, isLost });
   await tellFollowers(held, { told, newest, finished, isLost, goesOn });
-  const hasAskedAgain = await persistently(() =>
-    withdrawAnswer(engine.database, { ...run, workerId: engine.workerId }),
+  const isAnswered = await persistently(() =>
+    settleAnswers(engine.database, { ...run, workerId: engine.workerId }),
   );
   const now = await graph.getState(configOf(checkpointer, run.thread_id, undefined), { subgraphs: true });
   const stops = await stopsInside(run, held, now);
@@ -98,7 +98,7 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     held.projection.resume();
     if (goesOn) protocol?.resume();
   };
-  if (hasAskedAgain && hasBegun) {
+  if (isAnswered && hasBegun) {
     resume();
     return { resumes: true, answers: answersLeft(run, now) };
   }

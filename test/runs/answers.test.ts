@@ -2,7 +2,7 @@
 import { Client } from "@langchain/langgraph-sdk";
 import type { Interrupt } from "@langchain/langgraph-sdk";
 import { expect, test } from "vitest";
-import { logOf, newName, newThread, reaches, usePair } from "../fixtures/pair.ts";
+import { logOf, newName, newThread, post, reaches, usePair } from "../fixtures/pair.ts";
 import { startHoldfast } from "../support/holdfast.ts";
 import { command } from "../support/protocol.ts";
 import { until } from "../support/until.ts";
@@ -95,4 +95,79 @@ test.each(["run.accepting:1", "run.accepted:1"])(
     expect(await client.runs.list(threadId)).toHaveLength(2);
   },
   60_000,
+);
+
+/** A thread whose graph asks "sure?". */
+async function halfway(graph: string): Promise<{ threadId: string; name: string }> {
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  const { runs } = pair.here.client;
+  await runs.wait(threadId, graph, { input: { name, gate: pair.gate.url } });
+  await runs.wait(threadId, graph, { command: { resume: "yes" } });
+  return { threadId, name };
+}
+const isAsked = async (threadId: string, question: string): Promise<void> =>
+  expect(Object.keys(await questionsOf(threadId))).toEqual([question]);
+
+test.each(["asksInStepsInside", "asksInStepsCalled"])(
+  "an answer that a graph in the graph took is not given to its next question after a takeover: %s",
+  async (graph) => {
+    const { runs } = pair.here.client;
+    const { threadId, name } = await halfway(graph);
+    const run = await runs.create(threadId, graph, { command: { resume: "sure" } });
+    await pair.gate.waitFor(name);
+    await takeAway(run.run_id);
+    const tries = (): number => pair.gate.came.filter((came) => came === name).length;
+    await until(() => tries() === 2, "the other attempt");
+    pair.gate.open(name);
+    await reaches(pair.here, run, "success");
+    await isAsked(threadId, "second?");
+    await runs.wait(threadId, graph, { command: { resume: "no" } });
+    expect(await logOf(pair.here, threadId)).toEqual(["yes", "sure", "no"]);
+  },
+);
+
+test.each(["asksInStepsInside", "asksInStepsCalled"])(
+  "who goes on without an answer is asked again, not answered for: %s",
+  async (graph) => {
+    const { runs } = pair.here.client;
+    const { threadId, name } = await halfway(graph);
+    pair.gate.open(name);
+    const [nobody, ...steps] = [{ input: null }, { command: { resume: "sure" } }, { input: null }];
+    await runs.wait(threadId, graph, nobody);
+    await runs.wait(threadId, graph, nobody);
+    await isAsked(threadId, "sure?");
+    for (const step of [...steps, nobody]) {
+      await runs.wait(threadId, graph, step);
+      await isAsked(threadId, "second?");
+    }
+    await runs.wait(threadId, graph, { command: { resume: "no" } });
+    expect(await logOf(pair.here, threadId)).toEqual(["yes", "sure", "no"]);
+  },
+);
+
+test.each(["retry", "another run"])(
+  "a step that fails behind an answer does not leave it to the next question: %s",
+  async (how) => {
+    const graph = "asksInStepsInside";
+    const { runs } = pair.here.client;
+    const { threadId, name } = await halfway(graph);
+    pair.gate.refuse(name);
+    const run = await runs.create(threadId, graph, { command: { resume: "sure" } });
+    await reaches(pair.here, run, "error");
+    pair.gate.open(name);
+    if (how === "retry") {
+      await post(pair.here, `/threads/${threadId}/runs/${run.run_id}/retry`);
+      await reaches(pair.here, run, "success");
+    } else await runs.wait(threadId, graph, { input: null });
+    await isAsked(threadId, "second?");
+    // One that nobody has taken is kept for who goes on, and is then his.
+    for (const step of [{ command: { resume: "no" } }, { input: null }]) {
+      pair.gate.refuse(name);
+      await reaches(pair.here, await runs.create(threadId, graph, step), "error");
+    }
+    pair.gate.open(name);
+    await runs.wait(threadId, graph, { input: null });
+    expect(await logOf(pair.here, threadId)).toEqual(["yes", "sure", "no"]);
+  },
 );

@@ -138,8 +138,8 @@ test("a connection that breaks during a takeover does not end the run", async ()
   const run = await begun(threadId, "waiting");
   const writes = await holding(held.scratch.database, "lock table public.checkpoint_writes in share mode");
   await takeAway(run);
-  await waitsFor(held.scratch.database, "/* withdrawAnswer */");
-  await query(`select pg_terminate_backend(pid) ${WAITING}`, ["/* withdrawAnswer */"]);
+  await waitsFor(held.scratch.database, "/* settleAnswers */");
+  await query(`select pg_terminate_backend(pid) ${WAITING}`, ["/* settleAnswers */"]);
   await letGo(writes);
   // Driven again, the graph makes its next checkpoint or stands in its node; ended, the run would take no cancel.
   await until(async () => (await runOf(run))?.attempt === 2, "the takeover");

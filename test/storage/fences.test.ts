@@ -8,7 +8,7 @@ import {
   putForOwners,
   putForThread,
   refuseAnswer,
-  withdrawAnswer,
+  settleAnswers,
   withdrawUpdate,
 } from "../../server/storage/checkpoints/writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
@@ -91,7 +91,7 @@ const fenced: Record<string, Fenced> = {
       await leave(owner, "__resume__", NO_TASK);
       await leave(owner, "__interrupt__", INPUT_TASK);
     },
-    write: (on, { runId, workerId, attempt }) => withdrawAnswer(on, { run_id: runId, workerId, attempt }),
+    write: (on, { runId, workerId, attempt }) => settleAnswers(on, { run_id: runId, workerId, attempt }),
     hasWritten: async (owner) => !(await answered(owner)),
   },
   "an answer that is refused": {

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   putForOwners,
   refuseAnswer,
-  withdrawAnswer,
+  settleAnswers,
   withdrawUpdate,
 } from "../../server/storage/checkpoints/writes.ts";
 import type { Queryable } from "../../server/storage/database.ts";
@@ -83,7 +83,7 @@ test.each<[string, Write]>([
   ],
   [
     "an answer",
-    (on, [{ runId, workerId, attempt }]) => withdrawAnswer(on, { run_id: runId, workerId, attempt }),
+    (on, [{ runId, workerId, attempt }]) => settleAnswers(on, { run_id: runId, workerId, attempt }),
   ],
 ])("%s: only the runs that are written for are looked at", async (_, write) => {
   const few = owners.slice(100, 103) as [Owner, Owner, Owner];

@@ -78,6 +78,10 @@ export function answeredBy({ kwargs }: AcceptedRun): string[] {
   return ids.every((id) => QUESTION_ID.test(id)) ? ids : [];
 }
 
+/** The run goes on from the thread's state, and has no answer for whoever asks first. */
+export const goesOnUnanswered = (run: AcceptedRun): boolean =>
+  (run.kwargs.input ?? null) === null && (!bringsAnswer(run) || answeredBy(run).length > 0);
+
 function terminalOf({ state, error, threadStatus, cause }: Outcome): Terminal | undefined {
   if (state === "rolled back" || state === "handed over") return undefined;
   if (state === "success")

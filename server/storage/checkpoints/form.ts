@@ -133,7 +133,9 @@ export function packed(items: readonly Item[]): [string, string, Buffer] {
       }
     } else {
       for (const value of write.writes) {
-        const { taskId: task, taskPath: path, mayReplace: replaces } = write;
+        const { taskId: task, taskPath: path } = write;
+        // The run counts with which a task has taken its last answer, also when it is done with it.
+        const replaces = write.mayReplace || value.channel === "__resume__";
         const rowKey = `${key} ${task} ${value.idx}`;
         if (!replaces && writes.has(rowKey)) continue;
         const row = [write.checkpointId, task, value.idx, value.channel];

@@ -50,27 +50,34 @@ const putForRuns = put(
 );
 const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from held");
 
-// An answer that the lost attempt gave hangs on the checkpoint for whoever asks first. If the node has taken it and asked
-// its next question, that question must not get the same answer: the node's own record of answers is kept.
-const withdrawAnswerRows = `/* withdrawAnswer */
+const LEFT = `w.channel = '__resume__' and w.task_id = ${NO_TASK}`;
+const TAKEN = `exists (
+  select 1 from public.checkpoint_writes t where t.thread_id = w.thread_id and t.run_id = w.run_id
+     and t.channel in ('__resume__', '__interrupt__') and t.task_id <> ${NO_TASK})`;
+
+// An answer that names no question hangs on the checkpoint for whoever asks first, and LangGraph leaves it there: the next
+// question, of another attempt or another run, would be given it too. Tasks keep the answers that they have taken.
+const settleAnswersRows = `/* settleAnswers */
 with held as (${OF_RUN}),
-asked as (
-  select 1 from held join public.checkpoint_writes w using (thread_id, run_id) where w.channel = '__interrupt__' limit 1),
+own as (select run_id from held w where ${TAKEN}),
 gone as (
-  delete from public.checkpoint_writes w using held, asked
-   where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__resume__'
-     and w.task_id = ${NO_TASK})
-select 1 from asked`;
+  delete from public.checkpoint_writes w using held
+   where w.thread_id = held.thread_id and ${LEFT} and (w.run_id is null or ${TAKEN})),
+kept as (
+  update public.checkpoint_writes w set run_id = held.run_id from held
+   where w.thread_id = held.thread_id and ${LEFT} and w.run_id <> held.run_id and not ${TAKEN})
+select run_id from own`;
 
 /**
- * For a takeover: makes sure that an answer which was taken is not given to the next question too.
- * @returns whether the lost attempt came to another question
+ * For a run that goes on without an answer of its own, and for a takeover: takes away answers that a task has taken. Those
+ * that nobody has taken become the run's.
+ * @returns whether a task of this run has taken its answer, or has come to another question
  */
-export async function withdrawAnswer(
+export async function settleAnswers(
   on: Queryable,
   run: { run_id: string; workerId: string; attempt: number },
 ): Promise<boolean> {
-  return (await on.query(withdrawAnswerRows, [run.run_id, run.workerId, run.attempt])).length > 0;
+  return (await on.query(settleAnswersRows, [run.run_id, run.workerId, run.attempt])).length > 0;
 }
 
 // What a command writes belongs to no task.
