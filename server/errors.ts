@@ -96,29 +96,6 @@ export class GraphUnloadable extends AppError {
   readonly status = 500;
 }
 
-/** The thread was run with a graph that langgraph.json does not name any more, or names one in its metadata. */
-export class GraphNotServed extends AppError {
-  readonly code = "graph_not_served";
-  readonly status = 409;
-  constructor(graphId: string) {
-    super(
-      `Graph ${graphId} of this thread is not served here: its state cannot be read. Add it to langgraph.json.`,
-    );
-  }
-}
-
-/** The graph's own code, a reducer as a rule, throws when it reads what an earlier run has left. */
-export class StateUnreadable extends AppError {
-  readonly code = "state_unreadable";
-  readonly status = 409;
-  constructor(error: Error) {
-    super(
-      `The graph of this thread fails when it reads this state (${error.name}). Go on from an older checkpoint.`,
-      { cause: error },
-    );
-  }
-}
-
 export class ThreadNotFound extends AppError {
   readonly code = "thread_not_found";
   readonly status = 404;

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 
-const source = ["errors", "access-errors", "model-errors"]
+const source = ["errors", "access-errors", "graph-errors", "model-errors"]
   .map((name) => readFileSync(`server/${name}.ts`, "utf8"))
   .join("\n");
 const page = readFileSync("docs/errors.md", "utf8");

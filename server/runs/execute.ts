@@ -25,6 +25,7 @@ import type { Recording } from "./log/record.ts";
 import { chargedTo } from "./model-calls.ts";
 import { HandOver, RunCancelled, RunTimedOut, outcomeOf } from "./outcome.ts";
 import type { Outcome } from "./outcome.ts";
+import { requireNodes } from "./nodes-there.ts";
 import { goesOnUnanswered, tell } from "./protocol/tell.ts";
 import { reached } from "./reached.ts";
 import type { AcceptedRun } from "./request.ts";
@@ -131,6 +132,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
       run.attempt > 1
         ? await rewind(engine, run, { graph, checkpointer, recording, projection, told: held.told })
         : { resumes: false };
+    if (!takenUp.isStopped) await requireNodes(run, { graph, checkpointer }, takenUp);
     if (run.attempt === 1 && goesOnUnanswered(run))
       await persistently(() => settleAnswers(engine.database, { ...run, workerId: engine.workerId }));
     // Calls cost money: none is made again for a database that takes no writes yet.

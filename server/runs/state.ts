@@ -7,10 +7,8 @@ import {
   AppError,
   CheckpointNotFound,
   DataKeyUnusable,
-  GraphNotServed,
   InputInvalid,
   SealedValueInvalid,
-  StateUnreadable,
   ThreadBusy,
   ThreadNotFound,
   ThreadWithoutGraph,
@@ -18,6 +16,7 @@ import {
   ValueUnreadable,
 } from "../errors.ts";
 import type { Fields } from "../fields.ts";
+import { GraphNotServed, StateUnreadable } from "../graph-errors.ts";
 import { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { deleteThreads } from "../storage/checkpoints/prune.ts";
 import type { Queryable } from "../storage/database.ts";
