@@ -50,23 +50,22 @@ const putForRuns = put(
 );
 const putForThreadRow = put("putThreadCheckpoint", OF_THREAD, "", "select n from held");
 
-const LEFT = `w.channel = '__resume__' and w.task_id = ${NO_TASK}`;
-const TAKEN = `exists (
-  select 1 from public.checkpoint_writes t where t.thread_id = w.thread_id and t.run_id = w.run_id
-     and t.channel in ('__resume__', '__interrupt__') and t.task_id <> ${NO_TASK})`;
-
 // An answer that names no question hangs on the checkpoint for whoever asks first, and LangGraph leaves it there: the next
 // question, of another attempt or another run, would be given it too. Tasks keep the answers that they have taken.
+const LEFT = `
+   where w.thread_id = held.thread_id and w.channel = '__resume__' and w.task_id = ${NO_TASK} and`;
 const settleAnswersRows = `/* settleAnswers */
 with held as (${OF_RUN}),
-own as (select run_id from held w where ${TAKEN}),
+taker as materialized (
+  select distinct w.run_id from held join public.checkpoint_writes w using (thread_id)
+   where w.channel in ('__resume__', '__interrupt__') and w.task_id <> ${NO_TASK} and w.run_id is not null),
 gone as (
   delete from public.checkpoint_writes w using held
-   where w.thread_id = held.thread_id and ${LEFT} and (w.run_id is null or ${TAKEN})),
+  ${LEFT} (w.run_id is null or w.run_id in (select run_id from taker))),
 kept as (
   update public.checkpoint_writes w set run_id = held.run_id from held
-   where w.thread_id = held.thread_id and ${LEFT} and w.run_id <> held.run_id and not ${TAKEN})
-select run_id from own`;
+  ${LEFT} w.run_id <> held.run_id and w.run_id not in (select run_id from taker))
+select 1 from held join taker using (run_id)`;
 
 /**
  * For a run that goes on without an answer of its own, and for a takeover: takes away answers that a task has taken. Those
