@@ -37,7 +37,7 @@ export async function stopsAtNewest(
 }
 
 /** What has come to breakpoints of graphs that stand in a run's own. */
-interface Stops {
+export interface Stops {
   /** Where those graphs stand. */
   readonly places: ReadonlySet<string>;
   /** The run can do no more until somebody goes on: all else is done, or asks a question that the run does not answer. */

@@ -11,7 +11,7 @@ import { persistently } from "../persist.ts";
 import { settleAnswers } from "../storage/checkpoints/writes.ts";
 import { findLastEvent } from "../storage/events.ts";
 import type { Owner } from "../storage/fence.ts";
-import { STOPPED } from "./breakpoints.ts";
+import { STOPPED, holdInside } from "./breakpoints.ts";
 import { checkpointerOf, chunksOf } from "./drive.ts";
 import type { Drive } from "./drive.ts";
 import { endRun } from "./end.ts";
@@ -133,6 +133,7 @@ async function runToEnd(held: Drive): Promise<Outcome> {
         ? await rewind(engine, run, { graph, checkpointer, recording, projection, told: held.told })
         : { resumes: false };
     if (!takenUp.isStopped) await requireNodes(run, { graph, checkpointer }, takenUp);
+    if (takenUp.stops) holdInside(checkpointer, takenUp.stops, run.run_id);
     if (run.attempt === 1 && goesOnUnanswered(run))
       await persistently(() => settleAnswers(engine.database, { ...run, workerId: engine.workerId }));
     // Calls cost money: none is made again for a database that takes no writes yet.

@@ -7,7 +7,8 @@ import { persistently } from "../persist.ts";
 import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { isNewestOfRun, listFinishedTasks, listFirstOfRun } from "../storage/checkpoints/rows.ts";
 import { settleAnswers } from "../storage/checkpoints/writes.ts";
-import { holdInside, stopsAtNewest, stopsInside } from "./breakpoints.ts";
+import { stopsAtNewest, stopsInside } from "./breakpoints.ts";
+import type { Stops } from "./breakpoints.ts";
 import type { Engine } from "./engine.ts";
 import type { Graph } from "./graph/graph.ts";
 import type { Recording } from "./log/record.ts";
@@ -50,6 +51,8 @@ export interface TakenUp {
   readonly answers?: Record<string, unknown>;
   /** The lost attempt had come to a breakpoint. */
   readonly isStopped?: boolean;
+  /** Graphs in the graph had come to some. */
+  readonly stops?: Stops;
 }
 
 /** Tells clients what no longer counts, and completes what the lost attempt had kept but not told to its end. */
@@ -85,31 +88,30 @@ export async function rewind(engine: Engine, run: AcceptedRun, held: Rewound): P
     !kept.has(id) && !tasks.some((task) => finished.has(task));
   await tellLegacy(run, { recording, told, newest, kept, before, isLost });
   await tellFollowers(held, { told, newest, finished, isLost, goesOn });
-  const isAnswered = await persistently(() =>
+  const asking = await persistently(() =>
     settleAnswers(engine.database, { ...run, workerId: engine.workerId }),
   );
   const now = await graph.getState(configOf(checkpointer, run.thread_id, undefined), { subgraphs: true });
   const stops = await stopsInside(run, held, now);
   if (stops.isAll) return { resumes: true, isStopped: true };
-  holdInside(checkpointer, stops, run.run_id);
   // With durability exit a graph in the graph is written before the one around it, which may have begun with an input.
   const hasBegun = first !== undefined || bringsAnswer(run);
   const resume = (): void => {
     held.projection.resume();
     if (goesOn) protocol?.resume();
   };
-  if (isAnswered && hasBegun) {
+  if (asking && hasBegun) {
     resume();
-    return { resumes: true, answers: answersLeft(run, now) };
+    return { resumes: true, answers: answersLeft(run, now, asking), stops };
   }
   if (first === undefined) {
     // Without results the state may lack what a command adds to it.
     if (goesOn && hasResults(newest)) resume();
-    return { resumes: false };
+    return { resumes: false, stops };
   }
   const resumes = await persistently(() => isNewestOfRun(engine.database, run.thread_id, run.run_id));
   if (resumes) resume();
-  return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)) };
+  return { resumes, isStopped: resumes && (await stopsAtNewest(run, held)), stops };
 }
 
 /** Whether a run goes on from the state of its thread: what its tasks have done before its first checkpoint counts then. */
@@ -224,24 +226,31 @@ function fateOf(
 }
 
 /**
- * Answers that name their questions are known to the attempt alone until their tasks are done. Those whose questions
- * stand as they were are given once more; a task that has asked its next question keeps its answer itself.
+ * The run's answers to questions that stand as they were, by their ids: those that name them are known to the attempt
+ * alone until their tasks are done, and one that names none was given to all that were open. A task that has asked its
+ * next question keeps its answer itself.
+ * @param asking the tasks that have asked a question in this run
  */
-function answersLeft(run: AcceptedRun, now: StateSnapshot): Record<string, unknown> {
-  const open = openIn(now);
-  const answers = asFields(run.kwargs.command?.["resume"]);
-  return Object.fromEntries(
-    answeredBy(run)
-      .filter((id) => open.has(id))
-      .map((id) => [id, answers[id]]),
-  );
+function answersLeft(
+  run: AcceptedRun,
+  now: StateSnapshot,
+  asking: ReadonlySet<string>,
+): Record<string, unknown> {
+  const answer = run.kwargs.command?.["resume"];
+  const named = answeredBy(run);
+  if (named.length > 0) {
+    const open = openIn(now, new Set());
+    return Object.fromEntries(named.filter((id) => open.has(id)).map((id) => [id, asFields(answer)[id]]));
+  }
+  return bringsAnswer(run) ? Object.fromEntries([...openIn(now, asking)].map((id) => [id, answer])) : {};
 }
 
 /** Ids of the questions of a state; a graph in a graph knows its own better than the one around it. */
-function openIn({ tasks }: StateSnapshot): ReadonlySet<string> {
-  const ids = tasks.flatMap(({ state, interrupts }) =>
-    state && "values" in state ? [...openIn(state)] : interrupts.flatMap(({ id }) => id ?? []),
-  );
+function openIn({ tasks }: StateSnapshot, but: ReadonlySet<string>): ReadonlySet<string> {
+  const ids = tasks.flatMap(({ id: task, state, interrupts, result }) => {
+    if (state && "values" in state) return [...openIn(state, but)];
+    return result !== undefined || but.has(task) ? [] : interrupts.flatMap(({ id }) => id ?? []);
+  });
   return new Set(ids);
 }
 

@@ -97,6 +97,22 @@ test.each(["run.accepting:1", "run.accepted:1"])(
   60_000,
 );
 
+test("one answer to all open questions is given again to those that were not done with it", async () => {
+  const { runs } = pair.here.client;
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  await runs.wait(threadId, "asksOn", { input: { name, gate: pair.gate.url } });
+  const run = await runs.create(threadId, "asksOn", { command: { resume: "yes" } });
+  await pair.gate.waitFor(name);
+  await until(async () => "sure?" in (await questionsOf(threadId)), "the next question");
+  await takeAway(run.run_id);
+  pair.gate.open(name);
+  await reaches(pair.here, run, "success");
+  await isAsked(threadId, "sure?");
+  await runs.wait(threadId, "asksOn", { command: { resume: "quite" } });
+  expect(await logOf(pair.here, threadId)).toEqual(["left:yes:quite", "right:yes"]);
+});
+
 /** A thread whose graph asks "sure?". */
 async function halfway(graph: string): Promise<{ threadId: string; name: string }> {
   const threadId = await newThread(pair.here);

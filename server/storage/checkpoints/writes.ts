@@ -65,18 +65,23 @@ gone as (
 kept as (
   update public.checkpoint_writes w set run_id = held.run_id from held
   ${LEFT} w.run_id <> held.run_id and w.run_id not in (select run_id from taker))
-select 1 from held join taker using (run_id)`;
+select array(
+    select w.task_id from public.checkpoint_writes w
+     where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__interrupt__') as asked
+  from held join taker using (run_id)`;
 
 /**
  * For a run that goes on without an answer of its own, and for a takeover: takes away answers that a task has taken. Those
  * that nobody has taken become the run's.
- * @returns whether a task of this run has taken its answer, or has come to another question
+ * @returns if a task of this run has taken its answer or come to another question: the tasks that ask another
  */
 export async function settleAnswers(
   on: Queryable,
   run: { run_id: string; workerId: string; attempt: number },
-): Promise<boolean> {
-  return (await on.query(settleAnswersRows, [run.run_id, run.workerId, run.attempt])).length > 0;
+): Promise<ReadonlySet<string> | undefined> {
+  const values = [run.run_id, run.workerId, run.attempt];
+  const [taken] = await on.query<{ asked: string[] }>(settleAnswersRows, values);
+  return taken && new Set(taken.asked);
 }
 
 // What a command writes belongs to no task.
