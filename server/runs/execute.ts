@@ -9,6 +9,7 @@ import { asFields } from "../fields.ts";
 import { refusalBehind } from "../models/gateway/context.ts";
 import { persistently } from "../persist.ts";
 import { settleAnswers } from "../storage/checkpoints/writes.ts";
+import { ClockSetBack } from "../storage/checkpoints/clock.ts";
 import { findLastEvent } from "../storage/events.ts";
 import type { Owner } from "../storage/fence.ts";
 import { STOPPED, holdInside } from "./breakpoints.ts";
@@ -163,10 +164,10 @@ async function runToEnd(held: Drive): Promise<Outcome> {
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : refusalBehind(error);
     if (isPassing(reason)) throw reason;
-    const outcome = outcomeOf(
-      held.control.drainRequested && isDrained(reason) ? new HandOver() : reason,
-      guard,
-    );
+    const isDrain = held.control.drainRequested && isDrained(reason);
+    // Who takes it, here or elsewhere, waits until his clock is right for what is there.
+    const isHandedOver = isDrain || reason instanceof ClockSetBack;
+    const outcome = outcomeOf(isHandedOver ? new HandOver() : reason, guard);
     await keep();
     const status = outcome.error ? "failed" : "interrupted";
     if (outcome.state !== "handed over")

@@ -84,7 +84,7 @@ test("what four parallel nodes wrote is read back in the order it was lived, 20 
 test("a run that goes on after its thread was deleted writes nothing and is told to stop", async () => {
   const config = await newThread();
   const threadId = config.configurable.thread_id;
-  const losses: LeaseLost[] = [];
+  const losses: Error[] = [];
   const saver = new Checkpoints(scratch.database, { onLost: (error) => void losses.push(error) });
   const graph = compile(saver);
   await graph.invoke(ask("hello"), config);

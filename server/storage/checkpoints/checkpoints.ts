@@ -5,28 +5,26 @@ import {
   BaseCheckpointSaver,
   TASKS,
   WRITES_IDX_MAP,
-  compareWritesSortKeys,
   maxChannelVersion,
-  writesSortKey,
 } from "@langchain/langgraph-checkpoint";
 import type {
   ChannelVersions,
   Checkpoint,
   CheckpointListOptions,
   CheckpointMetadata,
-  CheckpointPendingWrite,
   CheckpointTuple,
   DeltaChannelHistory,
   PendingWrite,
 } from "@langchain/langgraph-checkpoint";
 import type { RunnableConfig } from "@langchain/core/runnables";
 import { InputInvalid, InputPoisoned, LeaseLost } from "../../errors.ts";
+import type { AppError } from "../../errors.ts";
 import { persistently } from "../../persist.ts";
 import type { DataKey } from "../../privacy/seal.ts";
 import { dump, load } from "../../privacy/serde.ts";
 import { isStorable } from "../../privacy/storable.ts";
 import type { Database, Queryable } from "../database.ts";
-import { comeAfter, findNewestId } from "./clock.ts";
+import { Order, findNewestId } from "./clock.ts";
 import { listDeltaHistory } from "./deltas.ts";
 import type { CheckpointKey, CheckpointWrite, PointWrite, Urgency, Value } from "./form.ts";
 import { metadataText } from "./metadata.ts";
@@ -34,6 +32,7 @@ import { deleteThreads } from "./prune.ts";
 import { Questions } from "./questions.ts";
 import { findCheckpointRows, listCheckpointRows, listPendingSendRows } from "./rows.ts";
 import type { CheckpointRow } from "./rows.ts";
+import { configOf, keyOf, tuplesOf } from "./tuples.ts";
 import { putForThread } from "./writes.ts";
 
 const START = "__start__";
@@ -41,7 +40,7 @@ const PAGE = 100;
 
 export interface CheckpointsOptions {
   /** Called before a refused write throws: whoever drives the graph must stop it. */
-  readonly onLost?: (error: LeaseLost) => void;
+  readonly onLost?: (error: AppError) => void;
   /** How long an absence of the database is borne, in milliseconds; 0 fails at once. */
   readonly patienceMs?: number;
   /** Writes for the run that drives the graph; by default each write is a statement of its own. False: lost. */
@@ -60,7 +59,7 @@ export interface CheckpointsOptions {
   readonly metadata?: Readonly<Record<string, unknown>>;
   /** Nothing was ever written to the thread: the first read, which would find nothing, is spared. */
   readonly isNew?: boolean;
-  /** What is read is gone on from: reading waits until what is written next counts as newer. */
+  /** What is read is gone on from: reading waits until what is written next counts as newer, and writing makes sure. */
   readonly goesOn?: { readonly signal?: AbortSignal };
 }
 
@@ -76,7 +75,7 @@ export interface LastPut {
 
 export class Checkpoints extends BaseCheckpointSaver {
   readonly #database: Queryable | Database;
-  readonly #onLost: (error: LeaseLost) => void;
+  readonly #onLost: (error: AppError) => void;
   readonly #patienceMs: number;
   readonly #put: (write: CheckpointWrite, urgency: Urgency) => Promise<boolean>;
   readonly #urgencyOfStep: Urgency;
@@ -84,7 +83,7 @@ export class Checkpoints extends BaseCheckpointSaver {
   readonly #redact: <Kept>(value: Kept, channel: string) => Kept;
   readonly #settled: () => Promise<void>;
   readonly #keys = new Map<string, Promise<DataKey | undefined>>();
-  readonly #goesOn: CheckpointsOptions["goesOn"];
+  readonly #order: Order | undefined;
   readonly #ofRun: Readonly<Record<string, unknown>>;
   readonly #questions = new Questions();
   #isNew: boolean;
@@ -107,7 +106,7 @@ export class Checkpoints extends BaseCheckpointSaver {
     this.#redact = options.redact ?? ((value) => value);
     this.#settled = options.settled ?? (() => Promise.resolve());
     this.#isNew = options.isNew ?? false;
-    this.#goesOn = options.goesOn;
+    this.#order = options.goesOn && new Order(options.goesOn.signal);
     this.#ofRun = options.metadata ?? {};
   }
 
@@ -128,9 +127,9 @@ export class Checkpoints extends BaseCheckpointSaver {
     const rows = await this.#persist(() => findCheckpointRows(this.#database, key));
     this.#questions.note(rows);
     const [tuple] = await this.#tuples(rows);
-    if (!this.#goesOn) return tuple;
+    if (!this.#order) return tuple;
     const find = (): Promise<string | undefined> => findNewestId(this.#database, key);
-    await comeAfter(key.checkpointId ? await this.#persist(find) : tuple?.checkpoint.id, this.#goesOn.signal);
+    await this.#order.comeAfter(key.checkpointId ? await this.#persist(find) : tuple?.checkpoint.id, key);
     return tuple;
   }
 
@@ -169,6 +168,11 @@ export class Checkpoints extends BaseCheckpointSaver {
     newVersions: ChannelVersions,
   ): Promise<RunnableConfig> {
     const { threadId, namespace, checkpointId: parentId } = keyOf(config);
+    const setBack = this.#order?.wrongOf(checkpoint.id, { namespace, parentId });
+    if (setBack) {
+      await this.#settled(); // what the superstep has brought is gone on from
+      this.#stop(setBack);
+    }
     const { channel_values: current, ...rest } = checkpoint;
     const values = Object.entries(newVersions)
       .filter(([channel]) => channel in current)
@@ -270,29 +274,20 @@ export class Checkpoints extends BaseCheckpointSaver {
   }
 
   #lose(threadId: string): never {
-    const error = new LeaseLost(
-      `Thread ${threadId} was deleted, or its run has another owner: nothing more is written to it.`,
+    this.#stop(
+      new LeaseLost(
+        `Thread ${threadId} was deleted, or its run has another owner: nothing more is written to it.`,
+      ),
     );
+  }
+
+  #stop(error: AppError): never {
     this.#onLost(error);
     throw error;
   }
 
   async #tuples(rows: readonly CheckpointRow[]): Promise<CheckpointTuple[]> {
-    const blobs = new Map<string, CheckpointRow>();
-    const writes = new Map<string, CheckpointRow[]>();
-    for (const row of rows) {
-      if (row.kind === "blob") blobs.set(blobKey(row, row.channel, row.version), row);
-      if (row.kind === "write") {
-        const key = writeKey(row);
-        const list = writes.get(key);
-        if (list) list.push(row);
-        else writes.set(key, [row]);
-      }
-    }
-    const tuples = rows
-      .filter(({ kind }) => kind === "checkpoint")
-      .toSorted(newestFirst)
-      .map((row) => tupleOf(row, blobs, writes.get(writeKey(row)) ?? []));
+    const tuples = tuplesOf(rows);
     await this.#addPendingSends(
       tuples.filter(({ checkpoint, parentConfig }) => checkpoint.v < 4 && parentConfig),
     );
@@ -307,7 +302,6 @@ export class Checkpoints extends BaseCheckpointSaver {
     for (const tuples of groups.values()) {
       const [first] = tuples;
       if (!first) continue;
-      const parentOf = (tuple: CheckpointTuple): string => keyOf(tuple.parentConfig ?? {}).checkpointId ?? "";
       const sends = await listPendingSendRows(this.#database, {
         ...keyOf(first.config),
         checkpointIds: tuples.map(parentOf),
@@ -325,73 +319,12 @@ export class Checkpoints extends BaseCheckpointSaver {
   }
 }
 
+const parentOf = (tuple: CheckpointTuple): string => keyOf(tuple.parentConfig ?? {}).checkpointId ?? "";
+
 /** Where errors, interrupts and resumes stand. A client may name a channel "constructor". */
 const placeOf = (channel: string): number | undefined =>
   Object.hasOwn(WRITES_IDX_MAP, channel) ? WRITES_IDX_MAP[channel] : undefined;
 
-function tupleOf(
-  row: CheckpointRow,
-  blobs: ReadonlyMap<string, CheckpointRow>,
-  writes: CheckpointRow[],
-): CheckpointTuple {
-  // The rows of this kind hold the checkpoint as put() stored it, without its values.
-  const checkpoint = row.checkpoint as unknown as Checkpoint;
-  const versions = checkpoint.channel_versions ?? {};
-  const values: Record<string, unknown> = {};
-  for (const [channel, version] of Object.entries(versions)) {
-    const blob = blobs.get(blobKey(row, channel, String(version)));
-    if (blob) values[channel] = load(blob.type, blob.blob);
-  }
-  const key = {
-    threadId: row.thread_id,
-    namespace: row.checkpoint_ns,
-    checkpointId: row.checkpoint_id ?? "",
-  };
-  return {
-    config: configOf(key),
-    checkpoint: {
-      ...checkpoint,
-      channel_versions: versions,
-      versions_seen: checkpoint.versions_seen ?? {},
-      channel_values: values,
-    },
-    metadata: row.metadata as CheckpointMetadata, // stored by put(), in this shape
-    ...(row.parent_checkpoint_id
-      ? { parentConfig: configOf({ ...key, checkpointId: row.parent_checkpoint_id }) }
-      : {}),
-    pendingWrites: writes
-      .toSorted(liveOrder)
-      .map((one): CheckpointPendingWrite => [one.task_id, one.channel, load(one.type, one.blob)]),
-  };
-}
-
-function keyOf(config: RunnableConfig): {
-  threadId: string;
-  namespace: string;
-  checkpointId: string | undefined;
-} {
-  const { thread_id: threadId, checkpoint_ns: namespace, checkpoint_id: id } = config.configurable ?? {};
-  if (typeof threadId !== "string")
-    throw new InputInvalid("A checkpoint needs configurable.thread_id, a string.");
-  return { threadId, namespace: namespace ?? "", checkpointId: id || undefined };
-}
-
-const configOf = (key: CheckpointKey): RunnableConfig => ({
-  configurable: { thread_id: key.threadId, checkpoint_ns: key.namespace, checkpoint_id: key.checkpointId },
-});
-
 /** A channel that triggers when several nodes are done, and none of them is. */
 const isWaitingForAll = (channel: string, done: unknown): boolean =>
   channel.startsWith("join:") && Array.isArray(done) && done.length === 0;
-
-const blobKey = (row: CheckpointRow, channel: string, version: string): string =>
-  JSON.stringify([row.thread_id, row.checkpoint_ns, channel, version]);
-const writeKey = (row: CheckpointRow): string =>
-  JSON.stringify([row.thread_id, row.checkpoint_ns, row.checkpoint_id]);
-const orderKey = (row: CheckpointRow): string => `${row.checkpoint_id} ${row.thread_id} ${row.checkpoint_ns}`;
-const newestFirst = (a: CheckpointRow, b: CheckpointRow): number => (orderKey(a) < orderKey(b) ? 1 : -1);
-const liveOrder = (a: CheckpointRow, b: CheckpointRow): number =>
-  compareWritesSortKeys(
-    writesSortKey(a.task_path, a.task_id, a.idx),
-    writesSortKey(b.task_path, b.task_id, b.idx),
-  );
