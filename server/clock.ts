@@ -4,6 +4,12 @@ import { setTimeout as delay } from "node:timers/promises";
 /** Milliseconds since the epoch. */
 export const now = (): number => Date.now();
 
+/**
+ * Whole milliseconds since this process began: for how long something takes, lasts or is waited for. The clock on the
+ * wall may be set while it does.
+ */
+export const uptime = (): number => Math.floor(performance.now());
+
 /** Waits `ms`; resolves early, without an error, when `signal` aborts. */
 export async function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   if (signal?.aborted) return;

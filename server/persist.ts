@@ -1,6 +1,6 @@
 // A short absence of the database ends no run and breaks no stream: what must be written or read is tried again.
 // Only for statements that may run twice. What fails for good is told apart by the same mark.
-import { now, sleep } from "./clock.ts";
+import { sleep, uptime } from "./clock.ts";
 import { AppError } from "./errors.ts";
 
 /** How long an absence of the database is borne, in milliseconds. */
@@ -12,13 +12,13 @@ export async function persistently<T>(
   work: () => Promise<T>,
   options: { forMs?: number; signal?: AbortSignal } = {},
 ): Promise<T> {
-  const giveUpAt = now() + (options.forMs ?? PATIENCE_MS);
+  const giveUpAt = uptime() + (options.forMs ?? PATIENCE_MS);
   for (;;) {
     try {
       return await work();
     } catch (error) {
       const mayPass = error instanceof AppError && error.retryable;
-      if (!mayPass || now() > giveUpAt || options.signal?.aborted) throw error;
+      if (!mayPass || uptime() > giveUpAt || options.signal?.aborted) throw error;
       await sleep(EVERY_MS, options.signal);
     }
   }

@@ -2,7 +2,7 @@
 // a finish reason is an error: half an answer is never taken for a complete one.
 // Messages name the status and what to check; the provider's own words may hold the prompt or the key.
 import type { AIMessageChunk } from "@langchain/core/messages";
-import { now, sleep } from "../clock.ts";
+import { sleep, uptime } from "../clock.ts";
 import { AppError, ModelFailed } from "../errors.ts";
 import { callContext, refusalBehind } from "./gateway/context.ts";
 
@@ -59,12 +59,12 @@ function watchSilence(silenceMs: number): Watch {
   const isTried = (): boolean => (context?.pending ?? 0) > 0;
   const silent = new AbortController();
   const stopped = new AbortController();
-  let heardAt = now();
+  let heardAt = uptime();
   const watch = async (): Promise<void> => {
-    for (let left = silenceMs; left > 0; left = heardAt + silenceMs - now()) {
+    for (let left = silenceMs; left > 0; left = heardAt + silenceMs - uptime()) {
       await sleep(left, stopped.signal);
       if (stopped.signal.aborted) return;
-      if (isTried()) heardAt = now();
+      if (isTried()) heardAt = uptime();
     }
     silent.abort();
   };
@@ -72,7 +72,7 @@ function watchSilence(silenceMs: number): Watch {
   return {
     silent: silent.signal,
     heard: () => {
-      heardAt = now();
+      heardAt = uptime();
     },
     stop: () => stopped.abort(),
   };

@@ -1,6 +1,6 @@
 // Links what the audit log got: appends new entries to its chain each second, and tells the newest hash to the log of
 // the server from time to time, where who can write to the database cannot take it back.
-import { now, sleep } from "../clock.ts";
+import { sleep, uptime } from "../clock.ts";
 import { messageOf } from "../errors.ts";
 import { findAuditHead, hasUnlinked, linkAudit } from "../storage/audit.ts";
 import type { Database } from "../storage/database.ts";
@@ -29,11 +29,11 @@ export function startAuditChain(options: AuditChainOptions): { stop(): Promise<v
     while (!stopping.signal.aborted && (await database.transaction(linkAudit)) > 0);
   };
   const tell = async (): Promise<void> => {
-    if (told && now() < told.at + tellEveryMs) return;
+    if (told && uptime() < told.at + tellEveryMs) return;
     const newest = await findAuditHead(database);
     const head = newest?.hash.toString("hex");
     if (newest && head !== told?.head) log.info("audit.linked", { head, seq: newest.seq });
-    told = { head, at: now() };
+    told = { head, at: uptime() };
   };
   const loop = async (): Promise<void> => {
     while (!stopping.signal.aborted) {

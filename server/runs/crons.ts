@@ -1,6 +1,6 @@
 // Turns schedules into runs: each fire time makes one run, with any number of instances, whoever dies in between. Times
 // that were missed while no server ran make one run together, the latest of them.
-import { now, sleep } from "../clock.ts";
+import { sleep } from "../clock.ts";
 import { CronInvalid, CronNotFound, DatabaseUnavailable, ThreadNotFound, messageOf } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import type { Fields } from "../fields.ts";
@@ -9,6 +9,7 @@ import {
   advanceCron,
   claimCrons,
   deleteCron,
+  findTime,
   insertCron,
   lockCron,
   openCrons,
@@ -59,7 +60,7 @@ export async function createCron(
 ): Promise<CronRow> {
   const assistant = await requireAssistant(engine, given.assistantId);
   const { schedule, timezone = null, endTime = null, isEnabled = true } = given;
-  const at = new Date(now());
+  const at = await findTime(engine.database);
   checkSchedule({ schedule, timezone }, at, endTime);
   const thread = given.threadId === null ? undefined : await getThread(engine, given.threadId);
   if (thread?.is_temporary) {
@@ -104,7 +105,7 @@ export async function changeCron(engine: Engine, cronId: string, change: CronFie
       metadata: { ...old.metadata, ...change.metadata },
       payload: withoutNulls({ ...old.payload, ...change.payload }),
     };
-    const at = new Date(now());
+    const at = await findTime(transaction);
     const isMoved =
       wanted.schedule !== old.schedule ||
       wanted.timezone !== old.timezone ||

@@ -1,7 +1,7 @@
 // Executes a run that this process owns. Whatever happens in the graph, the run reaches one end, or goes back to the
 // queue for another process to go on with.
 import { RunControl } from "@langchain/langgraph";
-import { now, sleep, unlessAborted } from "../clock.ts";
+import { sleep, unlessAborted, uptime } from "../clock.ts";
 import { DatabaseUnavailable, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
 import type { AppError } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
@@ -81,13 +81,18 @@ async function nextEvent(engine: Engine, run: AcceptedRun): Promise<number> {
 
 async function drive(held: Drive): Promise<void> {
   const { engine, run, controller, recording } = held;
-  const startedAt = now();
+  const startedAt = uptime();
   try {
     faultPoint("run.claimed");
     const outcome = await runToEnd(held);
     controller.abort(); // nothing of this run may go on after its end
     await endRun(engine, held, outcome);
-    const facts = { run_id: run.run_id, graph_id: run.graph_id, attempt: run.attempt, ms: now() - startedAt };
+    const facts = {
+      run_id: run.run_id,
+      graph_id: run.graph_id,
+      attempt: run.attempt,
+      ms: uptime() - startedAt,
+    };
     const masked = held.masked > 0 ? { masked: held.masked } : {};
     engine.log.info("run.finished", {
       ...facts,

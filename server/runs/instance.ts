@@ -1,6 +1,6 @@
 // This process among the others: a worker id for its life, a heartbeat each second, a session lock that ends with it.
 // The heartbeat also tells what hints may have missed: cancels, ready runs, dead instances.
-import { now, sleep } from "../clock.ts";
+import { sleep, uptime } from "../clock.ts";
 import { LeaseLost, messageOf } from "../errors.ts";
 import type { Queryable, Session } from "../storage/database.ts";
 import { beat, deleteInstances, insertInstance, lockInstance } from "../storage/instances.ts";
@@ -50,10 +50,10 @@ export async function startInstance(
   const over = new AbortController();
   const held: Held = { engine, worker, hasSessions, session: undefined, isLocked: false, ...fresh() };
   await register(held);
-  let toldAt = 0;
+  let toldAt = -Infinity;
   const tell = (reason: string): void => {
-    if (now() - toldAt < SILENT_MS) return;
-    toldAt = now();
+    if (uptime() - toldAt < SILENT_MS) return;
+    toldAt = uptime();
     engine.log.warn("heartbeat.failed", { reason });
   };
   const live = async (): Promise<void> => {

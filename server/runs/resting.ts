@@ -1,6 +1,6 @@
 // Runs that this process stopped because the database took no writes. They have not failed, and stay ours for a while:
 // whoever goes on with one begins its superstep again, and pays for the calls in it again, so the waits grow.
-import { now } from "../clock.ts";
+import { uptime } from "../clock.ts";
 
 const FIRST_MS = 1000;
 const LONGEST_MS = 30_000;
@@ -15,7 +15,7 @@ export class Resting {
 
   /** @param times how often it was given back without having failed */
   add(attempt: Attempt, times: number): void {
-    this.#until.set(keyOf(attempt), now() + Math.min(LONGEST_MS, FIRST_MS * 2 ** times));
+    this.#until.set(keyOf(attempt), uptime() + Math.min(LONGEST_MS, FIRST_MS * 2 ** times));
   }
 
   has(attempt: Attempt): boolean {
@@ -23,7 +23,7 @@ export class Resting {
   }
 
   isDue(attempt: Attempt): boolean {
-    return now() >= (this.#until.get(keyOf(attempt)) ?? 0);
+    return uptime() >= (this.#until.get(keyOf(attempt)) ?? 0);
   }
 
   /** Forgets all others: they are not ours any more. */

@@ -1,7 +1,7 @@
 // How many there are of what a page shows a part of. Counting reads all that match, and people turn pages of the same
 // search again and again: a count that took long is remembered for a hundred times as long, so that it costs a hundredth
 // of the time at most. What is counted quickly is counted each time, and so exact.
-import { now } from "../clock.ts";
+import { uptime } from "../clock.ts";
 
 const LONGEST_MS = 60_000;
 const MOST = 200;
@@ -25,7 +25,7 @@ export class Totals {
   /** @param key names what is counted; who asks while it is being counted gets the same answer */
   of(key: string, count: () => Promise<number>): Promise<number> {
     const known = this.#known.get(key);
-    if (known && known.until > now()) return Promise.resolve(known.total);
+    if (known && known.until > uptime()) return Promise.resolve(known.total);
     const counting =
       this.#counting.get(key) ?? this.#count(key, count).finally(() => this.#counting.delete(key));
     this.#counting.set(key, counting);
@@ -33,14 +33,14 @@ export class Totals {
   }
 
   async #count(key: string, count: () => Promise<number>): Promise<number> {
-    const startedAt = now();
+    const startedAt = uptime();
     const total = await count();
-    const tookMs = now() - startedAt;
+    const tookMs = uptime() - startedAt;
     this.#known.delete(key);
     if (tookMs <= this.#cheapMs) return total;
     const [oldest] = this.#known.keys();
     if (oldest !== undefined && this.#known.size >= MOST) this.#known.delete(oldest);
-    this.#known.set(key, { total, until: now() + Math.min(tookMs * this.#times, LONGEST_MS) });
+    this.#known.set(key, { total, until: uptime() + Math.min(tookMs * this.#times, LONGEST_MS) });
     return total;
   }
 }

@@ -61,6 +61,8 @@ export interface CronPage extends CronFilter {
 
 const FOREIGN_KEY_VIOLATION = "23503";
 
+const findTimeRow = `/* findTime */ select now() as now`;
+
 const insertCronRow = `/* insertCron */
 insert into holdfast.crons (cron_id, assistant_id, thread_id, schedule, timezone, end_time, on_run_completed, is_enabled,
   payload, metadata, next_run_at, auth)
@@ -141,6 +143,13 @@ export const openCrons = <Row extends CronRow>(on: Queryable, rows: Row[]): Prom
   openRows(on, rows, CRON_READINGS as Readings<Row>);
 
 /** The new cron, or undefined when its thread does not exist. */
+/** What time it is for whoever fires crons. */
+export async function findTime(on: Queryable): Promise<Date> {
+  const [row] = await on.query<{ now: Date }>(findTimeRow);
+  if (!row) throw new Error("PostgreSQL did not say what time it is.");
+  return row.now;
+}
+
 export async function insertCron(on: Queryable, cron: NewCron & CronOwner): Promise<CronRow | undefined> {
   const key = await on.seals.ofRest(on);
   const auth = cron.auth ? JSON.stringify(cron.auth) : null;

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { now, sleep } from "../clock.ts";
+import { sleep, uptime } from "../clock.ts";
 import { AppError, ConfigInvalid, DatabaseUnavailable, messageOf, SchemaUnknown } from "../errors.ts";
 import type { Database, Queryable } from "./database.ts";
 import { codeOf } from "./postgres.ts";
@@ -175,8 +175,8 @@ async function runFile(file: Migration, work: () => Promise<unknown>): Promise<v
  * database: a waiting statement keeps a snapshot, and a concurrent index build would wait for it for ever.
  */
 async function locked<T>(database: Database, work: (transaction: Queryable) => Promise<T>): Promise<T> {
-  const until = now() + migrationTimeoutMs;
-  while (now() < until) {
+  const until = uptime() + migrationTimeoutMs;
+  while (uptime() < until) {
     const result = await database.transaction(async (transaction) => {
       const [row] = await transaction.query<{ locked: boolean }>(lockMigrations);
       return row?.locked ? { value: await work(transaction) } : undefined;

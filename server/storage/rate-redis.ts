@@ -1,7 +1,7 @@
 // Counts what callers use of limits per minute in Redis. While it does not answer, PostgreSQL counts in its place, from
 // nothing, or requests are refused: as the operator wants it. No request waits for it longer than half a second.
 import { RateLimiterRedis } from "rate-limiter-flexible";
-import { now, within } from "../clock.ts";
+import { uptime, within } from "../clock.ts";
 import { LimitsUnavailable, messageOf } from "../errors.ts";
 import type { Log } from "../telemetry/log.ts";
 import { connectRedis, untilReady } from "./caches/redis.ts";
@@ -35,15 +35,15 @@ export async function openRedisCounters(url: string, options: RedisCountersOptio
     else log.info("limits.available");
   };
   const asking = async <T>(work: () => Promise<T>): Promise<T | undefined> => {
-    if (now() < restsUntil) return undefined;
+    if (uptime() < restsUntil) return undefined;
     try {
       const done = await within(work(), WAIT_MS);
       tell();
       return done;
     } catch (error) {
       // Those that failed together rest together.
-      if (now() < restsUntil) return undefined;
-      restsUntil = now() + REST_MS;
+      if (uptime() < restsUntil) return undefined;
+      restsUntil = uptime() + REST_MS;
       tell(error);
       // A connection whose other end is gone without a word looks alive for minutes, or never comes about.
       client.destroy();

@@ -2,7 +2,7 @@
 // failure that the model is told. Only what is not the tool's own passes through: the end of the run, a lost lease, an
 // interrupt of LangGraph, a database that is away.
 import type { LangGraphRunnableConfig } from "@langchain/langgraph";
-import { deadline, now } from "../clock.ts";
+import { deadline, uptime } from "../clock.ts";
 import { LeaseLost } from "../errors.ts";
 import { servicesOf } from "../services.ts";
 import { permissionsOf } from "./approval.ts";
@@ -27,7 +27,7 @@ export type Result = { readonly text: string } | Failure;
 
 /** @throws whatever ended the run, GraphInterrupt, DatabaseUnavailable */
 export async function execute(call: Call, config: LangGraphRunnableConfig): Promise<Result> {
-  const startedAt = now();
+  const startedAt = uptime();
   const result = await attempt(call, config).catch(async (error: unknown) => {
     // It may have done something before it was stopped.
     if (config.signal?.aborted && !(error instanceof LeaseLost))
@@ -48,9 +48,9 @@ async function attempt({ tool, work, callId, key }: Call, config: LangGraphRunna
   try {
     const waitMs = await takeOne(tool, servicesOf(config).tools);
     if (waitMs > 0) return failures.overRate(waitMs);
-    const startedAt = now();
+    const startedAt = uptime();
     const result = await bounded(tool, work, { callId, key, config });
-    tally.count(now() - startedAt, "text" in result ? "done" : result.ending);
+    tally.count(uptime() - startedAt, "text" in result ? "done" : result.ending);
     if ("text" in result || result.isOwn) pass.succeed();
     else pass.fail();
     return result;
@@ -119,7 +119,7 @@ async function audit(
     tool: tool?.name,
     callId,
     outcome: "text" in result ? "done" : result.ending,
-    ms: now() - startedAt,
+    ms: uptime() - startedAt,
     ...("code" in result ? { code: result.code } : {}),
   });
 }

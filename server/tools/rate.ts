@@ -1,6 +1,6 @@
 // How often a tool may be called in a minute. The server counts for all servers of its database together; without one this
 // process counts for itself.
-import { now } from "../clock.ts";
+import { uptime } from "../clock.ts";
 import type { ToolServices } from "../services.ts";
 import type { Tool } from "./define.ts";
 
@@ -17,8 +17,8 @@ export async function takeOne({ name, perMinute }: Tool, server: ToolServices | 
   if (perMinute === undefined) return 0;
   if (server) return server.take(name, perMinute);
   const known = minutes.get(name);
-  const minute = known && known.endsAt > now() ? known : { endsAt: now() + MINUTE_MS, count: 0 };
+  const minute = known && known.endsAt > uptime() ? known : { endsAt: uptime() + MINUTE_MS, count: 0 };
   minutes.set(name, minute);
   minute.count += 1;
-  return minute.count > perMinute ? Math.max(1, minute.endsAt - now()) : 0;
+  return minute.count > perMinute ? Math.max(1, minute.endsAt - uptime()) : 0;
 }

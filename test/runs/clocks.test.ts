@@ -21,6 +21,8 @@ const ask = (threadId: string, text: string, more: object = {}): Promise<unknown
     ...more,
   });
 
+const inADay = (next: unknown): number => new Date(String(next)).getTime() - Date.now() - 86_400_000;
+
 async function textsOf(threadId: string): Promise<string[]> {
   const { values } = await held.server.client.threads.getState<{ messages: { content: string }[] }>(threadId);
   return values.messages.map(({ content }) => content);
@@ -53,6 +55,24 @@ test("a branch from an older checkpoint, and a change by hand, are the newest st
   await ask(threadId, "last");
   expect((await textsOf(threadId)).at(-1)).toBe("about hand: last");
 });
+
+test.each([1, -1])(
+  "a cron that is made or changed where the clock is %i days ahead comes as the database says",
+  async (days) => {
+    const { crons } = held.server.client;
+    fallBehind(-days * 86_400_000);
+    const made = await crons.create("topical", { schedule: "0 0 * * *", input: { messages: [] } });
+    const changed = await crons.create("topical", { schedule: "0 1 1 1 *", input: { messages: [] } });
+    await crons.update(changed.cron_id, { schedule: "0 0 * * *" });
+    vi.restoreAllMocks();
+    const all = await crons.search();
+    for (const { cron_id: id } of [made, changed]) {
+      const next = all.find((one) => one.cron_id === id)?.next_run_date;
+      expect(inADay(next)).toBeLessThanOrEqual(0);
+      expect(inADay(next)).toBeGreaterThan(-86_400_000);
+    }
+  },
+);
 
 test("a clock that is hopelessly behind loses nothing: the run fails and says why", async () => {
   const { client } = held.server;

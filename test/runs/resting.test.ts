@@ -6,7 +6,7 @@ import type { Engine } from "../../server/runs/engine.ts";
 import { LiveRuns } from "../../server/runs/live.ts";
 import { Resting } from "../../server/runs/resting.ts";
 
-beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
+beforeEach(() => void vi.useFakeTimers({ toFake: ["performance"] }));
 afterEach(() => void vi.useRealTimers());
 
 test("a run that the database stops again and again waits longer each time, half a minute at most", () => {

@@ -4,7 +4,7 @@
 import { RESPONSE_ALREADY_SENT } from "@hono/node-server/utils/response";
 import type { Context } from "hono";
 import type { ServerResponse } from "node:http";
-import { every, now, turn } from "../../clock.ts";
+import { every, turn, uptime } from "../../clock.ts";
 import { messageOf } from "../../errors.ts";
 import { dataOf, nameOf } from "../../runs/log/lines.ts";
 import type { Numbered } from "../../runs/log/lines.ts";
@@ -107,7 +107,7 @@ async function pump<Item>(outgoing: ServerResponse, answer: Answer, stream: Stre
   };
   const stopBeating = every(stream.heartbeatMs, () => {
     if (fullSince === 0 && keepAlive !== "") outgoing.write(keepAlive);
-    else if (fullSince > 0 && now() - fullSince > STALLED_MS) cut(new Error("The client reads nothing."));
+    else if (fullSince > 0 && uptime() - fullSince > STALLED_MS) cut(new Error("The client reads nothing."));
   });
   const onClose = (): void => {
     outgoing.removeListener("close", onClose);
@@ -127,7 +127,7 @@ async function pump<Item>(outgoing: ServerResponse, answer: Answer, stream: Stre
       const text = render(item);
       if (gone.signal.aborted) return;
       if (text.length === 0 || outgoing.write(text)) continue;
-      fullSince = now();
+      fullSince = uptime();
       await drained(outgoing, gone.signal);
       fullSince = 0;
     }

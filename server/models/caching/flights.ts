@@ -1,6 +1,6 @@
 // Equal requests at the same time: one of them is made, and the others wait for what it brings. One that fails makes the
 // next in line try, so that a provider in trouble is not asked by all at once; nobody waits beyond his time.
-import { deadline, now } from "../../clock.ts";
+import { deadline, uptime } from "../../clock.ts";
 
 /** How a flight ends: with something for all; with something that only its own asker can use; or not at all. */
 export type Landing<Value> =
@@ -32,15 +32,15 @@ export class Flights<Value> {
    * @throws the reason of the signal
    */
   async join(key: string, ms: number, signal?: AbortSignal): Promise<Turn<Value>> {
-    const endsAt = now() + ms;
+    const endsAt = uptime() + ms;
     for (let lost = 0; lost < MOST_LOST; lost += 1) {
       const flight = this.#flights.get(key);
-      if (!flight || flight.endsAt <= now()) return this.#lead(key, endsAt);
-      const landing = await landed(flight.landing, Math.min(endsAt, flight.endsAt) - now(), signal);
+      if (!flight || flight.endsAt <= uptime()) return this.#lead(key, endsAt);
+      const landing = await landed(flight.landing, Math.min(endsAt, flight.endsAt) - uptime(), signal);
       signal?.throwIfAborted();
       if (landing && "value" in landing) return landing;
       if (landing && "isPrivate" in landing) return "alone";
-      if (now() >= endsAt) return "alone";
+      if (uptime() >= endsAt) return "alone";
     }
     return "alone";
   }

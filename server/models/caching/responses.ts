@@ -1,7 +1,7 @@
 // Answers of models that were given before. A hit costs nothing and reserves nothing; equal requests at the same time make
 // one call. Kept is only an answer that its graph's guard leaves as it is, which is looked at again when it is read: rules
 // that came later hold for what was kept before.
-import { later, now } from "../../clock.ts";
+import { later, uptime } from "../../clock.ts";
 import type { Caches } from "../../storage/caches/caches.ts";
 import { sourceOf, withBody } from "../answer-body.ts";
 import { heard } from "../gateway/answer-bytes.ts";
@@ -125,10 +125,10 @@ function attended(response: Response, onRest: () => void): Response {
   const source = sourceOf(response);
   if (!source) return response;
   /** Since when its reader has something to do; undefined while he waits for more. */
-  let since: number | undefined = now();
+  let since: number | undefined = uptime();
   let stop: (() => void) | undefined;
   const look = (): void => {
-    const left = since === undefined ? REST_MS : since + REST_MS - now();
+    const left = since === undefined ? REST_MS : since + REST_MS - uptime();
     if (left <= 0) onRest();
     else stop = later(left, look);
   };
@@ -144,7 +144,7 @@ function attended(response: Response, onRest: () => void): Response {
         stop?.();
         throw error;
       } finally {
-        since = now();
+        since = uptime();
       }
     },
     cancel: (reason) => {

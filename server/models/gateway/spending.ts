@@ -1,7 +1,7 @@
 // What calls to models may cost and did cost. A call that falls under a budget is reserved at its worst case before it is
 // sent, and settled with what the provider billed before its reader knows of the end. Settling needs no lease: what was
 // spent was spent, whoever owns the run by then.
-import { now } from "../../clock.ts";
+import { uptime } from "../../clock.ts";
 import { AppError, BudgetExceeded, LeaseLost, ModelFailed } from "../../errors.ts";
 import { faultPoint } from "../../faults.ts";
 import { uuidv7 } from "../../ids.ts";
@@ -95,7 +95,7 @@ export class Spending {
   /** Whether there is any budget: without one a call is only noted when it is over. */
   isLimited(): Promise<boolean> {
     const { database, scope } = this.#options;
-    const at = now();
+    const at = uptime();
     if (this.#looked && at < this.#looked.at + LOOK_MS) return this.#looked.isLimited;
     const isLimited = persistently(() => hasBudget(database, scope));
     this.#looked = { at, isLimited };

@@ -2,7 +2,7 @@
 // call try, whose first token closes it and whose failure opens it again. A verdict that comes after the state it was
 // given in has passed is not counted.
 import { CircuitState, CountBreaker } from "cockatiel";
-import { now } from "../../clock.ts";
+import { now, uptime } from "../../clock.ts";
 import type { Policy } from "./policy.ts";
 
 export type BreakerState = "closed" | "open" | "half-open" | "isolated";
@@ -47,7 +47,8 @@ export class Breaker {
   get shut(): string | undefined {
     if (this.#state === "closed") return undefined;
     if (this.#state === "half-open") return this.#isTrying ? "breaker half-open, a call tries it" : undefined;
-    return now() < this.#until ? `breaker open until ${new Date(this.#until).toISOString()}` : undefined;
+    const left = this.#until - uptime();
+    return left > 0 ? `breaker open until ${new Date(now() + left).toISOString()}` : undefined;
   }
 
   /** @returns undefined when it is shut */
@@ -61,7 +62,7 @@ export class Breaker {
 
   /** Lets nothing through for so long, because another process has learned what this one would learn too. */
   isolate(ms: number): void {
-    const until = now() + Math.min(ms, MAX_ISOLATED_MS);
+    const until = uptime() + Math.min(ms, MAX_ISOLATED_MS);
     this.#until = Math.max(this.#until, until);
     if (this.#state !== "open") this.#become("isolated");
   }
@@ -93,7 +94,7 @@ export class Breaker {
   }
 
   #open(): void {
-    this.#until = now() + this.#openMs;
+    this.#until = uptime() + this.#openMs;
     this.#become("open");
   }
 

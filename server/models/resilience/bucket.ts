@@ -1,6 +1,6 @@
 // Requests and tokens of one model per minute, counted in this process. A bucket holds one minute's worth and fills
 // evenly: within any time t no more leaves it than one minute's worth and what t fills in. It can be paused.
-import { now, sleep } from "../../clock.ts";
+import { sleep, uptime } from "../../clock.ts";
 
 const MINUTE = 60_000;
 
@@ -8,7 +8,7 @@ const MINUTE = 60_000;
 class Level {
   readonly size: number;
   #level: number;
-  #at = now();
+  #at = uptime();
 
   constructor(size: number) {
     this.size = size;
@@ -17,7 +17,7 @@ class Level {
 
   /** Milliseconds until so much is there. */
   waitFor(amount: number): number {
-    const at = now();
+    const at = uptime();
     const filled = (Math.max(at - this.#at, 0) * this.size) / MINUTE;
     this.#level = Math.min(this.#level + filled, this.size);
     this.#at = at;
@@ -48,7 +48,7 @@ export class Bucket {
 
   /** Nothing leaves for so long, also for those who wait already. */
   pause(ms: number): void {
-    this.#pausedUntil = Math.max(this.#pausedUntil, now() + ms);
+    this.#pausedUntil = Math.max(this.#pausedUntil, uptime() + ms);
   }
 
   /**
@@ -59,13 +59,13 @@ export class Bucket {
   async take(tokens: number, withinMs: number, signal?: AbortSignal): Promise<boolean> {
     signal?.throwIfAborted();
     // Looked at once: a tick of the clock between two looks would be longer than no time at all.
-    const at = now();
+    const at = uptime();
     const until = at + withinMs;
     let readyAt = at + this.#waitFor(1, tokens);
     if (readyAt > until) return false;
     this.#add(-1, -tokens);
-    while (now() < readyAt) {
-      await sleep(readyAt - now(), signal);
+    while (uptime() < readyAt) {
+      await sleep(readyAt - uptime(), signal);
       // A pause may have begun meanwhile.
       readyAt = Math.max(readyAt, this.#pausedUntil);
       if (readyAt <= until && !signal?.aborted) continue;
@@ -78,7 +78,7 @@ export class Bucket {
 
   #waitFor(requests: number, tokens: number): number {
     const filled = Math.max(this.#requests?.waitFor(requests) ?? 0, this.#tokens?.waitFor(tokens) ?? 0);
-    return Math.max(filled, this.#pausedUntil - now());
+    return Math.max(filled, this.#pausedUntil - uptime());
   }
 
   #add(requests: number, tokens: number): void {

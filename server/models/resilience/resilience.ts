@@ -1,7 +1,7 @@
 // Calls to models that fail in passing: made again, made of another model, kept within limits, or not made at all while
 // a model is down. An answer is handed on only once it has begun, and from then on nothing is made again, so that no
 // text ever comes twice.
-import { now, sleep } from "../../clock.ts";
+import { sleep, uptime } from "../../clock.ts";
 import { ModelBusy, ModelFailed } from "../../errors.ts";
 import type { BreakerState, Pass } from "./breaker.ts";
 import { makeCall } from "./call.ts";
@@ -109,14 +109,14 @@ export class Resilience {
    */
   async ask(ask: Ask): Promise<Answered> {
     const [first = ""] = ask.chain;
-    const way: Way = { ask, endsAt: now() + this.#gates.of(first).policy.total_ms, calls: 0 };
+    const way: Way = { ask, endsAt: uptime() + this.#gates.of(first).policy.total_ms, calls: 0 };
     const failures: Failure[] = [];
     for (const [index, model] of ask.chain.entries()) {
       const next = ask.chain[index + 1];
       const result = await this.#askOne(model, way, next !== undefined);
       if ("answer" in result) return { response: result.answer, model, calls: way.calls };
       failures.push(result);
-      if (result.isFinal || now() >= way.endsAt) break;
+      if (result.isFinal || uptime() >= way.endsAt) break;
       if (next !== undefined) this.#tell({ type: "fallback", model, to: next, what: result.what });
     }
     const last = failures.at(-1);
@@ -166,7 +166,7 @@ export class Resilience {
       if ("answer" in result || result.isFinal || retry >= policy.retries) return result;
       last = result;
       const waitMs = (result.waitMs ?? 0) + backoff(policy, retry);
-      if (now() + waitMs >= way.endsAt || breaker.shut !== undefined) return result;
+      if (uptime() + waitMs >= way.endsAt || breaker.shut !== undefined) return result;
       if (hasNext && (result.waitMs ?? 0) > policy.retry_max_ms) return result;
       this.#tell({ type: "retry", model, what: result.what, waitMs });
       await sleep(waitMs, way.ask.signal);
@@ -182,7 +182,7 @@ export class Resilience {
     const { ask, endsAt } = way;
     way.calls += 1;
     const nth = way.calls;
-    const sentAt = now();
+    const sentAt = uptime();
     const outcome = await makeCall({
       send: (signal, aside) => ask.send({ model, nth, signal, aside }),
       policy,
@@ -200,7 +200,7 @@ export class Resilience {
       throw error;
     });
     const what = nameOf(outcome);
-    this.#tell({ type: "call", model, kind: outcome.kind, what, ms: now() - sentAt });
+    this.#tell({ type: "call", model, kind: outcome.kind, what, ms: uptime() - sentAt });
     if (outcome.kind === "broken") {
       pass.fail();
       return { model, what };
@@ -231,7 +231,7 @@ export class Resilience {
 
 /** How long a model may be waited for: less while another one could answer. */
 function patience({ queue_ms: queue, retry_max_ms: short }: Policy, way: Way, hasNext: boolean): number {
-  return Math.min(hasNext ? Math.min(queue, short) : queue, way.endsAt - now());
+  return Math.min(hasNext ? Math.min(queue, short) : queue, way.endsAt - uptime());
 }
 
 /** Full jitter: those who failed together do not come again together. */

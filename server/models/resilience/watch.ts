@@ -1,6 +1,6 @@
 // The clock of one call: the longest wait of each phase, and the end of the whole request. One timer at a time, which
 // looks again when something could have become too long: hearing a token costs no timer.
-import { later, now } from "../../clock.ts";
+import { later, uptime } from "../../clock.ts";
 
 export type Phase = "connect_ms" | "first_token_ms" | "between_tokens_ms";
 
@@ -23,13 +23,13 @@ export class Watch {
   enter(phase: Phase, limit: number): void {
     this.#phase = phase;
     this.#limit = limit;
-    this.#since = now();
+    this.#since = uptime();
     this.#look();
   }
 
   /** Something is waited for: a reader that takes its time is no silence of the model. */
   wait(): void {
-    this.#since = now();
+    this.#since = uptime();
   }
 
   heard(): void {
@@ -52,7 +52,7 @@ export class Watch {
 
   #look(): void {
     this.#stop();
-    const at = now();
+    const at = uptime();
     if (at >= this.#endsAt) return this.#onLate("did not end in time (total_ms)");
     const left = Math.min(this.#since, at) + this.#limit - at;
     if (this.#since !== Infinity && left <= 0)

@@ -1,7 +1,7 @@
 // Writes segments of events to the database without waiting for its disk: a crash of the database may then lose
 // what was committed in the last moments. A crash also ends every session. So the log writes on a session of its own,
 // keeps what it wrote lately, and writes it once more on the next session.
-import { now } from "../../clock.ts";
+import { uptime } from "../../clock.ts";
 import { persistently } from "../../persist.ts";
 import type { Database, Session } from "../../storage/database.ts";
 import { commitWithoutWaiting, insertPacked, pack, packedAsOne } from "../../storage/events.ts";
@@ -34,7 +34,7 @@ export class EventLog {
   async write(segments: readonly Segment[]): Promise<ReadonlySet<string>> {
     const packed = pack(segments);
     const held = await persistently(() => this.#write(packed));
-    const at = now();
+    const at = uptime();
     while (this.#recent[0] && at - this.#recent[0].at >= KEPT_MS) this.#recent.shift();
     if (this.#hasSessions && segments.length > 0) this.#recent.push({ packed, at });
     return new Set(held.map(({ run_id: runId, attempt }) => `${runId}:${attempt}`));

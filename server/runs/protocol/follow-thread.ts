@@ -1,6 +1,6 @@
 // The events of a thread over all its runs, for as long as somebody watches. The log of one run after the other is
 // followed, so what is seen is committed, and is the same on every instance and at every later time.
-import { now } from "../../clock.ts";
+import { now, uptime } from "../../clock.ts";
 import { RunNotFound } from "../../errors.ts";
 import { persistently, unlessLost } from "../../persist.ts";
 import { findThreadPlace } from "../../storage/begun.ts";
@@ -59,10 +59,10 @@ export async function* followThread(
 ): AsyncGenerator<Shown[]> {
   let { ordinal, position } = await beginOf(engine, threadId, { since, through, signal });
   let life: string | undefined;
-  let saidAt = now();
+  let saidAt = uptime();
   while (!signal.aborted) {
-    if (now() - saidAt > STILL_HERE_MS) {
-      saidAt = now();
+    if (uptime() - saidAt > STILL_HERE_MS) {
+      saidAt = uptime();
       await persistently(() => watch(engine, threadId), { signal });
     }
     const hinted = engine.hints.next(threadId, signal);

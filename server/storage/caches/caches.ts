@@ -1,7 +1,7 @@
 // What was worked out once and can be had again, in PostgreSQL or Redis: sealed where there are keys, found by a pseudonym
 // of what was asked. A store that is down or slow costs a bounded wait and never a run, unless the operator wants it so;
 // an entry that was altered, or that nobody can open any more, is none.
-import { Late, now, within } from "../../clock.ts";
+import { Late, now, uptime, within } from "../../clock.ts";
 import { AppError, CacheUnavailable, SealedValueInvalid, messageOf } from "../../errors.ts";
 import { keyIdOf, unseal } from "../../privacy/seal.ts";
 import type { Log } from "../../telemetry/log.ts";
@@ -162,7 +162,7 @@ export class Caches {
   /** @throws CacheUnavailable where the operator wants no work without a cache */
   async #try<T>(work: () => Promise<T>, { asksStore = true, isWrite = false } = {}): Promise<T | undefined> {
     const { fail, store } = this.#options;
-    if (now() >= this.#restsUntil) {
+    if (uptime() >= this.#restsUntil) {
       try {
         const done = await within(work(), WAIT_MS);
         if (asksStore) this.#tell(false);
@@ -171,7 +171,7 @@ export class Caches {
       } catch (error) {
         // A store that is full, or may only be read, still answers: what is there can be used.
         if (isWrite && !(error instanceof Late)) return this.#tellFull(error);
-        this.#restsUntil = Math.max(this.#restsUntil, now() + REST_MS);
+        this.#restsUntil = Math.max(this.#restsUntil, uptime() + REST_MS);
         if (this.#restsUntil !== Infinity) store.reopen(error instanceof Late);
         this.#tell(true, error);
       }

@@ -7,7 +7,7 @@ import { access, chmod, constants, mkdir, readFile, realpath, rm, writeFile } fr
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join, resolve } from "node:path";
-import { now, sleep } from "../../clock.ts";
+import { sleep, uptime } from "../../clock.ts";
 import { ConfigInvalid, DatabaseUnavailable, ResourceTaken, messageOf } from "../../errors.ts";
 import { codeOf } from "../postgres.ts";
 import {
@@ -54,9 +54,9 @@ const POLL_MS = 10;
  */
 export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded> {
   const place = await preparePlace(options);
-  const until = now() + START_MS;
+  const until = uptime() + START_MS;
   let port = await rememberedPort(place);
-  while (now() < until) {
+  while (uptime() < until) {
     const running = await findRunning(place);
     if (running?.ready) return share(place, running.port);
     if (running) {
@@ -120,13 +120,13 @@ async function stopOwned(place: Place): Promise<void> {
 }
 
 async function endedBy(pid: number, signal: "SIGINT" | "SIGQUIT"): Promise<boolean> {
-  const until = now() + STOP_MS;
+  const until = uptime() + STOP_MS;
   try {
     process.kill(pid, signal);
   } catch (error) {
     if (isAlive(pid)) throw error;
   }
-  while (isAlive(pid) && now() < until) await sleep(POLL_MS);
+  while (isAlive(pid) && uptime() < until) await sleep(POLL_MS);
   return !isAlive(pid);
 }
 

@@ -4,7 +4,7 @@ import { open, readFile, rm, stat } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Client } from "pg";
-import { now, sleep } from "../../clock.ts";
+import { sleep, uptime } from "../../clock.ts";
 import { ConfigInvalid, DatabaseUnavailable } from "../../errors.ts";
 import { codeOf } from "../postgres.ts";
 import { isAlive, launch, urlOf } from "./cluster.ts";
@@ -81,8 +81,8 @@ export async function launchPostmaster(
   // The process may end while its PostgreSQL runs on: a crash of ours must not take the database along.
   child.unref();
   try {
-    const until = now() + START_MS;
-    while (!ended.signal.aborted && now() < until) {
+    const until = uptime() + START_MS;
+    while (!ended.signal.aborted && uptime() < until) {
       const postmaster = await readPostmaster(place);
       if (postmaster?.ready && postmaster.pid === child.pid) return "ready";
       await sleep(POLL_MS, ended.signal);

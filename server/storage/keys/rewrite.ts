@@ -1,6 +1,6 @@
 // Writes tables anew, so that their files hold nothing of what stood there before. PostgreSQL copies along what an open
 // transaction could still see: none may be left that is older than the change.
-import { now, sleep } from "../../clock.ts";
+import { sleep, uptime } from "../../clock.ts";
 import { ResourceTaken } from "../../errors.ts";
 import type { Database } from "../database.ts";
 import { codeOf } from "../postgres.ts";
@@ -62,10 +62,10 @@ export async function rewriteTables(
  */
 export async function untilUnseen(database: Database, patienceMs = PATIENCE_MS): Promise<void> {
   const [row] = await database.query<{ place: string }>(findPlace);
-  for (const until = now() + patienceMs; ; await sleep(POLL_MS)) {
+  for (const until = uptime() + patienceMs; ; await sleep(POLL_MS)) {
     const older = await database.query<{ who: string }>(listOlder, [row?.place]);
     if (older.length === 0) return;
-    if (now() >= until)
+    if (uptime() >= until)
       throw new ResourceTaken(
         `What was there before is still seen by ${older.map(({ who }) => who).join(", ")}, and would stay in the files. End that, and run the command again.`,
       );

@@ -1,7 +1,7 @@
 // The keys under which rows are sealed, opened and remembered for a while. What is deleted is forgotten within a minute.
 // A row says under which key it is sealed, so rows under an older key can be read beside those under a newer one.
 import { createSecretKey, randomBytes } from "node:crypto";
-import { now } from "../../clock.ts";
+import { uptime } from "../../clock.ts";
 import { DataKeyUnusable } from "../../errors.ts";
 import { uuidv7 } from "../../ids.ts";
 import type { KeyRing } from "../../privacy/key-ring.ts";
@@ -193,7 +193,7 @@ function got(keys: ReadonlyMap<string, DataKey>, id: string): DataKey {
 
 function remember<Value>(map: Map<string, Remembered<Value>>, name: string, value: Value): void {
   map.delete(name);
-  map.set(name, { value, until: now() + REMEMBERED_MS });
+  map.set(name, { value, until: uptime() + REMEMBERED_MS });
   for (const oldest of map.keys()) {
     if (map.size <= MOST_REMEMBERED) break;
     map.delete(oldest);
@@ -203,7 +203,7 @@ function remember<Value>(map: Map<string, Remembered<Value>>, name: string, valu
 function recall<Value>(map: Map<string, Remembered<Value>>, name: string): Value | undefined {
   const found = map.get(name);
   if (!found) return undefined;
-  if (found.until > now()) return found.value;
+  if (found.until > uptime()) return found.value;
   map.delete(name);
   return undefined;
 }
