@@ -1,5 +1,5 @@
 // The counters of limits: what they allow, when a minute ends, and what is left in the database.
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
 import { sweep } from "../../server/runs/sweep.ts";
 import { openCounter } from "../../server/storage/rate-limits.ts";
 import { openLog } from "../../server/telemetry/log.ts";
@@ -12,6 +12,9 @@ beforeAll(async () => {
   scratch = await testDatabase();
 });
 afterAll(() => scratch.close());
+afterEach(() => {
+  vi.restoreAllMocks();
+});
 
 const rows = (): Promise<{ key: string; points: number }[]> =>
   scratch.database.query("select key, points from holdfast.rate_limits order by key");
@@ -78,4 +81,44 @@ test("minutes that are long over are swept away, those that run are not", async 
   );
   await sweep({ database: scratch.database, log: openLog("error") });
   expect((await rows()).filter(({ key }) => key.startsWith("swept:"))).toHaveLength(1);
+});
+
+const HOUR_MS = 3_600_000;
+const real = Date.now.bind(Date);
+/** As a server whose clock is ahead by so much, or behind. */
+const ahead = (ms: number): void => void vi.spyOn(Date, "now").mockImplementation(() => real() + ms);
+
+test.each([HOUR_MS, -HOUR_MS])("servers whose clocks differ by %i ms count the same minute", async (ms) => {
+  const options = { name: `apart ${ms}`, most: 3 };
+  const [right, wrong] = [openCounter(scratch.database, options), openCounter(scratch.database, options)];
+  ahead(ms);
+  expect(await wrong.take("one", 1)).toMatchObject({ isAllowed: true, remaining: 2 });
+  vi.restoreAllMocks();
+  expect(await right.take("one", 1)).toMatchObject({ isAllowed: true, remaining: 1 });
+  ahead(ms);
+  expect(await wrong.take("one", 1)).toMatchObject({ isAllowed: true, remaining: 0 });
+  vi.restoreAllMocks();
+  const { isAllowed, endsInMs } = await right.take("one", 1);
+  expect(isAllowed).toBe(false);
+  expect(endsInMs).toBeGreaterThan(50_000);
+  expect(endsInMs).toBeLessThanOrEqual(60_000);
+  expect(await right.take("one", 2)).toMatchObject({ isAllowed: false, remaining: 0 });
+});
+
+test("whoever is refused from memory comes again after his minute, although the clock is set back meanwhile", async () => {
+  const counter = openCounter(scratch.database, { name: "set back", most: 1, seconds: 1 });
+  for (let turn = 0; turn < 2; turn += 1) await counter.take("one", 1);
+  ahead(-HOUR_MS);
+  await until(async () => (await counter.take("one", 1)).isAllowed, "the end of the time", 5000);
+  expect(await counter.emptyForMs("one")).toBeLessThanOrEqual(1000);
+});
+
+test("a minute that ends in an hour, because the clock of the database was set back, is over", async () => {
+  const options = { name: "future", most: 2 };
+  const [counter, other] = [openCounter(scratch.database, options), openCounter(scratch.database, options)];
+  for (let turn = 0; turn < 2; turn += 1) await counter.take("one", 1);
+  await scratch.database.query(
+    "update holdfast.rate_limits set expire = expire + 3600000 where key like 'future:%'",
+  );
+  expect(await other.take("one", 2)).toMatchObject({ isAllowed: true, remaining: 0 });
 });
