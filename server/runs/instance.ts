@@ -19,6 +19,10 @@ const SUSPICIOUS_MS = 250;
 const LEAST_MS = 50;
 // That heartbeats fail is logged once in this time: a lost session is tried for all the while.
 const SILENT_MS = 5000;
+// The clock of the database was set where it and ours go apart by more than this between two heartbeats. Nobody is taken
+// for dead until whoever lives has beaten by it.
+const SET_MS = 1000;
+const SETTLED_MS = 3000;
 // Every so many heartbeats: runs that are ours only here, or only in the database.
 const COMPARE_EVERY = 5;
 
@@ -33,6 +37,10 @@ interface Held {
   /** What the last heartbeat asked for is being done. */
   duty: Promise<void> | undefined;
   hasBeenKnown: boolean;
+  /** Undefined before the first heartbeat. */
+  ahead: Ahead | undefined;
+  /** When the clock of the database was seen to be set. */
+  setAt: number;
   /** The lock may still be held by the backend of a connection that broke. */
   isLocked: boolean;
 }
@@ -48,7 +56,15 @@ export async function startInstance(
   hasSessions: boolean,
 ): Promise<{ stop(): Promise<void> }> {
   const over = new AbortController();
-  const held: Held = { engine, worker, hasSessions, session: undefined, isLocked: false, ...fresh() };
+  const held: Held = {
+    engine,
+    worker,
+    hasSessions,
+    session: undefined,
+    isLocked: false,
+    ...fresh(),
+    ...unset,
+  };
   await register(held);
   let toldAt = -Infinity;
   const tell = (reason: string): void => {
@@ -91,8 +107,10 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   // On its own connection: a pool that is all in use is no reason to seem dead.
   const on: Queryable = session ?? engine.database;
   if (session && !held.isLocked) held.isLocked = await lockInstance(session, engine.workerId);
+  const sentAt = uptime();
   const told = await beat(on, engine.workerId, engine.stopping.aborted);
   engine.hints.hasOthers = told.others > 0;
+  noteClock(held, { least: told.at - uptime(), most: told.at - sentAt });
   if (!told.is_known) {
     await insertInstance(on, engine.workerId, rowOf(held));
     forgotten(engine);
@@ -106,9 +124,25 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   return !told.has_suspects;
 }
 
-async function act({ engine, worker }: Held, told: Pulse, compares: boolean): Promise<void> {
+/** How far the clock of the database is ahead of uptime, between two bounds: it was read on the way. */
+interface Ahead {
+  readonly least: number;
+  readonly most: number;
+}
+
+function noteClock(held: Held, ahead: Ahead): void {
+  const before = held.ahead ?? ahead;
+  held.ahead = ahead;
+  const byMs = ahead.least > before.most ? ahead.least - before.most : Math.min(0, ahead.most - before.least);
+  if (Math.abs(byMs) <= SET_MS) return;
+  held.setAt = uptime();
+  held.engine.log.warn("clock.set", { by_ms: Math.round(byMs) });
+}
+
+async function act({ engine, worker, setAt }: Held, told: Pulse, compares: boolean): Promise<void> {
+  const isSettled = uptime() - setAt > SETTLED_MS;
   const duties = [
-    ...(told.has_suspects ? [() => reap(engine)] : []),
+    ...(told.has_suspects && isSettled ? [() => reap(engine)] : []),
     ...(told.has_waiting ? [() => promoteWaiting(engine)] : []),
     ...(compares ? [() => worker.compare()] : []),
   ];
@@ -122,6 +156,8 @@ const fresh = (): Pick<Held, "lost" | "duty" | "hasBeenKnown"> => ({
   duty: undefined,
   hasBeenKnown: false,
 });
+
+const unset: Pick<Held, "ahead" | "setAt"> = { ahead: undefined, setAt: -Infinity };
 
 const rowOf = ({ hasSessions, engine }: Held): { hasLock: boolean; isDraining: boolean } => ({
   hasLock: hasSessions,

@@ -4,6 +4,8 @@ import type { Queryable } from "./database.ts";
 
 /** What an instance learns with each heartbeat. */
 export interface Pulse {
+  /** What time it is by the database, in milliseconds. */
+  readonly at: number;
   /** False: others took this instance for dead and have its runs. */
   readonly is_known: boolean;
   /** Other instances that live. */
@@ -29,11 +31,12 @@ select pg_try_advisory_lock(hashtextextended($1::uuid::text, 7)) as is_locked`;
 const beatRow = `/* beat */
 with me as (
   update holdfast.instances set beat_at = clock_timestamp(), is_draining = $2 where worker_id = $1 returning worker_id)
-select exists (select from me) as is_known,
+select extract(epoch from clock_timestamp())::float8 * 1000 as at, exists (select from me) as is_known,
   (select count(*)::int from holdfast.instances where worker_id <> $1 and beat_at > now() - interval '15 s') as others,
   (select coalesce(json_agg(json_build_object('run_id', run_id, 'cancel', cancel)), '[]') from holdfast.runs
     where worker_id = $1 and state = 'running' and cancel is not null) as cancelled,
-  exists (select from holdfast.instances where worker_id <> $1 and beat_at < now() - interval '1.2 s')
+  exists (select from holdfast.instances where worker_id <> $1
+      and beat_at not between now() - interval '1.2 s' and now() + interval '15 s')
     or exists (select from holdfast.runs r where r.state = 'running'
       and not exists (select from holdfast.instances i where i.worker_id = r.worker_id)) as has_suspects,
   exists (select from holdfast.runs where state = 'ready' and run_at <= now()) as has_ready,
@@ -46,10 +49,11 @@ select exists (select from me) as is_known,
   exists (select from holdfast.webhooks where state = 'pending' and next_at <= now()) as has_webhooks`;
 
 // The lock is free as soon as the process is gone; a heartbeat that recent may come from one that is just connecting
-// again. Without a sign of life for 15 s a process counts as dead even if the server of the database still sees it.
+// again. Without a sign of life for 15 s a process counts as dead even if the server of the database still sees it. One whose
+// last is still to come died before the clock of the database was set back: who lives has beaten since.
 const lockDeadRows = `/* lockDeadInstances */
 select worker_id from holdfast.instances
- where worker_id <> $1 and (beat_at < now() - interval '15 s' or (has_lock and beat_at < now() - interval '1.5 s'
+ where worker_id <> $1 and (beat_at not between now() - interval '15 s' and now() + interval '15 s' or (has_lock and beat_at < now() - interval '1.5 s'
    and pg_try_advisory_xact_lock(hashtextextended(worker_id::text, 7))))
    for update skip locked`;
 

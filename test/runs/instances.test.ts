@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
 import { isDeepStrictEqual } from "node:util";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { insertRun } from "../../server/storage/runs.ts";
 import { testDatabase } from "../support/database.ts";
 import { startHoldfast } from "../support/holdfast.ts";
@@ -369,6 +369,22 @@ test("while the database is away it is tried for often, and told seldom", async 
   expect(told.length).toBeGreaterThan(0);
   expect(told.length).toBeLessThan(tries / 4);
 }, 60_000);
+
+test("after the clock of the database was set nobody is taken for dead who has had no time to beat by it", async () => {
+  const threadId = await newThread();
+  const real = performance.now.bind(performance);
+  // As seen from here the database is a minute ahead at once, and the last heartbeat of the other one is as old.
+  vi.spyOn(performance, "now").mockImplementation(() => real() - 60_000);
+  const before = real();
+  try {
+    await leaveRun(threadId, { silence: "60 s" });
+    const isTaken = async (): Promise<boolean> => (await states(threadId))[0]?.state === "success";
+    await until(isTaken, "it to be taken for dead", 10_000);
+    expect(real() - before).toBeGreaterThan(2900);
+  } finally {
+    vi.restoreAllMocks();
+  }
+});
 
 test("a thread deleted under its run stops the run", async () => {
   const threadId = await newThread();
