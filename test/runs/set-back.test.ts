@@ -27,11 +27,11 @@ interface Climb {
 }
 
 /** A run whose second step waits at the gate. */
-async function climb(more: object = {}): Promise<Climb> {
+async function climb(more: object = {}, graph = "climbs"): Promise<Climb> {
   const { client } = held.server;
   const [threadId, name] = [randomUUID(), randomUUID()];
   const input = { name, gate: gate.url };
-  const run = await client.runs.create(threadId, "climbs", { input, ifNotExists: "create", ...more });
+  const run = await client.runs.create(threadId, graph, { input, ifNotExists: "create", ...more });
   gate.open(`${name}-1`);
   await gate.waitFor(`${name}-2`);
   return { threadId, name, runId: run.run_id };
@@ -62,6 +62,15 @@ test.each([undefined, "exit", "async"])(
     expect(callsOf(run)).toEqual(steps(run));
   },
 );
+
+test("also while a graph in the graph is in the midst of its supersteps", async () => {
+  const run = await climb({}, "climbsWithin");
+  setBack(1500);
+  openAll(run);
+  await held.server.client.runs.join(run.threadId, run.runId);
+  expect(await logOf(run)).toEqual(steps(run));
+  expect(callsOf(run)).toEqual(steps(run));
+});
 
 test("a large one ends the run, which can be tried again from where it was", async () => {
   const { client } = held.server;
