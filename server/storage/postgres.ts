@@ -29,13 +29,11 @@ const IDLE_MS = 120_000;
 
 const TAG = /^\/\* (\w+) \*\//;
 /**
- * Connection trouble, shutdown, no connection, memory or disk to be had, too slow; and a deadlock or conflict: the next
- * try may do.
+ * Connection trouble, shutdown, no connection, memory or disk to be had, too slow; and a deadlock, a conflict or a lock
+ * that was not to be had: the next try may do.
  */
-const GONE = /^(08|57P0|53[0-3]|580|57014|40P01|40001)/;
+const GONE = /^(08|57P0|53[0-3]|580|57014|40P01|40001|55P03|25P0[34])/;
 const DISK_FULL = "53100";
-/** Of a connection that was not to be had: closed for now, or what PostgreSQL calls internal, such as on a full disk. */
-const CLOSED = /^(55|XX)/;
 /** No primary any more: another server is, which a new connection finds. */
 const READ_ONLY = "25006";
 /** Wrong user or password, no such database. */
@@ -44,6 +42,20 @@ const REFUSED = /^(28|3D)/;
 const UNTRUSTED = /CERT|TLS|SSL|UNABLE_TO|ENOENT open|EACCES open/;
 /** A pooler that was not named as one, of whom `limits` asked. */
 const POOLER = /^unsupported startup parameter/;
+/** Whoever waits for a lock looks at what the one before left; a role may say otherwise, also behind a pooler. */
+const BEGIN = "begin isolation level read committed";
+/** What statements here count on, whatever somebody has set for the role, the database or the server. */
+const OWN_SETTINGS = [
+  "default_transaction_isolation = 'read committed'",
+  "lock_timeout = 0", // the time of a statement is its bound
+  "standard_conforming_strings = on",
+  "datestyle = 'ISO'",
+  "intervalstyle = 'postgres'",
+  "timezone = 'UTC'",
+  "extra_float_digits = 1",
+  "array_nulls = on",
+];
+const TAKE_OWN_SETTINGS = OWN_SETTINGS.map((setting) => `set ${setting}`).join("; ");
 const names = new Map<string, string | undefined>();
 
 export function openPostgres(options: PostgresOptions): Database {
@@ -63,7 +75,7 @@ export function openPostgres(options: PostgresOptions): Database {
     ...connection(options.url, options.pooler),
     max: options.poolSize,
     idleTimeoutMillis: IDLE_MS,
-    ...(options.pooler ? {} : { onConnect: watchLine }),
+    ...(options.pooler ? {} : { onConnect: prepareLine }),
   });
   // The pool does not listen while a connection is lent: a server that ends it just then would end this process too.
   pool.on("connect", (client) => client.on("error", () => undefined));
@@ -121,7 +133,7 @@ async function transact<T>(
   };
   client.on("error", onLost);
   try {
-    await run(client, undefined, "begin", []);
+    await run(client, undefined, BEGIN, []);
     const result = await work(inTurn(on(client)));
     await run(client, undefined, "commit", []);
     return result;
@@ -155,7 +167,8 @@ function inTurn(queryable: Queryable): Queryable {
  * A backend does not look at its line while it executes. If its process is killed meanwhile, its locks would stay for
  * as long as the statement takes, and so would the runs that others are to take over.
  */
-async function watchLine(client: ClientBase): Promise<void> {
+async function prepareLine(client: ClientBase): Promise<void> {
+  await client.query(TAKE_OWN_SETTINGS);
   // PostgreSQL refuses it where the system cannot tell, such as Windows.
   await client.query("set client_connection_check_interval = '1s'").catch(() => undefined);
 }
@@ -170,14 +183,29 @@ async function openSession(
   });
   try {
     await client.connect();
-    if (!isPooler) await watchLine(client);
+    if (!isPooler) await prepareLine(client);
   } catch (error) {
     throw translate(error);
   }
   const onNotification = (heard: (payload: string) => void): void => {
     client.on("notification", ({ payload = "" }) => heard(payload));
   };
-  return { ...on(client), closed, onNotification, close: () => client.end() };
+  return {
+    ...closingWhenReadOnly(on(client), () => client.end()),
+    closed,
+    onNotification,
+    close: () => client.end(),
+  };
+}
+
+/** Such a session would stay for ever with a server that is no primary any more. */
+function closingWhenReadOnly(session: Queryable, close: () => Promise<void>): Queryable {
+  const query: Queryable["query"] = (text, values) =>
+    session.query<never>(text, values).catch((error: unknown) => {
+      if (codeOf(error) === READ_ONLY) void close().catch(() => undefined); // it is closed either way
+      throw error;
+    });
+  return { seals: session.seals, query };
 }
 
 function nameOf(text: string): string | undefined {
@@ -223,8 +251,8 @@ function isUntrusted(error: unknown): boolean {
   return UNTRUSTED.test(`${codeOf(error) ?? messageOf(error)} ${String(syscall)}`);
 }
 
-const isGone = ({ code = "", severity }: DatabaseError): boolean =>
-  GONE.test(code) || (severity === "FATAL" && CLOSED.test(code));
+/** After a FATAL there is no connection any more, whatever the reason was. */
+const isGone = ({ code = "", severity }: DatabaseError): boolean => severity === "FATAL" || GONE.test(code);
 
 /** The SQLSTATE or Node code of an error, looking through its causes. */
 export function codeOf(error: unknown): string | undefined {

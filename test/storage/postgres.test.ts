@@ -3,7 +3,9 @@ import { spawnSync } from "node:child_process";
 import { createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
 import { TLSSocket } from "node:tls";
+import { escapeIdentifier, escapeLiteral } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { DatabaseUnavailable } from "../../server/errors.ts";
 import { selfSigned } from "../../server/http/edge/certificate.ts";
 import { emptyDatabase, openTestPool } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
@@ -34,6 +36,53 @@ test.each([false, true])("what is asked of a session at once warns of nothing: %
   const { stdout, stderr } = spawnSync("node", args, { encoding: "utf8", timeout: 19_000 });
   expect(stderr).toBe("");
   expect(JSON.parse(stdout)).toEqual([1, 2, 3, 4].map((n) => ({ n })));
+});
+
+test("what somebody has set for the role or the database changes nothing of what statements mean", async () => {
+  const odd = await emptyDatabase();
+  const oddities = {
+    default_transaction_isolation: "serializable",
+    lock_timeout: "50ms",
+    standard_conforming_strings: "off",
+    DateStyle: "German, DMY",
+    IntervalStyle: "sql_standard",
+    TimeZone: "Asia/Kathmandu",
+    extra_float_digits: "-3",
+    array_nulls: "off",
+  };
+  const name = escapeIdentifier(new URL(odd.url).pathname.slice(1));
+  for (const [setting, value] of Object.entries(oddities))
+    await odd.database.query(`alter database ${name} set ${setting} = ${escapeLiteral(value)}`);
+  const settings = Object.keys(oddities).map((setting) => `current_setting('${setting}') as "${setting}"`);
+  const usual = {
+    default_transaction_isolation: "read committed",
+    lock_timeout: "0",
+    standard_conforming_strings: "on",
+    DateStyle: expect.stringMatching(/^ISO/),
+    IntervalStyle: "postgres",
+    TimeZone: "UTC",
+    extra_float_digits: "1",
+    array_nulls: "on",
+  };
+  const database = openTestPool(odd.url);
+  const session = await database.session();
+  for (const on of [database, session])
+    expect(await on.query(`select ${settings.join(", ")}`)).toEqual([usual]);
+  await session.close();
+  await database.close();
+  // No pooler takes settings for a connection, but each transaction says what it needs.
+  const pooled = openTestPool(odd.url, { pooler: true });
+  const isolation = "select current_setting('transaction_isolation') as isolation";
+  expect(await pooled.transaction((transaction) => transaction.query(isolation))).toEqual([
+    { isolation: "read committed" },
+  ]);
+  await odd.database.query("create table taken ()");
+  await odd.database.transaction(async (transaction) => {
+    await transaction.query("lock table taken in access exclusive mode");
+    await expect(pooled.query("select from taken")).rejects.toThrow(DatabaseUnavailable);
+  });
+  await pooled.close();
+  await odd.close();
 });
 
 const withCertificate = (socket: Socket): void => {

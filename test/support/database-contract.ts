@@ -190,6 +190,15 @@ export function testDatabaseContract(open: OpenDatabase): void {
       await expect(session.query("select 1")).rejects.toThrow(DatabaseUnavailable);
     });
 
+    test("a session whose server takes no writes any more is closed, so that its owner looks for another", async () => {
+      for (const pipelines of [false, true]) {
+        const session = await database.session({ pipelines });
+        await session.query("set default_transaction_read_only = on");
+        await expect(insert(session)).rejects.toThrow(DatabaseUnavailable);
+        await session.closed;
+      }
+    });
+
     test("close() leaves no connection behind", async () => {
       const wide = open({ poolSize: 3 });
       const pids = await Promise.all([pidOf(wide), pidOf(wide), pidOf(wide)]);
