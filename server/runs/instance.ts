@@ -23,6 +23,9 @@ const SILENT_MS = 5000;
 // for dead until whoever lives has beaten by it.
 const SET_MS = 1000;
 const SETTLED_MS = 3000;
+// Who could not beat himself for so long takes nobody for dead until the others have had so long to come back as well.
+const ABSENT_MS = 5000;
+const GRACE_MS = 5000;
 // Every so many heartbeats: runs that are ours only here, or only in the database.
 const COMPARE_EVERY = 5;
 
@@ -39,10 +42,11 @@ interface Held {
   hasBeenKnown: boolean;
   /** Undefined before the first heartbeat. */
   ahead: Ahead | undefined;
-  /** When the clock of the database was seen to be set. */
-  setAt: number;
   /** The lock may still be held by the backend of a connection that broke. */
   isLocked: boolean;
+  beatenAt: number;
+  /** When others may be taken for dead. */
+  reapsAt: number;
 }
 
 /**
@@ -62,8 +66,8 @@ export async function startInstance(
     hasSessions,
     session: undefined,
     isLocked: false,
+    ahead: undefined,
     ...fresh(),
-    ...unset,
   };
   await register(held);
   let toldAt = -Infinity;
@@ -109,6 +113,8 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   if (session && !held.isLocked) held.isLocked = await lockInstance(session, engine.workerId);
   const sentAt = uptime();
   const told = await beat(on, engine.workerId, engine.stopping.aborted);
+  if (uptime() - held.beatenAt > ABSENT_MS) held.reapsAt = uptime() + GRACE_MS;
+  held.beatenAt = uptime();
   engine.hints.hasOthers = told.others > 0;
   noteClock(held, { least: told.at - uptime(), most: told.at - sentAt });
   if (!told.is_known) {
@@ -135,14 +141,13 @@ function noteClock(held: Held, ahead: Ahead): void {
   held.ahead = ahead;
   const byMs = ahead.least > before.most ? ahead.least - before.most : Math.min(0, ahead.most - before.least);
   if (Math.abs(byMs) <= SET_MS) return;
-  held.setAt = uptime();
+  held.reapsAt = Math.max(held.reapsAt, uptime() + SETTLED_MS);
   held.engine.log.warn("clock.set", { by_ms: Math.round(byMs) });
 }
 
-async function act({ engine, worker, setAt }: Held, told: Pulse, compares: boolean): Promise<void> {
-  const isSettled = uptime() - setAt > SETTLED_MS;
+async function act({ engine, worker, reapsAt }: Held, told: Pulse, compares: boolean): Promise<void> {
   const duties = [
-    ...(told.has_suspects && isSettled ? [() => reap(engine)] : []),
+    ...(told.has_suspects && uptime() >= reapsAt ? [() => reap(engine)] : []),
     ...(told.has_waiting ? [() => promoteWaiting(engine)] : []),
     ...(compares ? [() => worker.compare()] : []),
   ];
@@ -151,13 +156,13 @@ async function act({ engine, worker, setAt }: Held, told: Pulse, compares: boole
   }
 }
 
-const fresh = (): Pick<Held, "lost" | "duty" | "hasBeenKnown"> => ({
+const fresh = (): Pick<Held, "lost" | "duty" | "hasBeenKnown" | "beatenAt" | "reapsAt"> => ({
   lost: new AbortController(),
   duty: undefined,
   hasBeenKnown: false,
+  beatenAt: uptime(),
+  reapsAt: 0,
 });
-
-const unset: Pick<Held, "ahead" | "setAt"> = { ahead: undefined, setAt: -Infinity };
 
 const rowOf = ({ hasSessions, engine }: Held): { hasLock: boolean; isDraining: boolean } => ({
   hasLock: hasSessions,
@@ -180,6 +185,8 @@ async function register(held: Held): Promise<void> {
     held.isLocked = await lockInstance(session, engine.workerId);
     const isNew = await insertInstance(session, engine.workerId, rowOf(held));
     if (isNew && held.hasBeenKnown) forgotten(engine);
+    // The database was away: it has let go the locks of all, and each comes back in a moment of its own.
+    if (held.hasBeenKnown) held.reapsAt = uptime() + GRACE_MS;
     held.hasBeenKnown = true;
     await listen(session, (notification) => {
       engine.hints.hasOthers = true; // perhaps only this process itself: the next heartbeat knows

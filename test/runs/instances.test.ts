@@ -248,6 +248,32 @@ test("the runs of a server that lives are left alone by another", async () => {
   }
 });
 
+test("when the database was away, a server takes no other for dead before that could come back as well", async () => {
+  const { database } = held.scratch;
+  const threadId = await newThread();
+  const runId = await leaveRun(threadId, { silence: "0 s" });
+  const [left] = await database.query<{ worker_id: string }>(
+    `update holdfast.instances i set has_lock = false from holdfast.runs r
+      where r.run_id = $1 and i.worker_id = r.worker_id returning i.worker_id`,
+    [runId],
+  );
+  const away = `with aged as (update holdfast.instances set beat_at = now() - interval '20 s' where worker_id = $1)
+    select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`;
+  await database.query(away, [left?.worker_id]);
+  // Its first heartbeat would see to the dead, and its second tells that it has.
+  for (let beats = 0; beats < 2; beats += 1) {
+    const [{ at } = { at: 0 }] = await database.query<{ at: unknown }>(
+      "select clock_timestamp()::text as at",
+    );
+    const beaten = "select from holdfast.instances where worker_id <> $1 and beat_at > $2::timestamptz";
+    const hasBeaten = async (): Promise<boolean> =>
+      (await database.query(beaten, [left?.worker_id, at])).length > 0;
+    await until(hasBeaten, "a heartbeat");
+  }
+  expect(await states(threadId)).toEqual([{ state: "running" }]);
+  await held.server.client.runs.join(threadId, runId); // nobody has come back
+});
+
 test.each([
   ["others have forgotten its server", ""],
   ["its server has lost its session and others have forgotten it", "datname = current_database() and"],
