@@ -1,7 +1,7 @@
 // Database over a pg pool. Every wait is bounded: connecting, waiting for a free connection, each statement.
 import { Client, DatabaseError, Pool, types } from "pg";
 import type { ClientBase } from "pg";
-import { AppError, ConfigInvalid, DatabaseUnavailable, messageOf } from "../errors.ts";
+import { AppError, DatabaseUnavailable, messageOf } from "../errors.ts";
 import type { Database, Queryable, Session } from "./database.ts";
 import { Seals } from "./keys/seals.ts";
 
@@ -220,8 +220,9 @@ function nameOf(text: string): string | undefined {
 function translate(error: unknown): unknown {
   if (error instanceof AppError || error instanceof TypeError || error instanceof RangeError) return error;
   if (error instanceof DatabaseError && REFUSED.test(error.code ?? "")) {
+    // It may have let us in before: that a password is exchanged, or a user locked, ends no run.
     const text = `PostgreSQL refused the connection: ${error.message}. Check DATABASE_URL.`;
-    return new ConfigInvalid(text, { cause: error });
+    return new DatabaseUnavailable(text, { cause: error });
   }
   if (error instanceof DatabaseError && POOLER.test(error.message)) {
     const text = `DATABASE_URL leads to a pooler: ${error.message}. Set HOLDFAST_POOLER=on and DATABASE_DIRECT_URL.`;

@@ -10,6 +10,7 @@ import { selfSigned } from "../../server/http/edge/certificate.ts";
 import { emptyDatabase, openTestPool } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { testDatabaseContract } from "../support/database-contract.ts";
+import { until } from "../support/until.ts";
 
 let scratch: TestDatabase;
 
@@ -83,6 +84,30 @@ test("what somebody has set for the role or the database changes nothing of what
   });
   await pooled.close();
   await odd.close();
+});
+
+test("a user who is shut out for a while, as when a password is exchanged, is no failure for good", async () => {
+  const name = `hf_locked_${crypto.randomUUID().slice(0, 8)}`;
+  await scratch.database.query(`create role ${name} login password 'locked'`);
+  const url = new URL(scratch.url);
+  [url.username, url.password] = [name, "locked"];
+  const shut = openTestPool(url.href, { poolSize: 1 });
+  try {
+    await shut.query("select 1");
+    await scratch.database.query(`alter role ${name} nologin`);
+    await scratch.database.query(
+      "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1",
+      [name],
+    );
+    const refusal = (): Promise<unknown> => shut.query("select 1").catch((error: unknown) => error);
+    await until(async () => /refused the connection/.test(String(await refusal())), "the refusal");
+    expect(await refusal()).toMatchObject({ code: "database_unavailable", retryable: true });
+    await scratch.database.query(`alter role ${name} login`);
+    await shut.query("select 1");
+  } finally {
+    await shut.close();
+    await scratch.database.query(`drop role ${name}`);
+  }
 });
 
 const withCertificate = (socket: Socket): void => {
