@@ -59,12 +59,13 @@ async function finish(engine: Engine, held: Held, reached: Final): Promise<boole
   for (const entry of (await told?.end(outcome)) ?? []) await recording.append(entry);
   if (outcome.error) await recording.append({ event: "error", data: toWireJson(outcome.error) });
   const rest = await recording.rest();
+  const newest = engine.checkpoints.newestOf(owner);
   const webhook = run.webhook
     ? { id: uuidv7(), payload: callBack(run, outcome, await stateOf(engine, run, outcome)) }
     : undefined;
   const write = (): ReturnType<typeof finishRun> =>
     engine.notes.along((notes) => {
-      const end: RunEnd = { ...outcome, ...rest, points, webhook, notes };
+      const end: RunEnd = { ...outcome, ...rest, points, newest, webhook, notes };
       return persistently(() => finishRun(engine.database, owner, end), { forMs: FINISH_MS });
     });
   let ended = await write();

@@ -1,8 +1,8 @@
 // How runs end: by their owner, by a cancel, or without a trace. Lock order: the thread, then its runs.
 import { AppError } from "../errors.ts";
 import { uuidv7 } from "../ids.ts";
-import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./checkpoints/form.ts";
-import type { CheckpointWrite } from "./checkpoints/form.ts";
+import { PUT_BACK, WRITE_CHECKPOINTS, isStored, packed } from "./checkpoints/form.ts";
+import type { CheckpointKey, CheckpointWrite } from "./checkpoints/form.ts";
 import type { Queryable } from "./database.ts";
 import { deleteRunEvents } from "./events.ts";
 import { isOwn } from "./fence.ts";
@@ -24,6 +24,8 @@ export interface RunEnd {
   readonly rest: { readonly seq: number; readonly last: number; readonly body: string } | undefined;
   /** Checkpoints that are not written yet. */
   readonly points: readonly CheckpointWrite[];
+  /** The newest checkpoint that was stored before: it must still be there. */
+  readonly newest?: CheckpointKey | undefined;
   /** Of calls to models of any run; they are stored in any case. */
   readonly notes: readonly Note[];
   /** How many rows of events the run has. */
@@ -43,6 +45,7 @@ held as (
      and u.cancel is distinct from 'rollback'
      and ($18::int is null or $18 = (
        select e.last from holdfast.run_events e where e.run_id = $4 and e.seq <= $18 order by e.seq desc limit 1))
+     and ${isStored("$5", "$21", "$22::text")}
   returning 1 as n, u.run_id, u.thread_id, u.webhook),
 ${WRITE_CHECKPOINTS},
 noted as (${insertNotes("$20")}),
@@ -209,6 +212,8 @@ export async function finishRun(
     end.after ?? null,
     error && sealJson(key, placeOf("threads.error", [threadId]), error),
     packedNotes(end.notes),
+    end.newest?.namespace ?? null,
+    end.newest?.checkpointId ?? null,
   ]);
   return row && { hasWaiting: row.has_waiting };
 }

@@ -5,7 +5,7 @@ import { LeaseLost } from "../../server/errors.ts";
 import { uuidv7 } from "../../server/ids.ts";
 import { CallNotes } from "../../server/storage/call-notes.ts";
 import { CheckpointBatch } from "../../server/storage/checkpoints/batch.ts";
-import type { CheckpointWrite } from "../../server/storage/checkpoints/form.ts";
+import type { CheckpointKey, CheckpointWrite } from "../../server/storage/checkpoints/form.ts";
 import type { Owner } from "../../server/storage/fence.ts";
 import { finishRun } from "../../server/storage/finish.ts";
 import type { Note } from "../../server/storage/model-calls.ts";
@@ -66,7 +66,7 @@ async function countOf({ threadId }: Owner): Promise<{ points: number; writes: n
   return row ?? { points: -1, writes: -1 };
 }
 
-const end = (owner: Owner, points: CheckpointWrite[]): ReturnType<typeof finishRun> =>
+const end = (owner: Owner, points: CheckpointWrite[], newest?: CheckpointKey): ReturnType<typeof finishRun> =>
   finishRun(scratch.database, owner, {
     state: "success",
     error: null,
@@ -74,11 +74,25 @@ const end = (owner: Owner, points: CheckpointWrite[]): ReturnType<typeof finishR
     threadState: null,
     rest: undefined,
     points,
+    newest,
     segments: 0,
     after: undefined,
     webhook: undefined,
     notes: [],
   });
+
+test("what a failover has lost takes the attempt with it: nothing is written on top, and it does not end", async () => {
+  const [owner, batch] = [await newRun(), newBatch()];
+  const [first, lost] = [point(owner), point(owner)];
+  expect(await batch.put(owner, first, "now")).toBe(true);
+  expect(await batch.put(owner, lost, "now")).toBe(true);
+  await scratch.database.query("delete from public.checkpoints where checkpoint_id = $1", [
+    lost.checkpointId,
+  ]);
+  expect(await end(owner, [point(owner)], batch.newestOf(owner))).toBeUndefined();
+  expect(await batch.put(owner, point(owner), "now")).toBe(false);
+  expect(await countOf(owner)).toMatchObject({ points: 1 });
+});
 
 test("the input, the results of a superstep's tasks and its checkpoint are one statement", async () => {
   const [owner, batch] = [await newRun(), newBatch()];

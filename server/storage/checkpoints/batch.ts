@@ -10,7 +10,7 @@ import type { Queryable } from "../database.ts";
 import { unwritten } from "../events.ts";
 import type { Segment } from "../events.ts";
 import type { Owner } from "../fence.ts";
-import type { CheckpointWrite, Urgency } from "./form.ts";
+import type { CheckpointKey, CheckpointWrite, Urgency } from "./form.ts";
 import { keyOf, putForOwners } from "./writes.ts";
 
 interface Item {
@@ -47,6 +47,8 @@ interface Open {
   readonly underWay: Set<Item>;
   /** Something was refused, or the run has another owner: nothing that comes later is written. */
   isBroken: boolean;
+  /** The last one that is on disk, if the database has not lost it since. */
+  newest: CheckpointKey | undefined;
 }
 
 // Keeps one statement short; the next one follows at once. What is large goes alone: large states of many runs together
@@ -113,6 +115,11 @@ export class CheckpointBatch {
     throw new LeaseLost(`Run ${owner.runId} is not this server's any more.`);
   }
 
+  /** The newest checkpoint that the run has stored here. */
+  newestOf(owner: Owner): CheckpointKey | undefined {
+    return this.#open.get(owner)?.newest;
+  }
+
   /** Nothing more comes for the run; what waits is not written. */
   close(owner: Owner): void {
     this.#open.get(owner)?.stopTimer?.();
@@ -125,6 +132,7 @@ export class CheckpointBatch {
       stopTimer: undefined,
       underWay: new Set(),
       isBroken: false,
+      newest: undefined,
     };
     this.#open.set(owner, open);
     return open;
@@ -200,7 +208,9 @@ export class CheckpointBatch {
   async #putAll(items: readonly Item[], riders: readonly Rider[]): Promise<void> {
     const segments = riders.flatMap((rider) => rider.segments);
     const held = await this.#notes.along((notes) =>
-      persistently(() => putForOwners(this.#database, this.#workerId, items, segments, notes)),
+      persistently(() =>
+        putForOwners(this.#database, this.#workerId, items, segments, notes, (owner) => this.newestOf(owner)),
+      ),
     );
     for (const { owner, written, lost, behind } of riders) {
       const own = held.get(keyOf(owner));
@@ -210,12 +220,21 @@ export class CheckpointBatch {
     }
     for (const item of items) {
       const isOwn = held.has(keyOf(item.owner));
-      if (isOwn) this.#open.get(item.owner)?.underWay.delete(item);
+      const open = this.#open.get(item.owner);
+      if (isOwn && open && "checkpoint" in item.write) open.newest = placeOf(item.write);
+      if (isOwn) open?.underWay.delete(item);
       else this.#break(item.owner);
       item.written.resolve(isOwn);
     }
   }
 }
+
+/** Without its values: it is kept for as long as its run is at work. */
+const placeOf = ({ threadId, namespace, checkpointId }: CheckpointKey): CheckpointKey => ({
+  threadId,
+  namespace,
+  checkpointId,
+});
 
 function stopTimer(open: Open): void {
   open.stopTimer?.();

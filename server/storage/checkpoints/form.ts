@@ -12,6 +12,14 @@ export interface CheckpointKey {
   readonly checkpointId: string;
 }
 
+/**
+ * SQL that holds while a checkpoint of the thread, given by its namespace and id, is stored; also when none is given.
+ * A failover to a standby that lagged behind takes what was committed. What comes later would hang in the air, and lack
+ * the values that were stored with it: its attempt is over, and the next one begins where the database is.
+ */
+export const isStored = (thread: string, namespace: string, id: string): string => `(${id} is null or exists (
+       select from public.checkpoints b where b.thread_id = ${thread} and b.checkpoint_ns = ${namespace} and b.checkpoint_id = ${id}))`;
+
 /** A stored value: which channel it belongs to and its serialised form. */
 export interface Value {
   readonly channel: string;

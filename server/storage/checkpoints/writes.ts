@@ -8,16 +8,17 @@ import { isOwn } from "../fence.ts";
 import type { Owner } from "../fence.ts";
 import { insertNotes, packedNotes } from "../model-calls.ts";
 import type { Note } from "../model-calls.ts";
-import { PUT_BACK, WRITE_CHECKPOINTS, packed } from "./form.ts";
-import type { CheckpointWrite } from "./form.ts";
+import { PUT_BACK, WRITE_CHECKPOINTS, isStored, packed } from "./form.ts";
+import type { CheckpointKey, CheckpointWrite } from "./form.ts";
 
 /** Under which LangGraph writes what a command says. */
 const NO_TASK = "'00000000-0000-0000-0000-000000000000'";
 const OF_RUNS = `
-  select f.n, r.thread_id, r.run_id, r.attempt from json_to_recordset($4::json) as f (n int, run_id uuid, attempt int)
+  select f.n, r.thread_id, r.run_id, r.attempt from json_to_recordset($4::json) as f (n int, run_id uuid, attempt int, ns text, id text)
    cross join lateral (
     select thread_id, run_id, attempt from holdfast.runs o
-     where o.run_id = f.run_id and ${isOwn("o", { attempt: "f.attempt", worker: "$5" })} for share) r`;
+     where o.run_id = f.run_id and ${isOwn("o", { attempt: "f.attempt", worker: "$5" })} for share) r
+   where ${isStored("r.thread_id", "f.ns", "f.id")}`;
 const OF_RUN = `
   select run_id, thread_id from holdfast.runs r
    where run_id = $1 and ${isOwn("r", { worker: "$2", attempt: "$3" })} for share`;
@@ -117,6 +118,7 @@ export const keyOf = (owner: { runId: string; attempt: number }): string => `${o
 
 /**
  * Writes checkpoints and events of runs that `workerId` owns, and notes of calls, whoever owns their runs.
+ * @param newestOf the newest checkpoint that an attempt has stored, which must still be there
  * @returns the attempts it does own, by keyOf(), and whether their events fitted to those before: if not, they were
  * not written. Nothing but notes was written for attempts it does not own.
  */
@@ -126,14 +128,21 @@ export async function putForOwners(
   items: readonly { owner: Owner; write: CheckpointWrite }[],
   segments: readonly Segment[],
   notes: readonly Note[] = [],
+  newestOf: (owner: Owner) => CheckpointKey | undefined = () => undefined,
 ): Promise<ReadonlyMap<string, { fits: boolean }>> {
+  const newest = new Map(items.map(({ owner }) => [keyOf(owner), newestOf(owner)]));
   const attempts = [...items.map(({ owner }) => owner), ...segments];
   const owners = [...new Map(attempts.map((one) => [keyOf(one), one])).values()];
   const places = new Map(owners.map((owner, index) => [keyOf(owner), index + 1]));
   const placeOf = (owner: { runId: string; attempt: number }): number => places.get(keyOf(owner)) ?? 0;
   const rows = await on.query<{ run_id: string; attempt: number; fits: boolean }>(putForRuns, [
     ...packed(items.map(({ owner, write }) => ({ n: placeOf(owner), write, key: owner.key }))),
-    JSON.stringify(owners.map((one) => ({ n: placeOf(one), run_id: one.runId, attempt: one.attempt }))),
+    JSON.stringify(
+      owners.map((one) => {
+        const { namespace: ns, checkpointId: id } = newest.get(keyOf(one)) ?? {};
+        return { n: placeOf(one), run_id: one.runId, attempt: one.attempt, ns, id };
+      }),
+    ),
     workerId,
     JSON.stringify(
       segments.map((one, index) => {
