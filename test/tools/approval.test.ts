@@ -38,10 +38,10 @@ async function waiting(...calls: { name: string; args: object }[]): Promise<stri
 async function leaveAnswer(threadId: string, answer: object): Promise<void> {
   await held.scratch.database.query(
     `insert into public.checkpoint_writes
-       (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
-     select thread_id, '', max(checkpoint_id), $2, '', -4, '__resume__', 'json', convert_to($3, 'utf8')
+       (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob, run_id)
+     select thread_id, '', max(checkpoint_id), $2, '', -4, '__resume__', 'json', convert_to($3, 'utf8'), gen_random_uuid()
        from public.checkpoints where thread_id = $1 and checkpoint_ns = '' group by thread_id
-     on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set blob = excluded.blob`,
+     on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) do update set blob = excluded.blob, run_id = excluded.run_id`,
     [threadId, "00000000-0000-0000-0000-000000000000", JSON.stringify(answer)],
   );
 }
