@@ -19,7 +19,7 @@ export interface Call {
   readonly policy: Policy;
   /** Not a stream: the headers may take as long as the answer. */
   readonly isStream: boolean;
-  /** When the whole request ends, in milliseconds since the epoch. */
+  /** When the whole request ends, in milliseconds of uptime(). */
   readonly endsAt: number;
   readonly signal?: AbortSignal | undefined;
   /** How the body of an answer that had begun ended, once. */
