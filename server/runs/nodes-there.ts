@@ -25,8 +25,14 @@ export async function requireNodes(
   // What waits is dropped for a new input, and for a command that says itself where to go or what is so.
   const setsOut = (input ?? command?.["goto"] ?? command?.["update"] ?? null) !== null;
   if (!resumes && (setsOut || !run.has_checkpoints)) return;
-  const { checkpoint_id: id, checkpoint_ns: place = "" } = asFields(configOfRun(run)["configurable"]);
-  const at = resumes || id === undefined ? {} : { checkpoint_id: id, checkpoint_ns: place };
+  const {
+    checkpoint_id: id,
+    checkpoint_ns: ns,
+    checkpoint_map: map,
+  } = asFields(configOfRun(run)["configurable"]);
+  // As LangGraph does: from a place in a graph in the graph, it is the map that names the run's own checkpoint.
+  const from = (ns ?? "") === "" && id ? id : asFields(map)[""];
+  const at = resumes || from === undefined ? {} : { checkpoint_id: from };
   const missing = await missingAt(configOf(checkpointer, run.thread_id, at), graph, checkpointer);
   if (missing !== undefined) throw new NodeMissing(run.graph_id, missing);
 }

@@ -187,3 +187,36 @@ test.each(["retry", "another run"])(
     expect(await logOf(pair.here, threadId)).toEqual(["yes", "sure", "no"]);
   },
 );
+
+test("an answer that no task has taken is dropped for one that names the question", async () => {
+  const { runs } = pair.here.client;
+  const threadId = await newThread(pair.here);
+  const name = newName();
+  pair.gate.open(name);
+  await runs.wait(threadId, "asksBehindGate", { input: { name, gate: pair.gate.url } });
+  const { "first?": first = "" } = await questionsOf(threadId);
+  pair.gate.refuse(name);
+  const untaken = await runs.create(threadId, "asksBehindGate", { command: { resume: "yes" } });
+  await reaches(pair.here, untaken, "error");
+  pair.gate.open(name);
+  await runs.wait(threadId, "asksBehindGate", { command: { resume: { [first]: "no" } } });
+  await isAsked(threadId, "second?");
+  await runs.wait(threadId, "asksBehindGate", { command: { resume: "quite" } });
+  expect(await logOf(pair.here, threadId)).toEqual(["no", "quite"]);
+});
+
+test("a run that begins at a checkpoint of a graph in the graph goes on with the graph around it", async () => {
+  const { runs, threads } = pair.here.client;
+  const threadId = await newThread(pair.here);
+  await runs.wait(threadId, "asksInside", { input: {} });
+  const { tasks } = await threads.getState(threadId, undefined, { subgraphs: true });
+  const checkpoint = tasks[0]?.state?.checkpoint;
+  expect(checkpoint?.checkpoint_ns).toMatch(/^inner:/);
+  const run = await runs.create(threadId, "asksInside", {
+    input: null,
+    ...(checkpoint ? { checkpoint } : {}),
+  });
+  await runs.join(threadId, run.run_id);
+  expect((await runs.get(threadId, run.run_id)).status).toBe("success");
+  expect(Object.keys(await questionsOf(threadId))).toHaveLength(1);
+});

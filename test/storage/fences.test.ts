@@ -91,7 +91,8 @@ const fenced: Record<string, Fenced> = {
       await leave(owner, "__resume__", NO_TASK);
       await leave(owner, "__interrupt__", INPUT_TASK);
     },
-    write: (on, { runId, workerId, attempt }) => settleAnswers(on, { run_id: runId, workerId, attempt }),
+    write: (on, { runId, workerId, attempt }) =>
+      settleAnswers(on, { run_id: runId, workerId, attempt, kwargs: {} }),
     hasWritten: async (owner) => !(await answered(owner)),
   },
   "an answer that is refused": {

@@ -83,7 +83,8 @@ test.each<[string, Write]>([
   ],
   [
     "an answer",
-    (on, [{ runId, workerId, attempt }]) => settleAnswers(on, { run_id: runId, workerId, attempt }),
+    (on, [{ runId, workerId, attempt }]) =>
+      settleAnswers(on, { run_id: runId, workerId, attempt, kwargs: {} }),
   ],
 ])("%s: only the runs that are written for are looked at", async (_, write) => {
   const few = owners.slice(100, 103) as [Owner, Owner, Owner];

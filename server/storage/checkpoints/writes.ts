@@ -62,10 +62,10 @@ taker as materialized (
    where w.channel in ('__resume__', '__interrupt__') and w.task_id <> ${NO_TASK} and w.run_id is not null),
 gone as (
   delete from public.checkpoint_writes w using held
-  ${LEFT} (w.run_id is null or w.run_id in (select run_id from taker))),
+  ${LEFT} (w.run_id is null or w.run_id in (select run_id from taker) or (not $4 and w.run_id <> held.run_id))),
 kept as (
   update public.checkpoint_writes w set run_id = held.run_id from held
-  ${LEFT} w.run_id <> held.run_id and w.run_id not in (select run_id from taker))
+  ${LEFT} $4 and w.run_id <> held.run_id and w.run_id not in (select run_id from taker))
 select array(
     select w.task_id from public.checkpoint_writes w
      where w.thread_id = held.thread_id and w.run_id = held.run_id and w.channel = '__interrupt__') as asked
@@ -73,14 +73,15 @@ select array(
 
 /**
  * For a run that goes on without an answer of its own, and for a takeover: takes away answers that a task has taken. Those
- * that nobody has taken become the run's.
+ * of other runs that nobody has taken become the run's if it says nothing itself; else they are taken away too, or a
+ * question that comes later would be given them.
  * @returns if a task of this run has taken its answer or come to another question: the tasks that ask another
  */
 export async function settleAnswers(
   on: Queryable,
-  run: { run_id: string; workerId: string; attempt: number },
+  run: { run_id: string; workerId: string; attempt: number; kwargs: { command?: unknown } },
 ): Promise<ReadonlySet<string> | undefined> {
-  const values = [run.run_id, run.workerId, run.attempt];
+  const values = [run.run_id, run.workerId, run.attempt, (run.kwargs.command ?? null) === null];
   const [taken] = await on.query<{ asked: string[] }>(settleAnswersRows, values);
   return taken && new Set(taken.asked);
 }
