@@ -142,7 +142,6 @@ const CRON_READINGS: Readings<CronRow & Partial<CronOwner>> = {
 export const openCrons = <Row extends CronRow>(on: Queryable, rows: Row[]): Promise<Row[]> =>
   openRows(on, rows, CRON_READINGS as Readings<Row>);
 
-/** The new cron, or undefined when its thread does not exist. */
 /** What time it is for whoever fires crons. */
 export async function findTime(on: Queryable): Promise<Date> {
   const [row] = await on.query<{ now: Date }>(findTimeRow);
@@ -150,6 +149,7 @@ export async function findTime(on: Queryable): Promise<Date> {
   return row.now;
 }
 
+/** The new cron, or undefined when its thread does not exist. */
 export async function insertCron(on: Queryable, cron: NewCron & CronOwner): Promise<CronRow | undefined> {
   const key = await on.seals.ofRest(on);
   const auth = cron.auth ? JSON.stringify(cron.auth) : null;
