@@ -6,6 +6,7 @@ import { NodeMissing } from "../graph-errors.ts";
 import type { Checkpoints } from "../storage/checkpoints/checkpoints.ts";
 import { configOfRun } from "./graph-of.ts";
 import type { Graph } from "./graph/graph.ts";
+import { bringsAnswer } from "./protocol/tell.ts";
 import type { AcceptedRun } from "./request.ts";
 import type { TakenUp } from "./rewind.ts";
 import { configOf } from "./state.ts";
@@ -22,8 +23,8 @@ export async function requireNodes(
   { resumes }: TakenUp,
 ): Promise<void> {
   const { input, command } = run.kwargs;
-  // What waits is dropped for a new input, and for a command that says itself where to go or what is so.
-  const setsOut = (input ?? command?.["goto"] ?? command?.["update"] ?? null) !== null;
+  // What waits is dropped for a new input, and for a command that says itself where to go or what is so, and answers nothing.
+  const setsOut = !bringsAnswer(run) && (input ?? command?.["goto"] ?? command?.["update"] ?? null) !== null;
   if (!resumes && (setsOut || !run.has_checkpoints)) return;
   const {
     checkpoint_id: id,

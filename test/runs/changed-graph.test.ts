@@ -57,6 +57,15 @@ test.each(graphs)("an answer is not lost on a graph without the node that asked:
   expect(await pointOf(threadId)).toBe(point);
 });
 
+test("an answer is not lost either that comes with something for the state", async () => {
+  const { client } = server;
+  const { thread_id: threadId } = Object(await client.threads.copy(threads.get("direct") ?? ""));
+  const answer = { command: { resume: "yes", update: { log: ["more"] } } };
+  const told = await client.runs.wait(threadId, "direct", { ...answer, raiseError: false });
+  expect(told).toMatchObject({ __error__: { error: "NodeMissing" } });
+  expect(await logOf(server, threadId)).toEqual([]);
+});
+
 test("who does not want what waits sends a new input, or says where to go", async () => {
   const { client } = server;
   const threadId = threads.get("direct") ?? "";
