@@ -188,22 +188,26 @@ test.each(["retry", "another run"])(
   },
 );
 
-test("an answer that no task has taken is dropped for one that names the question", async () => {
-  const { runs } = pair.here.client;
-  const threadId = await newThread(pair.here);
-  const name = newName();
-  pair.gate.open(name);
-  await runs.wait(threadId, "asksBehindGate", { input: { name, gate: pair.gate.url } });
-  const { "first?": first = "" } = await questionsOf(threadId);
-  pair.gate.refuse(name);
-  const untaken = await runs.create(threadId, "asksBehindGate", { command: { resume: "yes" } });
-  await reaches(pair.here, untaken, "error");
-  pair.gate.open(name);
-  await runs.wait(threadId, "asksBehindGate", { command: { resume: { [first]: "no" } } });
-  await isAsked(threadId, "second?");
-  await runs.wait(threadId, "asksBehindGate", { command: { resume: "quite" } });
-  expect(await logOf(pair.here, threadId)).toEqual(["no", "quite"]);
-});
+// Some clients send an input beside each command; it counts for nothing.
+test.each([{}, { input: {} }])(
+  "one that no task has taken is dropped for one by name: %j",
+  async (beside) => {
+    const { runs } = pair.here.client;
+    const threadId = await newThread(pair.here);
+    const name = newName();
+    pair.gate.open(name);
+    await runs.wait(threadId, "asksBehindGate", { input: { name, gate: pair.gate.url } });
+    const { "first?": first = "" } = await questionsOf(threadId);
+    pair.gate.refuse(name);
+    const untaken = await runs.create(threadId, "asksBehindGate", { command: { resume: "yes" } });
+    await reaches(pair.here, untaken, "error");
+    pair.gate.open(name);
+    await runs.wait(threadId, "asksBehindGate", { ...beside, command: { resume: { [first]: "no" } } });
+    await isAsked(threadId, "second?");
+    await runs.wait(threadId, "asksBehindGate", { command: { resume: "quite" } });
+    expect(await logOf(pair.here, threadId)).toEqual(["no", "quite"]);
+  },
+);
 
 test("a run that begins at a checkpoint of a graph in the graph goes on with the graph around it", async () => {
   const { runs, threads } = pair.here.client;

@@ -79,8 +79,10 @@ export function answeredBy({ kwargs }: AcceptedRun): string[] {
 }
 
 /** The run goes on from the thread's state, and has no answer for whoever asks first. */
-export const goesOnUnanswered = (run: AcceptedRun): boolean =>
-  (run.kwargs.input ?? null) === null && (!bringsAnswer(run) || answeredBy(run).length > 0);
+export function goesOnUnanswered(run: AcceptedRun): boolean {
+  const { command, input } = run.kwargs;
+  return command ? !bringsAnswer(run) || answeredBy(run).length > 0 : (input ?? null) === null;
+}
 
 function terminalOf({ state, error, threadStatus, cause }: Outcome): Terminal | undefined {
   if (state === "rolled back" || state === "handed over") return undefined;
