@@ -163,9 +163,11 @@ async function runFile(file: Migration, work: () => Promise<unknown>): Promise<v
   try {
     await work();
   } catch (error) {
-    if (error instanceof AppError || MAY_NOT_WRITE.has(codeOf(error) ?? "")) throw error;
-    const text = `Migration ${file.name} failed and was not recorded: ${messageOf(error)}. Mend the cause and start again.`;
-    if (codeOf(error) === LOCK_NOT_AVAILABLE) throw new DatabaseUnavailable(text, { cause: error });
+    const isLocked = codeOf(error) === LOCK_NOT_AVAILABLE;
+    if (!isLocked && (error instanceof AppError || MAY_NOT_WRITE.has(codeOf(error) ?? ""))) throw error;
+    const reason = messageOf(isLocked && error instanceof AppError ? error.cause : error);
+    const text = `Migration ${file.name} failed and was not recorded: ${reason}. Mend the cause and start again.`;
+    if (isLocked) throw new DatabaseUnavailable(text, { cause: error });
     throw new SchemaUnknown(text, { cause: error });
   }
 }

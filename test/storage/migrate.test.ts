@@ -105,6 +105,21 @@ test("a migration that fails leaves nothing of itself, and what went before stay
   expect((await migrate(empty.database, { directory })).applied).toEqual(["0002_b"]);
 });
 
+test("a migration that waits for a lock for too long says so", async () => {
+  await add("0001_a.sql", "-- breaking: no\ncreate table holdfast.a (id int primary key);");
+  await migrate(empty.database, { directory });
+  const text = "set local lock_timeout = '50ms';\nalter table holdfast.a add column b int;";
+  await add("0002_b.sql", `-- breaking: no\n${text}`);
+  await empty.database.transaction(async (transaction) => {
+    await transaction.query("lock table holdfast.a in access share mode");
+    const other = openTestPool(empty.url, { poolSize: 2 });
+    await expect(migrate(other, { directory })).rejects.toThrow(
+      /^Migration 0002_b failed and was not recorded: canceling statement due to lock timeout\. Mend/,
+    );
+    await other.close();
+  });
+});
+
 test("a released migration that was edited is refused, whatever its line ends are not", async () => {
   const text = "-- breaking: no\ncreate table holdfast.a (id int primary key);\n";
   await add("0001_a.sql", text);
