@@ -46,8 +46,11 @@ async function missingAt(
   const tuple = await checkpointer.getTuple(config);
   const { nodes } = graph;
   if (!tuple || !nodes) return undefined;
-  const waiting = waitingIn(tuple.checkpoint.channel_values).find((node) => !Object.hasOwn(nodes, node));
-  if (waiting !== undefined) return waiting;
+  const waiting = waitingIn(tuple.checkpoint.channel_values);
+  const lost = waiting.filter((node) => !Object.hasOwn(nodes, node));
+  // A command that says where to go leaves there what waited before it.
+  const isLeft = tuple.metadata?.source === "input" && lost.length < waiting.length;
+  if (!isLeft && lost[0] !== undefined) return lost[0];
   const { thread_id: threadId } = config.configurable ?? {};
   for (const { name, state, result } of await tasksAt(config, graph)) {
     if (result !== undefined || !state || "values" in state) continue;

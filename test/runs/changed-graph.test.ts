@@ -66,6 +66,14 @@ test("an answer is not lost either that comes with something for the state", asy
   expect(await logOf(server, threadId)).toEqual([]);
 });
 
+test.each(["direct", "sent"])("who says where to go is asked there, and may answer: %s", async (graph) => {
+  const { client } = server;
+  const { thread_id: threadId } = Object(await client.threads.copy(threads.get(graph) ?? ""));
+  await client.runs.wait(threadId, graph, { command: { goto: "confirm" } });
+  await client.runs.wait(threadId, graph, { command: { resume: "yes" } });
+  expect(await logOf(server, threadId)).toEqual(["yes"]);
+});
+
 test("who does not want what waits sends a new input, or says where to go", async () => {
   const { client } = server;
   const threadId = threads.get("direct") ?? "";
