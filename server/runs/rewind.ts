@@ -242,8 +242,14 @@ function answersLeft(
     const open = openIn(now, new Set());
     return Object.fromEntries(named.filter((id) => open.has(id)).map((id) => [id, asFields(answer)[id]]));
   }
-  return bringsAnswer(run) ? Object.fromEntries([...openIn(now, asking)].map((id) => [id, answer])) : {};
+  // Of a graph that a function calls, the state shows only the function's task, perhaps with the question before.
+  const shown = shownIn(now);
+  if (!bringsAnswer(run) || ![...asking].every((task) => shown.has(task))) return {};
+  return Object.fromEntries([...openIn(now, asking)].map((id) => [id, answer]));
 }
+
+const shownIn = ({ tasks }: StateSnapshot): ReadonlySet<string> =>
+  new Set(tasks.flatMap(({ id, state }) => [id, ...(state && "values" in state ? shownIn(state) : [])]));
 
 /** Ids of the questions of a state; a graph in a graph knows its own better than the one around it. */
 function openIn({ tasks }: StateSnapshot, but: ReadonlySet<string>): ReadonlySet<string> {
