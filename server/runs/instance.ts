@@ -66,8 +66,12 @@ export async function startInstance(
     hasSessions,
     session: undefined,
     isLocked: false,
+    lost: new AbortController(),
+    duty: undefined,
+    hasBeenKnown: false,
     ahead: undefined,
-    ...fresh(),
+    beatenAt: uptime(),
+    reapsAt: 0,
   };
   await register(held);
   let toldAt = -Infinity;
@@ -155,14 +159,6 @@ async function act({ engine, worker, reapsAt }: Held, told: Pulse, compares: boo
     await duty().catch((error: unknown) => engine.log.warn("duty.failed", { reason: messageOf(error) }));
   }
 }
-
-const fresh = (): Pick<Held, "lost" | "duty" | "hasBeenKnown" | "beatenAt" | "reapsAt"> => ({
-  lost: new AbortController(),
-  duty: undefined,
-  hasBeenKnown: false,
-  beatenAt: uptime(),
-  reapsAt: 0,
-});
 
 const rowOf = ({ hasSessions, engine }: Held): { hasLock: boolean; isDraining: boolean } => ({
   hasLock: hasSessions,

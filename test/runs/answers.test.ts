@@ -132,9 +132,11 @@ test.each(["asksInStepsInside", "asksInStepsCalled"])(
     const { threadId, name } = await halfway(graph);
     const run = await runs.create(threadId, graph, { command: { resume: "sure" } });
     await pair.gate.waitFor(name);
-    await takeAway(run.run_id);
     const tries = (): number => pair.gate.came.filter((came) => came === name).length;
-    await until(() => tries() === 2, "the other attempt");
+    for (const more of [2, 3]) {
+      await takeAway(run.run_id);
+      await until(() => tries() === more, "another attempt");
+    }
     pair.gate.open(name);
     await reaches(pair.here, run, "success");
     await isAsked(threadId, "second?");

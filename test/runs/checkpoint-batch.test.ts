@@ -53,7 +53,6 @@ const result = (on: CheckpointWrite): CheckpointWrite => ({
   checkpointId: on.checkpointId,
   taskId: randomUUID(),
   taskPath: "",
-  mayReplace: false,
   writes: [{ channel: "count", type: "json", bytes: new Uint8Array([49]), idx: 0 }],
 });
 

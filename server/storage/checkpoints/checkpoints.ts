@@ -212,8 +212,6 @@ export class Checkpoints extends BaseCheckpointSaver {
       ...at,
       taskId,
       taskPath,
-      // Errors, interrupts and resumes may change; a task's results never do.
-      mayReplace: writes.every(([channel]) => placeOf(channel) !== undefined),
       writes: writes.map(([channel, value], index) =>
         this.#valueOf(channel, value, { idx: placeOf(channel) ?? index }),
       ),

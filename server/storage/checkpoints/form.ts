@@ -39,11 +39,13 @@ export interface PointWrite extends CheckpointKey {
   readonly isInput: boolean;
 }
 
-/** The writes of one task, in order. A task's results never change; its errors, interrupts and resumes may. */
+/**
+ * The writes of one task, in order. A task's results never change; its errors, interrupts and resumes, whose places are
+ * below zero, may, also beside results: the run counts with which a task has taken its last answer.
+ */
 interface TaskWrite extends CheckpointKey {
   readonly taskId: string;
   readonly taskPath: string;
-  readonly mayReplace: boolean;
   readonly writes: readonly (Value & { idx: number })[];
 }
 
@@ -142,8 +144,7 @@ export function packed(items: readonly Item[]): [string, string, Buffer] {
     } else {
       for (const value of write.writes) {
         const { taskId: task, taskPath: path } = write;
-        // The run counts with which a task has taken its last answer, also when it is done with it.
-        const replaces = write.mayReplace || value.channel === "__resume__";
+        const replaces = value.idx < 0;
         const rowKey = `${key} ${task} ${value.idx}`;
         if (!replaces && writes.has(rowKey)) continue;
         const row = [write.checkpointId, task, value.idx, value.channel];
