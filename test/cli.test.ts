@@ -108,7 +108,11 @@ test.each([
   ["throws", { "graph.ts": "\nimport './own.ts';", "own.ts": "\n\nthrow new Error('no key')" }, "own.ts:3"],
   ["is no TypeScript", { "graph.ts": "const a = {\n  b: 1\n  c: 2,\n};" }, "graph.ts:3"],
   ["is no JavaScript", { "graph.ts": "import './own.mjs';", "own.mjs": "\nconst b = {;" }, "own.mjs:2"],
-  ["asks for what is not there", { "graph.ts": "import { b } from './own.ts'", "own.ts": "" }, "graph.ts:1"],
+  [
+    "asks for what is not there",
+    { "graph.ts": "import { b } from './own.ts'; b()", "own.ts": "" },
+    "graph.ts:1",
+  ],
   ["fails in a package", { "graph.ts": "import { z } from 'zod';\nz.string().parse(1)" }, "graph.ts:2"],
 ])("a graph whose module %s is told with file and line", async (what, files, place) => {
   const project = await projectOf(what, files);
@@ -173,10 +177,10 @@ test("a module that package.json calls a script is explained", async () => {
   await mkdir(project);
   await writeFile(join(project, "package.json"), '{"type":"commonjs"}');
   await writeFile(
-    join(project, "graph.ts"),
+    join(project, "graph.js"),
     'import { StateGraph } from "@langchain/langgraph"; export { StateGraph };',
   );
-  await writeFile(join(project, "langgraph.json"), JSON.stringify({ graphs: { mine: "./graph.ts:graph" } }));
+  await writeFile(join(project, "langgraph.json"), JSON.stringify({ graphs: { mine: "./graph.js:graph" } }));
   const { code, err } = await holdfast(["serve", "--config", join(project, "langgraph.json")], {
     DATABASE_URL: scratch.url,
   });

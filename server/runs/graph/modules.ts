@@ -3,6 +3,7 @@ import { dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ConfigInvalid, messageOf } from "../../errors.ts";
 import { placeIn, placeOfSyntaxError } from "./places.ts";
+import { readyFor, unreadTypeScript } from "./typescript.ts";
 
 /**
  * What a module exports under a name.
@@ -10,7 +11,9 @@ import { placeIn, placeOfSyntaxError } from "./places.ts";
  * @throws Error saying what is there instead, or whatever the module throws
  */
 export async function importExport(base: string, path: string, name: string): Promise<unknown> {
-  const url = pathToFileURL(resolve(dirname(base), path)).href;
+  const file = resolve(dirname(base), path);
+  await readyFor(base, file);
+  const url = pathToFileURL(file).href;
   const module = await (import(url) as Promise<Record<string, unknown>>).catch(async (error: unknown) => {
     throw await located(explained(error), url);
   });
@@ -33,9 +36,17 @@ async function located(error: unknown, url: string): Promise<unknown> {
   if (error instanceof Error && "url" in error && error.url === url)
     return new Error("there is no such file");
   if (!(error instanceof Error) || error.message.includes("imported from")) return error;
+  const told = unreadTypeScript(error) ?? unrequired(error);
+  if (told !== undefined) return new Error(told, { cause: error });
   const isUnread = error instanceof SyntaxError;
   const place = placeIn(error.stack) ?? (isUnread ? await placeOfSyntaxError(url) : undefined);
   return place === undefined ? error : new Error(`${messageOf(error)} (${place})`, { cause: error });
+}
+
+/** What a script asks for and is not there is told with all who asked, one below the other. */
+function unrequired(error: Error): string | undefined {
+  const [what, , first] = error.message.split("\n");
+  return error.message.includes("\nRequire stack:") ? `${what} (${first?.slice(2)})` : undefined;
 }
 
 /**

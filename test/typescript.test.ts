@@ -1,0 +1,115 @@
+// TypeScript of projects as the official templates and tsc take it, which Node.js alone does not run.
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { Client } from "@langchain/langgraph-sdk";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { testDatabase } from "./support/database.ts";
+import type { TestDatabase } from "./support/database.ts";
+import { holdfast, startHoldfast } from "./support/holdfast.ts";
+
+const FILES = {
+  "tsconfig.json": `{
+    // as tsc --init leaves it, comments and all
+    "compilerOptions": { "module": "NodeNext", "experimentalDecorators": true, "paths": { "@/*": ["./src/*"] } },
+  }`,
+  "src/answers.json": '{ "short": "yes" }',
+  "src/utils/kinds.ts": `
+    import { RunnableConfig } from "@langchain/core/runnables";
+    export enum Kind { Short = "short", Long = "long" }
+    export interface Settings { kind: Kind }
+    export const settingsOf = (config: RunnableConfig): Settings => config.configurable as Settings;
+    export class Prompt { constructor(readonly text: string) {} }
+    export namespace Names { export const node = "answer"; }`,
+  "src/state.ts": `
+    import { MessagesAnnotation } from "@langchain/langgraph";
+    export const State = MessagesAnnotation;
+    export type StateT = typeof State.State;`,
+  "src/graph.ts": `
+    import { AIMessage, BaseMessage } from "@langchain/core/messages";
+    import { RunnableConfig } from "@langchain/core/runnables";
+    import { StateGraph } from "@langchain/langgraph";
+    import answers from "./answers.json";
+    import { State, StateT } from "./state";
+    import { Kind, Names } from "@/utils/kinds";
+    import { Prompt, Settings, settingsOf } from "./utils/kinds.js";
+    const same = (_class: unknown, _name: string, of: PropertyDescriptor) => of;
+    class Model { @same answer(to: BaseMessage) { return answers.short + " to " + to.text; } }
+    async function answer(state: StateT, config: RunnableConfig): Promise<{ messages: AIMessage[] }> {
+      const settings: Settings = settingsOf(config);
+      if (settings.kind === Kind.Long) {
+        const { Prompt: Later } = await import("./utils/kinds.js");
+        throw new Error(new Later("no long answers").text);
+      }
+      return { messages: [new AIMessage(new Prompt(new Model().answer(state.messages.at(-1)!)).text)] };
+    }
+    export const graph = new StateGraph(State).addNode(Names.node, answer).addEdge("__start__", Names.node).compile();`,
+  "src/app.ts": `
+    import { Hono } from "hono";
+    import { Kind } from "@/utils/kinds";
+    export const app = new Hono().get("/kinds", (c) => c.json(Object.values(Kind)));`,
+  "langgraph.json": JSON.stringify({
+    graphs: { mine: "./src/graph.ts:graph" },
+    http: { app: "./src/app.ts:app" },
+  }),
+};
+
+let folder: string;
+let scratch: TestDatabase;
+beforeAll(async () => {
+  scratch = await testDatabase();
+  folder = await mkdtemp(join(tmpdir(), "holdfast-typescript-"));
+});
+afterAll(async () => {
+  await scratch.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function makeProject(type: string, files: Record<string, string>): Promise<string> {
+  const project = await mkdtemp(join(folder, `${type}-`));
+  await symlink(resolve("node_modules"), join(project, "node_modules"));
+  for (const [file, text] of Object.entries({ ...files, "package.json": JSON.stringify({ type }) })) {
+    await mkdir(dirname(join(project, file)), { recursive: true });
+    await writeFile(join(project, file), text);
+  }
+  return join(project, "langgraph.json");
+}
+
+test.each(["module", "commonjs"])("a project of type %s is served as it is", async (type) => {
+  const config = await makeProject(type, FILES);
+  const server = startHoldfast(["serve", "--port", "0", "--config", config], { DATABASE_URL: scratch.url });
+  await server.says("Ready on");
+  const [apiUrl = ""] = /http:\S+/.exec(server.out()) ?? [];
+  const client = new Client({ apiUrl });
+  const input = { messages: [{ role: "user", content: "all of it" }] };
+  const values = await client.runs.wait(null, "mine", { input });
+  expect(Object(values).messages.at(-1)).toMatchObject({ type: "ai", content: "yes to all of it" });
+  const long = client.runs.wait(null, "mine", { input, config: { configurable: { kind: "long" } } });
+  await expect(long).rejects.toThrow("no long answers");
+  expect(await (await fetch(`${apiUrl}/kinds`)).json()).toEqual(["short", "long"]);
+  server.process.kill("SIGTERM");
+  expect((await server.ended).code).toBe(0);
+});
+
+test.each([
+  ["module", "const a = 1;\nenum {};", 'Expected identifier but found "{"', "src/graph.ts:2"],
+  ["commonjs", "const a = 1;\nenum {};", 'Expected identifier but found "{"', "src/graph.ts:2"],
+  [
+    "module",
+    "interface A { a: 1 }\n\nenum B { C }\nthrow new Error('no key ' + B.C)",
+    "no key 0",
+    "src/graph.ts:4",
+  ],
+  [
+    "commonjs",
+    "interface A { a: 1 }\n\nenum B { C }\nthrow new Error('no key ' + B.C)",
+    "no key 0",
+    "src/graph.ts:4",
+  ],
+  ["commonjs", "import { a } from 'no-such';\na();", "Cannot find module 'no-such'", "src/graph.ts"],
+])("in a project of type %s, %j is told with its place", async (type, text, what, place) => {
+  const config = await makeProject(type, { ...FILES, "src/graph.ts": text });
+  const { out } = await holdfast(["doctor", "--config", config], { DATABASE_URL: scratch.url });
+  const told = `Graph mine (./src/graph.ts:graph) cannot be loaded: ${what} (${join(dirname(config), place)}).\n`;
+  expect(out).toContain(told);
+});
