@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { setSourceMapsSupport } from "node:module";
 import { dirname, extname, join, relative, resolve } from "node:path";
+import { addToEnvironment } from "../../config.ts";
 
 // The clone, whose code Node.js runs without help, or dist/ in the package.
 const OWN = join(import.meta.dirname, "../../..");
@@ -24,13 +25,11 @@ export async function readyFor(base: string, file: string): Promise<void> {
 }
 
 async function register(folder: string): Promise<void> {
-  // What tsx keeps on disk it keeps in a folder of the temporary one that anybody may have made before.
-  process.env["TSX_DISABLE_CACHE"] ??= "1";
   const tsconfig = tsconfigOf(folder);
-  // Scripts (CommonJS) are read by a loader of their own, which is told in this way alone.
-  if (tsconfig !== undefined) process.env["TSX_TSCONFIG_PATH"] ??= tsconfig;
+  // What tsx keeps on disk it keeps in a folder of the temporary one that anybody may have made before.
+  addToEnvironment({ TSX_DISABLE_CACHE: "1", ...(tsconfig && { TSX_TSCONFIG_PATH: tsconfig }) });
   const [modules, scripts] = await Promise.all([import("tsx/esm/api"), import("tsx/cjs/api")]);
-  modules.register({ tsconfig: process.env["TSX_TSCONFIG_PATH"] ?? false });
+  modules.register();
   scripts.register();
   // Those of packages are not needed, and reading them costs at each import.
   setSourceMapsSupport(true, { nodeModules: false });
