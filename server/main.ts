@@ -35,6 +35,7 @@ import { loadAuthority } from "./runs/auth.ts";
 import { startCrons } from "./runs/crons.ts";
 import { drain } from "./runs/drain.ts";
 import type { Engine } from "./runs/engine.ts";
+import { lendLog } from "./runs/graph/graph-log.ts";
 import { loadGraphs } from "./runs/graph/graphs.ts";
 import type { GraphsFile } from "./runs/graph/graphs.ts";
 import { readStaticSchemas } from "./runs/graph/static-schemas.ts";
@@ -131,6 +132,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   awaitCallbacks();
   wakeStoreQueues();
   parts.defer(carryPlainly());
+  parts.defer(lendLog(log));
   const graphs = await loadGraphs(options.graphs, say);
   const graphIds = [...graphs.keys()];
   const caches = await openCaches(config, database, log);

@@ -113,3 +113,36 @@ test.each([
   const told = `Graph mine (./src/graph.ts:graph) cannot be loaded: ${what} (${join(dirname(config), place)}).\n`;
   expect(out).toContain(told);
 });
+
+const LOADER = `
+  import { readFileSync } from "node:fs";
+  import { registerHooks } from "node:module";
+  registerHooks({
+    load: (url, context, next) =>
+      url.endsWith(".txt")
+        ? { format: "module", shortCircuit: true, source: "export default " + JSON.stringify(readFileSync(new URL(url), "utf8")) }
+        : next(url, context),
+  });`;
+const READ = `
+  import { MessagesAnnotation, StateGraph } from "@langchain/langgraph";
+  import name from "./name.txt";
+  export const graph = new StateGraph(MessagesAnnotation).addNode(name, () => ({})).addEdge("__start__", name);`;
+
+const loaded = (loader: string): Record<string, string> => ({
+  "langgraph.json": JSON.stringify({ graphs: { mine: "./src/graph.ts:graph" }, node_loader: loader }),
+  "src/loader.mjs": LOADER,
+  "src/graph.ts": READ,
+  "src/name.txt": "one",
+});
+
+test("a loader of the project reads its code", async () => {
+  const config = await makeProject("module", loaded("./src/loader.mjs"));
+  const { out } = await holdfast(["doctor", "--config", config], { DATABASE_URL: scratch.url });
+  expect(out).toContain("ok      graphs: mine");
+});
+
+test("a loader that is not there is named", async () => {
+  const config = await makeProject("module", loaded("a-loader"));
+  const { out } = await holdfast(["doctor", "--config", config], { DATABASE_URL: scratch.url });
+  expect(out).toContain("node_loader names a-loader, which cannot be used: Cannot find package 'a-loader'");
+});

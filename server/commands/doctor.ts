@@ -10,6 +10,7 @@ import { openCatalogue } from "../models/catalogue.ts";
 import { openEgress } from "../models/egress.ts";
 import { TOKENISES_UNSEALED, openPrivacy } from "../privacy/guard.ts";
 import { loadAuthority } from "../runs/auth.ts";
+import { lendLog } from "../runs/graph/graph-log.ts";
 import { loadGraphs, readGraphsFile } from "../runs/graph/graphs.ts";
 import { openEmbedder } from "../runs/graph/store-index.ts";
 import { reconcile } from "../storage/budgets.ts";
@@ -20,6 +21,7 @@ import { checkSchema, findServer, mayWrite } from "../storage/migrate.ts";
 import { openDatabase } from "../storage/open.ts";
 import { checkCounters } from "../storage/open-counters.ts";
 import { defaultScope } from "../storage/scope.ts";
+import { openLog } from "../telemetry/log.ts";
 
 interface Finding {
   readonly check: string;
@@ -39,6 +41,7 @@ export async function doctor(
     await find("settings", () => checkSettings(config)),
     await find("graphs", async () => {
       const file = await readGraphsFile(config.graphs);
+      lendLog(openLog(config.logLevel));
       const graphs = await loadGraphs(file, options.json ? undefined : options.say);
       if (file.authPath !== undefined) await loadAuthority(file.path, file.authPath);
       await openEmbedder(file, { timeoutMs: MODEL_MS, hasEndpoint: true });

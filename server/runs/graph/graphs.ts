@@ -13,6 +13,7 @@ import type { StoreTtl } from "../../storage/store/store.ts";
 import type { Graph } from "./graph.ts";
 import { GraphFactory, MAKE_MS, READING } from "./graph-factory.ts";
 import { importExport } from "./modules.ts";
+import { useLoader } from "./typescript.ts";
 
 export interface GraphsFile {
   /** The absolute path of the file that was read. */
@@ -21,6 +22,8 @@ export interface GraphsFile {
   readonly graphs: Readonly<Record<string, string>>;
   /** Variables for the graphs, from an env file or given in place. */
   readonly env: Readonly<Record<string, string>>;
+  /** What of the project reads its TypeScript; undefined: the server's own reader. */
+  readonly nodeLoader: string | undefined;
   readonly http: HttpSection;
   /** Where the handlers are that say who may do what; undefined: everybody may do everything. */
   readonly authPath: string | undefined;
@@ -121,6 +124,7 @@ const fileSchema = z.object({
       error: 'must be the path of a file, or texts by name such as {"LEVEL": "1"}',
     })
     .optional(),
+  node_loader: z.string().min(1).optional(),
   http: httpSchema.prefault({}),
   auth: z.object({ path: z.string().min(1).optional() }).optional(),
   ui: z
@@ -161,6 +165,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
     path: absolute,
     graphs,
     env: typeof env === "string" ? await readEnv(absolute, env) : (env ?? {}),
+    nodeLoader: result.data.node_loader,
     http,
     authPath: auth?.path,
     ui: ui && Object.keys(ui).length > 0 ? { defs: ui, config: uiConfig } : undefined,
@@ -184,6 +189,7 @@ export async function loadGraphs(
   file: GraphsFile,
   warn: (text: string) => void = () => undefined,
 ): Promise<ReadonlyMap<string, Graph>> {
+  await useLoader(file.path, file.nodeLoader);
   const entries = await Promise.all(
     Object.entries(file.graphs).map(
       async ([id, named]) => [id, await loadGraph(file.path, id, named, warn)] as const,
