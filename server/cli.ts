@@ -6,7 +6,7 @@ import { resolve } from "node:path";
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { addToEnvironment, readConfig, settings } from "./config.ts";
 import type { Config } from "./config.ts";
-import { AppError, messageOf } from "./errors.ts";
+import { AppError, ConfigInvalid, messageOf } from "./errors.ts";
 import { uuidv7 } from "./ids.ts";
 import { ownVersion, requirePeers } from "./peers.ts";
 import { readGraphsFile } from "./runs/graph/graphs.ts";
@@ -54,7 +54,9 @@ function program(): Command {
     cli
       .command("dev")
       .description("serve for development: embedded PostgreSQL, sample documents, offline model"),
-  ).action((options: Shared) => dev(options));
+  )
+    .option("--watch", "start again when a file changes that was imported; runs go on")
+    .action((options: Shared & { watch?: true }) => (options.watch ? watch() : dev(options)));
   serving(cli.command("serve").description("serve the graphs of langgraph.json on DATABASE_URL"))
     .option("--no-worker", "answer HTTP only; `holdfast work` executes the runs")
     .action((options: Shared & { worker: boolean }) => serve(options, options.worker ? "all" : "http"));
@@ -283,6 +285,19 @@ function serving(command: Command): Command {
     .option("--host <address>", "address to listen on (HOLDFAST_HOST)")
     .option("--port <number>", "port to listen on (PORT)", numberTo(65_535))
     .option("--https", "speak HTTPS (HOLDFAST_HTTPS)");
+}
+
+/** Becomes Node.js's own watcher, which starts this command without the option. */
+function watch(): void {
+  if (process.execve === undefined)
+    throw new ConfigInvalid(
+      "--watch needs Node.js 24 on Linux or macOS; start holdfast dev by hand instead.",
+    );
+  const args = process.argv.slice(1).filter((word) => word !== "--watch");
+  // Nobody waits for the end of an answer: the next process goes on with it.
+  addToEnvironment({ HOLDFAST_DRAIN_MS: "0" });
+  const flags = [...process.execArgv, "--watch", "--watch-preserve-output"];
+  process.execve(process.execPath, [process.execPath, ...flags, ...args]);
 }
 
 async function dev(options: Shared): Promise<never> {

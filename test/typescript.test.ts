@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { testDatabase } from "./support/database.ts";
 import type { TestDatabase } from "./support/database.ts";
 import { holdfast, startHoldfast } from "./support/holdfast.ts";
+import { until } from "./support/until.ts";
 
 const FILES = {
   "tsconfig.json": `{
@@ -145,4 +146,37 @@ test("a loader that is not there is named", async () => {
   const config = await makeProject("module", loaded("a-loader"));
   const { out } = await holdfast(["doctor", "--config", config], { DATABASE_URL: scratch.url });
   expect(out).toContain("node_loader names a-loader, which cannot be used: Cannot find package 'a-loader'");
+});
+
+const answering = (body: string): string => `
+  import { AIMessage } from "@langchain/core/messages";
+  import { MessagesAnnotation, StateGraph } from "@langchain/langgraph";
+  enum Node { Answer = "answer" }
+  export const graph = new StateGraph(MessagesAnnotation)
+    .addNode(Node.Answer, async () => { ${body} })
+    .addEdge("__start__", Node.Answer);`;
+
+test("dev --watch starts again when a file changes, and a run goes on with the new code", async () => {
+  const slow = answering("await new Promise((done) => setTimeout(done, 3000)); throw new Error('old code');");
+  const config = await makeProject("module", { ...loaded("tsx"), "src/graph.ts": slow });
+  const env = { DATABASE_URL: scratch.url };
+  const server = startHoldfast(["dev", "--watch", "--port", "0", "--config", config], env);
+  const ready = (): string[] => [...server.out().matchAll(/Ready on (\S+)/g)].map(([, url = ""]) => url);
+  await server.says("Ready on");
+  const client = new Client({ apiUrl: ready()[0] ?? "" });
+  const { thread_id } = await client.threads.create();
+  const { run_id } = await client.runs.create(thread_id, "mine", { input: { messages: [] } });
+  await until(
+    async () => (await client.runs.get(thread_id, run_id)).status === "running",
+    "the run to begin",
+  );
+  await writeFile(
+    join(dirname(config), "src/graph.ts"),
+    answering("return { messages: [new AIMessage('new code')] };"),
+  );
+  await until(() => ready().length === 2, "the second start", 30_000);
+  const values = await new Client({ apiUrl: ready()[1] ?? "" }).runs.join(thread_id, run_id);
+  expect(Object(values).messages).toMatchObject([{ type: "ai", content: "new code" }]);
+  server.process.kill("SIGTERM");
+  await server.ended;
 });
