@@ -1,8 +1,9 @@
 // Routes that say what this server is and how it is. `flags` names only what is built.
 import { Hono } from "hono";
-import { sleep } from "../clock.ts";
+import { within } from "../clock.ts";
 import type { Engine } from "../runs/engine.ts";
-import { isAnswering } from "../storage/instances.ts";
+import { tryWrite } from "../storage/instances.ts";
+import { isReadOnly } from "../storage/postgres.ts";
 import type { Bindings } from "./bindings.ts";
 
 const READY_WITHIN_MS = 1000;
@@ -13,12 +14,22 @@ export function probeRoutes(engine: Engine): Hono<Bindings> {
   // The process alone: a restart of the database must not make an orchestrator kill every server.
   app.get("/live", (context) => context.json({ ok: true }));
   app.get("/ready", async (context) => {
-    if (engine.stopping.aborted) return context.json({ ok: false, reason: "stopping" }, 503);
-    const answers = await Promise.race([isAnswering(engine.database), sleep(READY_WITHIN_MS)]);
-    if (answers) return context.json({ ok: true });
-    return context.json({ ok: false, reason: "PostgreSQL does not answer" }, 503);
+    const reason = await refusalOf(engine);
+    if (reason) return context.json({ ok: false, reason }, 503);
+    return context.json({ ok: true });
   });
   return app;
+}
+
+/** Why no requests are to come here. */
+async function refusalOf({ stopping, database }: Engine): Promise<string | undefined> {
+  if (stopping.aborted) return "stopping";
+  try {
+    await within(tryWrite(database), READY_WITHIN_MS);
+  } catch (error) {
+    return isReadOnly(error) ? "PostgreSQL takes no writes" : "PostgreSQL does not answer";
+  }
+  return undefined;
 }
 
 /** For clients, under the official paths. */

@@ -92,9 +92,11 @@ export async function deleteInstances(on: Queryable, workerIds: readonly string[
   await on.query(deleteInstanceRows, [workerIds]);
 }
 
-/** Whether the database answers a statement. */
-export const isAnswering = (on: Queryable): Promise<boolean> =>
-  on.query("/* isAnswering */ select 1").then(
-    () => true,
-    () => false,
-  );
+// A write that changes nothing is refused as others are. Asked for its settings, a connection to a server that is no
+// primary any more would answer well, and stay.
+const tryWriteRow = `/* tryWrite */ update holdfast.instances set is_draining = is_draining where false`;
+
+/** Resolves when the database takes writes. @throws DatabaseUnavailable */
+export async function tryWrite(on: Queryable): Promise<void> {
+  await on.query(tryWriteRow);
+}

@@ -255,6 +255,9 @@ function isUntrusted(error: unknown): boolean {
 /** After a FATAL there is no connection any more, whatever the reason was. */
 const isGone = ({ code = "", severity }: DatabaseError): boolean => severity === "FATAL" || GONE.test(code);
 
+/** Whether a write was refused since the server is no primary, or takes none. */
+export const isReadOnly = (error: unknown): boolean => codeOf(error) === READ_ONLY;
+
 /** The SQLSTATE or Node code of an error, looking through its causes. */
 export function codeOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
