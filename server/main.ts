@@ -48,6 +48,7 @@ import { LiveRuns } from "./runs/live.ts";
 import { EventLog } from "./runs/log/event-log.ts";
 import { EventReader } from "./runs/log/reader.ts";
 import { Recorder } from "./runs/log/record.ts";
+import { OwnClock } from "./runs/own-clock.ts";
 import { startSweep } from "./runs/sweep.ts";
 import { Totals } from "./runs/totals.ts";
 import { startWebhooks } from "./runs/webhook.ts";
@@ -185,6 +186,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
           : options.graphs.threadTtl,
     },
     live,
+    clock: new OwnClock(log),
     hints,
     recorder,
     reader: new EventReader(database),

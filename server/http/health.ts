@@ -16,20 +16,21 @@ export function probeRoutes(engine: Engine): Hono<Bindings> {
   app.get("/ready", async (context) => {
     const reason = await refusalOf(engine);
     if (reason) return context.json({ ok: false, reason }, 503);
-    return context.json({ ok: true });
+    return context.json({ ok: true, ...(engine.clock.isBehind ? { warning: engine.clock.text } : {}) });
   });
   return app;
 }
 
 /** Why no requests are to come here. */
-async function refusalOf({ stopping, database }: Engine): Promise<string | undefined> {
+async function refusalOf({ stopping, database, limits, clock }: Engine): Promise<string | undefined> {
   if (stopping.aborted) return "stopping";
   try {
     await within(tryWrite(database), READY_WITHIN_MS);
   } catch (error) {
     return isReadOnly(error) ? "PostgreSQL takes no writes" : "PostgreSQL does not answer";
   }
-  return undefined;
+  // Who takes no runs anyhow is as good as before.
+  return clock.yields && limits.slots > 0 ? `${clock.text} Runs are left to the others.` : undefined;
 }
 
 /** For clients, under the official paths. */

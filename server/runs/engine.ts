@@ -17,6 +17,7 @@ import type { Hints } from "./hints.ts";
 import type { LiveRuns } from "./live.ts";
 import type { EventReader } from "./log/reader.ts";
 import type { Recorder } from "./log/record.ts";
+import type { OwnClock } from "./own-clock.ts";
 import type { Totals } from "./totals.ts";
 
 /** What bounds a run and the queue. */
@@ -42,6 +43,7 @@ export interface Engine {
   readonly assistants: Map<string, AssistantRow>;
   readonly limits: EngineLimits;
   readonly live: LiveRuns;
+  readonly clock: OwnClock;
   readonly hints: Hints;
   readonly recorder: Recorder;
   readonly reader: EventReader;
@@ -75,5 +77,5 @@ export interface Engine {
 }
 
 /** Whether this process may begin one more run. */
-export const hasSlot = ({ live, limits, stopping }: Engine): boolean =>
-  !stopping.aborted && live.size < limits.slots;
+export const hasSlot = ({ live, limits, stopping, clock }: Engine): boolean =>
+  !stopping.aborted && live.size < limits.slots && !clock.yields;

@@ -2,7 +2,7 @@
 // queue for another process to go on with.
 import { RunControl } from "@langchain/langgraph";
 import { sleep, unlessAborted, uptime } from "../clock.ts";
-import { DatabaseUnavailable, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
+import { ClockBehind, DatabaseUnavailable, GraphUnloadable, LeaseLost, messageOf } from "../errors.ts";
 import type { AppError } from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import { asFields } from "../fields.ts";
@@ -103,8 +103,9 @@ async function drive(held: Drive): Promise<void> {
   } catch (error) {
     controller.abort();
     recording.close("lost");
-    if (error instanceof DatabaseUnavailable) engine.live.resting.add(held.owner, run.handovers);
-    engine.log[isPassing(error) ? "warn" : "error"]("run.abandoned", {
+    if (!(error instanceof LeaseLost) && isPassing(engine, error))
+      engine.live.resting.add(held.owner, run.handovers);
+    engine.log[isPassing(engine, error) ? "warn" : "error"]("run.abandoned", {
       run_id: run.run_id,
       reason: messageOf(error),
     });
@@ -168,7 +169,8 @@ async function runToEnd(held: Drive): Promise<Outcome> {
     return await reached(graph, checkpointer, run.thread_id, { isInterrupted, values });
   } catch (error) {
     const reason: unknown = signal.aborted ? signal.reason : refusalBehind(error);
-    if (isPassing(reason)) throw reason;
+    if (reason instanceof ClockBehind) await engine.clock.look(engine.database);
+    if (isPassing(engine, reason)) throw reason;
     const isDrain = held.control.drainRequested && isDrained(reason);
     // Who takes it, here or elsewhere, waits until his clock is right for what is there.
     const isHandedOver = isDrain || reason instanceof ClockSetBack;
@@ -182,8 +184,11 @@ async function runToEnd(held: Drive): Promise<Outcome> {
 }
 
 /** This process cannot go on with the run, and another attempt can. */
-const isPassing = (reason: unknown): boolean =>
-  reason instanceof LeaseLost || reason instanceof DatabaseUnavailable;
+const isPassing = ({ clock }: Engine, reason: unknown): boolean =>
+  reason instanceof LeaseLost ||
+  reason instanceof DatabaseUnavailable ||
+  // Where our clock is right, waiting or another server would not help: the thread was written by one that was ahead.
+  (reason instanceof ClockBehind && !(reason instanceof ClockSetBack) && clock.isBehind);
 
 /** An attempt's first events. */
 async function tellBegin({ engine, run, recording, told }: Drive): Promise<void> {

@@ -80,6 +80,7 @@ export async function startInstance(
     toldAt = uptime();
     engine.log.warn("heartbeat.failed", { reason });
   };
+  const hasBeaten = Promise.withResolvers<void>();
   const live = async (): Promise<void> => {
     for (let count = 1; !over.signal.aborted; count += 1) {
       let pause = BEAT_MS;
@@ -90,12 +91,15 @@ export async function startInstance(
       } catch (error) {
         tell(messageOf(error));
       }
+      hasBeaten.resolve();
       // A lost session is opened again at once: soon the others may take this process for dead.
       await sleep(LEAST_MS, over.signal);
       await sleep(pause - LEAST_MS, AbortSignal.any([over.signal, held.lost.signal]));
     }
   };
   const living = live();
+  // Before runs are taken: perhaps they are to be left to others.
+  await hasBeaten.promise;
   return {
     stop: async () => {
       over.abort();
@@ -116,7 +120,8 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   const on: Queryable = session ?? engine.database;
   if (session && !held.isLocked) held.isLocked = await lockInstance(session, engine.workerId);
   const sentAt = uptime();
-  const told = await beat(on, engine.workerId, engine.stopping.aborted);
+  const told = await beat(on, engine.workerId, takesNoRuns(engine));
+  engine.clock.heard(told.at, told.has_takers);
   if (uptime() - held.beatenAt > ABSENT_MS) held.reapsAt = uptime() + GRACE_MS;
   held.beatenAt = uptime();
   engine.hints.hasOthers = told.others > 0;
@@ -162,8 +167,12 @@ async function act({ engine, worker, reapsAt }: Held, told: Pulse, compares: boo
 
 const rowOf = ({ hasSessions, engine }: Held): { hasLock: boolean; isDraining: boolean } => ({
   hasLock: hasSessions,
-  isDraining: engine.stopping.aborted,
+  isDraining: takesNoRuns(engine),
 });
+
+/** What others are to know, who may leave runs to this process: as long as they do, it would leave them none. */
+const takesNoRuns = ({ stopping, limits, clock }: Engine): boolean =>
+  stopping.aborted || limits.slots === 0 || clock.isBehind;
 
 function forgotten(engine: Engine): void {
   engine.log.warn("instance.forgotten", { worker_id: engine.workerId });
@@ -214,7 +223,7 @@ async function forgetClosed(held: Held, session: Session): Promise<void> {
 async function hearCancel(engine: Engine, session: Session, runIds: readonly string[]): Promise<void> {
   if (!runIds.some((runId) => engine.live.get(runId))) return;
   try {
-    const { cancelled } = await beat(session, engine.workerId, engine.stopping.aborted);
+    const { cancelled } = await beat(session, engine.workerId, takesNoRuns(engine));
     for (const { run_id: runId, cancel } of cancelled) engine.live.abort(runId, new RunCancelled(cancel));
   } catch (error) {
     engine.log.warn("cancel.unheard", { reason: messageOf(error) }); // the next heartbeat tells it again

@@ -10,6 +10,8 @@ export interface Pulse {
   readonly is_known: boolean;
   /** Other instances that live. */
   readonly others: number;
+  /** Whether one of them takes runs. */
+  readonly has_takers: boolean;
   /** Runs of this instance that somebody cancelled. */
   readonly cancelled: readonly { run_id: string; cancel: "interrupt" | "rollback" }[];
   readonly has_suspects: boolean;
@@ -20,6 +22,7 @@ export interface Pulse {
   readonly has_webhooks: boolean;
 }
 
+// Draining is whoever takes no runs: since it stops, has no slots, or its clock is wrong.
 const insertInstanceRow = `/* insertInstance */
 insert into holdfast.instances (worker_id, has_lock, is_draining) values ($1, $2, $3)
 on conflict (worker_id) do update set has_lock = excluded.has_lock, beat_at = clock_timestamp()
@@ -33,6 +36,7 @@ with me as (
   update holdfast.instances set beat_at = clock_timestamp(), is_draining = $2 where worker_id = $1 returning worker_id)
 select extract(epoch from clock_timestamp())::float8 * 1000 as at, exists (select from me) as is_known,
   (select count(*)::int from holdfast.instances where worker_id <> $1 and beat_at > now() - interval '15 s') as others,
+  exists (select from holdfast.instances where worker_id <> $1 and beat_at > now() - interval '15 s' and not is_draining) as has_takers,
   (select coalesce(json_agg(json_build_object('run_id', run_id, 'cancel', cancel)), '[]') from holdfast.runs
     where worker_id = $1 and state = 'running' and cancel is not null) as cancelled,
   exists (select from holdfast.instances where worker_id <> $1
@@ -90,6 +94,15 @@ export async function lockDeadInstances(transaction: Queryable, workerId: string
 
 export async function deleteInstances(on: Queryable, workerIds: readonly string[]): Promise<void> {
   await on.query(deleteInstanceRows, [workerIds]);
+}
+
+/** What time it is by the database, in milliseconds. */
+export async function readClock(on: Queryable): Promise<number> {
+  const [row] = await on.query<{ at: number }>(
+    "/* readClock */ select extract(epoch from clock_timestamp())::float8 * 1000 as at",
+  );
+  if (!row) throw new Error("A select without a table gave no row.");
+  return row.at;
 }
 
 // A write that changes nothing is refused as others are. Asked for its settings, a connection to a server that is no

@@ -212,6 +212,9 @@ export const Namespaces = z.strictObject({ namespaces: z.array(z.array(z.string(
 
 export const Count = z.int().min(0);
 export const Up = z.strictObject({ ok: z.literal(true) });
+export const Ready = Up.extend({
+  warning: z.string().meta({ description: "What is wrong, though it takes requests." }).optional(),
+});
 export const NotReady = z.strictObject({ ok: z.literal(false), reason: z.string() });
 const cached = z
   .strictObject({

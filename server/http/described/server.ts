@@ -1,6 +1,6 @@
 // The operations that say what this server is and how it is.
 import { z } from "zod";
-import { Info, NotReady, Up } from "./answers.ts";
+import { Info, NotReady, Ready, Up } from "./answers.ts";
 import { json } from "./describe.ts";
 import type { Noun } from "./describe.ts";
 
@@ -22,7 +22,7 @@ export const server: Noun = {
       summary: "Whether the server takes requests: for balancers",
       isBare: true,
       answers: {
-        ...json(Up, "It does."),
+        ...json(Ready, "It does."),
         503: { about: "It does not: why.", type: "application/json", schema: NotReady },
       },
     },

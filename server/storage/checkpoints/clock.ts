@@ -6,8 +6,8 @@ import { now, sleep } from "../../clock.ts";
 import { ClockBehind } from "../../errors.ts";
 import type { Queryable } from "../database.ts";
 
-// Clocks that are kept by NTP differ by milliseconds. Nobody would wait for one that is not.
-const MOST_MS = 10_000;
+/** Clocks that are kept by NTP differ by milliseconds. Nobody would wait for one that is not. */
+export const MOST_BEHIND_MS = 10_000;
 
 const findNewestIdRow = `/* findNewestId */
 select checkpoint_id from public.checkpoints
@@ -39,7 +39,7 @@ export class Order {
   async comeAfter(newestId: string | undefined, { namespace }: { namespace: string }): Promise<void> {
     if (namespace === "") this.#newestId = newestId;
     const ms = timeOf(newestId ?? "") - now();
-    if (ms > MOST_MS)
+    if (ms > MOST_BEHIND_MS)
       throw new ClockBehind(
         `The clock of this server is ${Math.round(ms / 1000)} s behind the one that the thread was written by last. Set the clocks of all servers by NTP.`,
       );
