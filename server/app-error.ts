@@ -6,9 +6,15 @@ export abstract class AppError extends Error {
   override get name(): string {
     return this.constructor.name;
   }
+  /** The message with what only operators may read. */
+  get inFull(): string {
+    return this.message;
+  }
 }
 
-/** The message of anything thrown, for logs and answers. */
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
+/** The message of anything thrown, for the log and the terminal. */
+export const messageOf = (error: unknown): string =>
+  error instanceof AppError ? error.inFull : saidOf(error);
+
+/** The same for clients, and for what they can read later. */
+export const saidOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

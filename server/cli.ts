@@ -6,7 +6,7 @@ import { resolve } from "node:path";
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { addToEnvironment, readConfig, settings } from "./config.ts";
 import type { Config } from "./config.ts";
-import { AppError, ConfigInvalid, messageOf } from "./errors.ts";
+import { ConfigInvalid, messageOf } from "./errors.ts";
 import { uuidv7 } from "./ids.ts";
 import { ownVersion, requirePeers } from "./peers.ts";
 import { readGraphsFile } from "./runs/graph/graphs.ts";
@@ -357,7 +357,7 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
   else {
-    console.error(error instanceof AppError ? `holdfast: ${error.message}` : `holdfast: ${messageOf(error)}`);
+    console.error(`holdfast: ${messageOf(error)}`);
     process.exitCode = 1;
   }
 }

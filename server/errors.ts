@@ -2,7 +2,7 @@
 // Messages say what, which and what to do; they never hold user text.
 import { AppError } from "./app-error.ts";
 
-export { AppError, messageOf } from "./app-error.ts";
+export { AppError, messageOf, saidOf } from "./app-error.ts";
 export * from "./access-errors.ts";
 export * from "./model-errors.ts";
 
@@ -17,6 +17,15 @@ export class DatabaseUnavailable extends AppError {
   readonly code = "database_unavailable";
   readonly status = 503;
   override readonly retryable = true;
+  readonly #inFull: string;
+  /** @param options `inFull`: the same in PostgreSQL's own words, which name hosts and roles, and what to do */
+  constructor(message: string, { inFull = message, ...options }: ErrorOptions & { inFull?: string } = {}) {
+    super(message, options);
+    this.#inFull = inFull;
+  }
+  override get inFull(): string {
+    return this.#inFull;
+  }
 }
 
 /** What this server wrote to a thread would count as older than what is there. */

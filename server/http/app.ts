@@ -115,7 +115,7 @@ function answer(engine: Engine, error: Error, context: Context): Response {
       engine.log[error.retryable ? "warn" : "error"]("request.failed", {
         route,
         code: error.code,
-        reason: error.message,
+        reason: messageOf(error),
         ...(error.cause instanceof Error ? { cause: messageOf(error.cause), stack: error.cause.stack } : {}),
       });
     const headers = {

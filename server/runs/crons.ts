@@ -1,7 +1,14 @@
 // Turns schedules into runs: each fire time makes one run, with any number of instances, whoever dies in between. Times
 // that were missed while no server ran make one run together, the latest of them.
 import { sleep } from "../clock.ts";
-import { CronInvalid, CronNotFound, DatabaseUnavailable, ThreadNotFound, messageOf } from "../errors.ts";
+import {
+  CronInvalid,
+  CronNotFound,
+  DatabaseUnavailable,
+  ThreadNotFound,
+  messageOf,
+  saidOf,
+} from "../errors.ts";
 import { faultPoint } from "../faults.ts";
 import type { Fields } from "../fields.ts";
 import { uuidv7 } from "../ids.ts";
@@ -189,7 +196,7 @@ async function fire(engine: Engine, cron: DueCron): Promise<void> {
         return;
       }
       // Refused for good, such as a full queue: this time is passed over, the next one may do.
-      error = messageOf(failure);
+      error = saidOf(failure);
       engine.log.warn("cron.failed", { ...facts, at: time, reason: error });
     }
     faultPoint("cron.fired");

@@ -1,6 +1,6 @@
 // Which graph a run, a thread or an assistant has. It matters for graphs that a function makes: that is called for each
 // run with the run's configuration, and for each look at a thread with the one of the run that wrote its newest state.
-import { GraphUnloadable, messageOf } from "../errors.ts";
+import { GraphUnloadable, saidOf } from "../errors.ts";
 import { asFields } from "../fields.ts";
 import type { Fields } from "../fields.ts";
 import { hasCheckpoints } from "../storage/checkpoints/rows.ts";
@@ -51,7 +51,7 @@ export async function graphOfThread(
   return graph.make({ ...config, configurable }, READING).catch(async (error: unknown) => {
     // The run that says how it is to be made may be gone.
     if (!writer && !(await hasCheckpoints(on, threadId))) return undefined;
-    throw new GraphUnloadable(`Graph ${graphId} of this thread cannot be made: ${messageOf(error)}`);
+    throw new GraphUnloadable(`Graph ${graphId} of this thread cannot be made: ${saidOf(error)}`);
   });
 }
 

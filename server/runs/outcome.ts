@@ -1,5 +1,5 @@
 // How a run ends: what it came to, or what stopped it.
-import { BudgetExceeded, messageOf } from "../errors.ts";
+import { BudgetExceeded, saidOf } from "../errors.ts";
 import type { Guard } from "../privacy/guard.ts";
 import type { RunEnd } from "../storage/finish.ts";
 import type { RunError } from "../storage/runs.ts";
@@ -45,7 +45,7 @@ export function outcomeOf(reason: unknown, guard: Guard): Outcome {
     return { ...quiet, state: reason.action === "rollback" ? "rolled back" : "interrupted" };
   }
   const name = reason instanceof Error ? reason.name : "Error";
-  const error = guard.value({ error: name, message: messageOf(reason), ...budgetOf(reason) });
+  const error = guard.value({ error: name, message: saidOf(reason), ...budgetOf(reason) });
   const state = reason instanceof RunTimedOut ? "timeout" : "error";
   // An answer to a question that was not asked changes nothing: the one that was asked, if one was, stays open.
   const { pendingIds: open }: { pendingIds?: unknown } = Object(reason);

@@ -219,32 +219,37 @@ function nameOf(text: string): string | undefined {
  */
 function translate(error: unknown): unknown {
   if (error instanceof AppError || error instanceof TypeError || error instanceof RangeError) return error;
-  if (error instanceof DatabaseError && REFUSED.test(error.code ?? "")) {
+  if (error instanceof DatabaseError && REFUSED.test(error.code ?? ""))
     // It may have let us in before: that a password is exchanged, or a user locked, ends no run.
-    const text = `PostgreSQL refused the connection: ${error.message}. Check DATABASE_URL.`;
-    return new DatabaseUnavailable(text, { cause: error });
-  }
-  if (error instanceof DatabaseError && POOLER.test(error.message)) {
-    const text = `DATABASE_URL leads to a pooler: ${error.message}. Set HOLDFAST_POOLER=on and DATABASE_DIRECT_URL.`;
-    return new DatabaseUnavailable(text, { cause: error });
-  }
-  if (error instanceof DatabaseError && error.code === READ_ONLY) {
-    const text = `PostgreSQL takes no writes: ${error.message}. DATABASE_URL must lead to the primary, as a user who may write.`;
-    return new DatabaseUnavailable(text, { cause: error });
-  }
-  if (error instanceof DatabaseError && error.code === DISK_FULL) {
-    const text = `PostgreSQL has no room to write: ${error.message}. Make room on its disk.`;
-    return new DatabaseUnavailable(text, { cause: error });
-  }
+    return unavailable(error, "PostgreSQL refused the connection", "Check DATABASE_URL.");
+  if (error instanceof DatabaseError && POOLER.test(error.message))
+    return unavailable(
+      error,
+      "DATABASE_URL leads to a pooler",
+      "Set HOLDFAST_POOLER=on and DATABASE_DIRECT_URL.",
+    );
+  if (error instanceof DatabaseError && error.code === READ_ONLY)
+    return unavailable(
+      error,
+      "PostgreSQL takes no writes",
+      "DATABASE_URL must lead to the primary, as a user who may write.",
+    );
+  if (error instanceof DatabaseError && error.code === DISK_FULL)
+    return unavailable(error, "PostgreSQL has no room to write", "Make room on its disk.");
   if (error instanceof DatabaseError && !isGone(error)) return error;
-  const reason = messageOf(error) || codeOf(error);
-  if (isUntrusted(error)) {
-    const text = `The connection to PostgreSQL could not be secured: ${reason}. Check sslmode and sslrootcert of DATABASE_URL.`;
-    return new DatabaseUnavailable(text, { cause: error });
-  }
-  return new DatabaseUnavailable(`PostgreSQL did not answer: ${reason}. Check that it runs.`, {
-    cause: error,
-  });
+  if (isUntrusted(error))
+    return unavailable(
+      error,
+      "The connection to PostgreSQL could not be secured",
+      "Check sslmode and sslrootcert of DATABASE_URL.",
+    );
+  return unavailable(error, "PostgreSQL did not answer", "Check that it runs.");
+}
+
+/** Clients can only wait. What PostgreSQL says, and what to do about it, is for operators. */
+function unavailable(error: unknown, what: string, cure: string): DatabaseUnavailable {
+  const inFull = `${what}: ${messageOf(error) || codeOf(error)}. ${cure}`;
+  return new DatabaseUnavailable(`${what}. Try again later.`, { cause: error, inFull });
 }
 
 function isUntrusted(error: unknown): boolean {

@@ -34,7 +34,7 @@ test("while PostgreSQL is down requests are 503 with a reason, and a live run en
 
   const refused = await fetch(`${server.url}/threads`, { method: "POST", body: "{}" });
   expect([refused.status, refused.headers.get("x-holdfast-code")]).toEqual([503, "database_unavailable"]);
-  expect(await refused.text()).toMatch(/^PostgreSQL did not answer: .* Check that it runs\.$/);
+  expect(await refused.text()).toBe("PostgreSQL did not answer. Try again later.");
   expect((await fetch(`${server.url}/ok`)).status).toBe(200);
 
   leave.abort();

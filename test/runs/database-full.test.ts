@@ -39,9 +39,9 @@ const refusals = async (): Promise<number> => {
 };
 
 test.each([
-  ["a full disk", "53100", /^PostgreSQL has no room to write: .* Make room on its disk\.$/],
-  ["no memory", "53200", /^PostgreSQL did not answer: could not extend file/],
-  ["a disk that fails", "58030", /^PostgreSQL did not answer: could not extend file/],
+  ["a full disk", "53100", "PostgreSQL has no room to write. Try again later."],
+  ["no memory", "53200", "PostgreSQL did not answer. Try again later."],
+  ["a disk that fails", "58030", "PostgreSQL did not answer. Try again later."],
 ])(
   "with %s requests are 503 with a reason, and a live run ends well when it is over",
   async (_what, sqlState, reason) => {
@@ -56,7 +56,7 @@ test.each([
     const body = JSON.stringify({ assistant_id: "keeping", input: { value: 1 } });
     const refused = await fetch(`${url}/runs`, { method: "POST", body });
     expect([refused.status, refused.headers.get("x-holdfast-code")]).toEqual([503, "database_unavailable"]);
-    expect(await refused.text()).toMatch(reason);
+    expect(await refused.text()).toBe(reason);
 
     gate.open("run");
     const before = await refusals();

@@ -136,7 +136,10 @@ test.each([
   await new Promise<void>((listens) => server.listen(0, "127.0.0.1", listens));
   const { port } = server.address() as AddressInfo;
   const database = openTestPool(`postgresql://me@localhost:${port}/mine${query}`, {});
-  await expect(database.query("/* one */ select 1", [])).rejects.toThrow(sentence);
+  const refused = database.query("/* one */ select 1", []).catch((error: unknown) => error);
+  const error = (await refused) as DatabaseUnavailable;
+  expect(error.inFull).toMatch(sentence);
+  expect(error.message).toMatch(/^[A-Z][\w ]+\. Try again later\.$/);
   await database.close();
   server.close();
 });

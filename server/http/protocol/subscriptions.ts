@@ -2,7 +2,7 @@
 // gets what the others have passed already, and nothing newer comes in between.
 import type { WebSocket } from "ws";
 import { deadline } from "../../clock.ts";
-import { AppError, CommandRefused, InputInvalid, RateLimited, messageOf } from "../../errors.ts";
+import { AppError, CommandRefused, InputInvalid, RateLimited, messageOf, saidOf } from "../../errors.ts";
 import type { Fields } from "../../fields.ts";
 import { uuidv7 } from "../../ids.ts";
 import type { Engine } from "../../runs/engine.ts";
@@ -83,7 +83,7 @@ export class Subscriptions {
     try {
       asked = readCommand(parseBody(text));
     } catch (error) {
-      await this.#send({ type: "error", id: null, error: "invalid_argument", message: messageOf(error) });
+      await this.#send({ type: "error", id: null, error: "invalid_argument", message: saidOf(error) });
       return;
     }
     const over = await countRequest(this.#watcher.context).catch((error: unknown) => ({ error }));
@@ -168,7 +168,7 @@ export class Subscriptions {
   #refused({ id }: Command, error: unknown): Fields {
     const level = error instanceof RateLimited ? "debug" : "warn";
     this.#engine.log[level]("command.failed", { thread_id: this.#threadId, reason: messageOf(error) });
-    return { type: "error", id, error: "unknown_error", message: messageOf(error) };
+    return { type: "error", id, error: "unknown_error", message: saidOf(error) };
   }
 
   #send(message: Fields): Promise<void> {
