@@ -26,6 +26,9 @@ const SETTLED_MS = 3000;
 // Who could not beat himself for so long takes nobody for dead until the others have had so long to come back as well.
 const ABSENT_MS = 5000;
 const GRACE_MS = 5000;
+// Where that comes again and again, as each heartbeat is late or loses its session, somebody must go on with the runs of
+// the dead all the same.
+const MOST_GRACES = 6;
 // Every so many heartbeats: runs that are ours only here, or only in the database.
 const COMPARE_EVERY = 5;
 
@@ -47,6 +50,8 @@ interface Held {
   beatenAt: number;
   /** When others may be taken for dead. */
   reapsAt: number;
+  /** How often in a row that was put off. */
+  graces: number;
 }
 
 /**
@@ -72,6 +77,7 @@ export async function startInstance(
     ahead: undefined,
     beatenAt: uptime(),
     reapsAt: 0,
+    graces: 0,
   };
   await register(held);
   let toldAt = -Infinity;
@@ -122,7 +128,8 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   const sentAt = uptime();
   const told = await beat(on, engine.workerId, takesNoRuns(engine));
   engine.clock.heard(told.at, told.has_takers);
-  if (uptime() - held.beatenAt > ABSENT_MS) held.reapsAt = uptime() + GRACE_MS;
+  if (uptime() - held.beatenAt > ABSENT_MS) grantGrace(held, GRACE_MS);
+  else if (uptime() >= held.reapsAt) held.graces = 0;
   held.beatenAt = uptime();
   engine.hints.hasOthers = told.others > 0;
   noteClock(held, { least: told.at - uptime(), most: told.at - sentAt });
@@ -139,6 +146,13 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   return !told.has_suspects;
 }
 
+/** Nobody is taken for dead for so long. */
+function grantGrace(held: Held, ms: number): void {
+  if (held.graces === MOST_GRACES) return;
+  held.graces += 1;
+  held.reapsAt = Math.max(held.reapsAt, uptime() + ms);
+}
+
 /** How far the clock of the database is ahead of uptime, between two bounds: it was read on the way. */
 interface Ahead {
   readonly least: number;
@@ -150,7 +164,7 @@ function noteClock(held: Held, ahead: Ahead): void {
   held.ahead = ahead;
   const byMs = ahead.least > before.most ? ahead.least - before.most : Math.min(0, ahead.most - before.least);
   if (Math.abs(byMs) <= SET_MS) return;
-  held.reapsAt = Math.max(held.reapsAt, uptime() + SETTLED_MS);
+  grantGrace(held, SETTLED_MS);
   held.engine.log.warn("clock.set", { by_ms: Math.round(byMs) });
 }
 
@@ -191,7 +205,7 @@ async function register(held: Held): Promise<void> {
     const isNew = await insertInstance(session, engine.workerId, rowOf(held));
     if (isNew && held.hasBeenKnown) forgotten(engine);
     // The database was away: it has let go the locks of all, and each comes back in a moment of its own.
-    if (held.hasBeenKnown) held.reapsAt = uptime() + GRACE_MS;
+    if (held.hasBeenKnown) grantGrace(held, GRACE_MS);
     held.hasBeenKnown = true;
     await listen(session, (notification) => {
       engine.hints.hasOthers = true; // perhaps only this process itself: the next heartbeat knows

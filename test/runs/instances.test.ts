@@ -422,3 +422,18 @@ test("a thread deleted under its run stops the run", async () => {
   expect(await collect(live)).toEqual([]);
   expect(await states(threadId)).toEqual([]);
 });
+
+// The last one here: what was to come within a second comes late when its time is as before.
+test("a server whose every heartbeat is late takes over the runs of the dead all the same, in the end", async () => {
+  const SLOWNESS = 30;
+  const [real, from] = [performance.now.bind(performance), performance.now()];
+  // So it is for one that comes to beat once in eight seconds or more.
+  vi.spyOn(performance, "now").mockImplementation(() => from + (real() - from) * SLOWNESS);
+  const threadId = await newThread();
+  const runId = await leaveRun(threadId);
+  const hasEnded = async (): Promise<boolean> => (await states(threadId))[0]?.state !== "running";
+  await until(hasEnded, "the takeover", 20_000 * SLOWNESS);
+  vi.restoreAllMocks();
+  await held.server.client.runs.join(threadId, runId);
+  expect(await states(threadId)).toEqual([{ state: "success" }]);
+});
