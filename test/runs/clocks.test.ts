@@ -1,4 +1,5 @@
 // Servers whose clocks differ: what a run writes is newer than what was there, whoever wrote that.
+import { randomUUID } from "node:crypto";
 import { afterEach, expect, test, vi } from "vitest";
 import { useServer } from "../support/server.ts";
 
@@ -71,6 +72,24 @@ test.each([1, -1])(
       expect(inADay(next)).toBeLessThanOrEqual(0);
       expect(inADay(next)).toBeGreaterThan(-86_400_000);
     }
+  },
+);
+
+test.each([60_000, -60_000])(
+  "a command that is sent again to a server whose clock is %i ms behind begins no second run",
+  async (ms) => {
+    const { client, url } = held.server;
+    const threadId = randomUUID();
+    const params = { assistant_id: "topical", input: { messages: [{ type: "human", content: "one" }] } };
+    const body = JSON.stringify({ id: 1, method: "run.start", params });
+    const send = async (): Promise<unknown> =>
+      (await fetch(`${url}/threads/${threadId}/commands`, { method: "POST", body })).json();
+    const first = await send();
+    expect(first).toMatchObject({ type: "success" });
+    fallBehind(ms);
+    expect(await send()).toMatchObject({ type: "success", result: Object(first).result });
+    vi.restoreAllMocks();
+    expect(await client.runs.list(threadId)).toHaveLength(1);
   },
 );
 

@@ -1,11 +1,12 @@
 // The commands of protocol v2 that begin runs: new input, an answer to a question, a branch from an older checkpoint.
 import { createHash } from "node:crypto";
 import { QuestionsChanged } from "../../access-errors.ts";
-import { now } from "../../clock.ts";
 import { CommandRefused, ThreadNotFound, ThreadWithoutGraph } from "../../errors.ts";
 import { asFields } from "../../fields.ts";
 import type { Fields } from "../../fields.ts";
+import type { Queryable } from "../../storage/database.ts";
 import { findLastEvent } from "../../storage/events.ts";
+import { readClock } from "../../storage/instances.ts";
 import { findRunByKey } from "../../storage/runs.ts";
 import { findNewestWatched } from "../../storage/watched.ts";
 import { createRun } from "../create.ts";
@@ -106,8 +107,8 @@ export async function startRun(
 export async function answer(engine: Engine, origin: Origin, asked: Answers): Promise<Begun> {
   const { responses, update, goto, config, metadata = {}, strict_resume } = asked;
   // What it answers is not open any more once it was accepted.
-  const before = await begunBefore(engine, origin);
-  if (before) return before;
+  const { begun } = await begunBefore(engine, origin);
+  if (begun) return begun;
   const open = await openQuestions(engine, origin.threadId);
   if (open.ids.length === 0 && !strict_resume)
     throw new CommandRefused(
@@ -167,33 +168,38 @@ async function begin(
     stream_subgraphs: true,
     if_not_exists: "create",
   });
-  const before = await begunBefore(engine, origin);
-  if (before) return before;
-  const { key: idemKey } = keysOf(origin);
+  const { begun, key: idemKey } = await begunBefore(engine, origin);
+  if (begun) return begun;
   const appliedThroughSeq = await newestSeq(engine, threadId);
   const more = { idemKey, isWatched: true, answersStateOf: since };
   const made = await createRun(engine, threadId, request, { ...options, ...more });
   return { runId: made.run_id, appliedThroughSeq };
 }
 
-/** What the command came to when it was sent before, and its answer was lost. */
-async function begunBefore({ database }: Engine, origin: Origin): Promise<Begun | undefined> {
-  const { key, earlier } = keysOf(origin);
+/** What the command came to when it was sent before, and its answer was lost; and the key by which it is known now. */
+async function begunBefore(
+  { database }: Engine,
+  origin: Origin,
+): Promise<{ begun: Begun | undefined; key: string }> {
+  const given = origin.idemKey();
+  const { key, earlier, at } = given === undefined ? await ownKeysOf(database, origin) : { key: given };
   const found = (await findRunByKey(database, key)) ?? (earlier && (await findRunByKey(database, earlier)));
-  if (!found || (earlier && now() - found.created_at.getTime() >= REPEAT_MS)) return undefined;
-  return { runId: found.run_id, appliedThroughSeq: 0 };
+  const isBefore = found && !(at && at - found.created_at.getTime() >= REPEAT_MS);
+  return { begun: isBefore ? { runId: found.run_id, appliedThroughSeq: 0 } : undefined, key };
 }
 
-/** The key of a command now, and, if it is the server's own, the one under which the same may have come before. */
-function keysOf({ threadId, id, text, identity = "", idemKey }: Origin): {
-  key: string;
-  earlier: string | undefined;
-} {
-  const given = idemKey();
-  if (given !== undefined) return { key: given, earlier: undefined };
+/**
+ * The key of a command whose client gave none, and the one under which the same may have come before. By the clock of
+ * the database: it may come again to another server.
+ */
+async function ownKeysOf(
+  on: Queryable,
+  { threadId, id, text, identity = "" }: Origin,
+): Promise<{ key: string; earlier?: string; at?: number }> {
   const hash = createHash("sha256").update(`${threadId}\n${id}\n${text}\n${identity}`).digest("hex");
-  const span = Math.floor(now() / REPEAT_MS);
-  return { key: `command ${hash} ${span}`, earlier: `command ${hash} ${span - 1}` };
+  const at = await readClock(on);
+  const span = Math.floor(at / REPEAT_MS);
+  return { key: `command ${hash} ${span}`, earlier: `command ${hash} ${span - 1}`, at };
 }
 
 /** The number of the thread's newest event; 0 when it has none. */
