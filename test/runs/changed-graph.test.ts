@@ -7,7 +7,7 @@ import type { TestDatabase } from "../support/database.ts";
 import { startTestServer } from "../support/server.ts";
 import type { TestServer } from "../support/server.ts";
 
-const graphs = ["direct", "inside", "sent"];
+const graphs = ["direct", "inside", "sent", "aside"];
 let scratch: TestDatabase;
 let server: TestServer;
 let threads: Map<string, string>;
@@ -44,14 +44,20 @@ const pointOf = async (threadId: string): Promise<unknown> =>
 
 const failedOn = (threadId: string): Promise<Run[]> => server.client.runs.list(threadId, { status: "error" });
 
-test.each(graphs)("an answer is not lost on a graph without the node that asked: %s", async (graph) => {
+test.each([
+  ["direct", "ask"],
+  ["inside", "ask"],
+  ["sent", "ask"],
+  // What it has brought already would go with it.
+  ["aside", "note"],
+])("an answer is not lost on a graph without a node that it was to go on at: %s", async (graph, node) => {
   const { client } = server;
   const threadId = threads.get(graph) ?? "";
   const point = await pointOf(threadId);
   const answer = { command: { resume: "yes" } };
   const told = await client.runs.wait(threadId, graph, { ...answer, raiseError: false });
   expect(told).toMatchObject({
-    __error__: { error: "NodeMissing", message: expect.stringContaining('"ask"') },
+    __error__: { error: "NodeMissing", message: expect.stringContaining(`"${node}"`) },
   });
   expect(await failedOn(threadId)).toHaveLength(1);
   expect(await pointOf(threadId)).toBe(point);
@@ -87,13 +93,17 @@ test("who does not want what waits sends a new input, or says where to go", asyn
 
 test("where the node is there again, the run is tried again", async () => {
   await change(1);
-  for (const graph of ["inside", "sent"]) {
+  for (const [graph, log] of [
+    ["inside", ["yes"]],
+    ["sent", ["yes"]],
+    ["aside", ["yes", "noted"]],
+  ] as const) {
     const threadId = threads.get(graph) ?? "";
     const [run] = await failedOn(threadId);
     if (!run) throw new Error("The run is gone.");
     await post(server, `/threads/${threadId}/runs/${run.run_id}/retry`);
     await reaches(server, run, "success");
-    expect(await logOf(server, threadId)).toEqual(["yes"]);
+    expect(await logOf(server, threadId)).toEqual(log);
   }
   const copied = threads.get("direct") ?? "";
   await server.client.runs.wait(copied, "direct", { command: { resume: "yes" } });
