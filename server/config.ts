@@ -105,7 +105,7 @@ export const settings = {
   modelTimeoutMs: setting({
     env: "HOLDFAST_MODEL_TIMEOUT_MS",
     schema: integer(100, 3_600_000).default(60_000),
-    help: "Longest silence of the model in milliseconds, before the first token or between two; also the longest wait for vectors of the store.",
+    help: "Longest silence of the model in milliseconds, before an answer or between two tokens, five times of it before the first token; also the longest wait for vectors of the store.",
   }),
   maxPromptTokens: setting({
     env: "HOLDFAST_MAX_PROMPT_TOKENS",

@@ -32,7 +32,7 @@ test("without a file the shipped prices and the defaults hold, and silences are 
   expect(facts.price).toEqual({ input: 0.4, cached: 0.1, output: 1.6 });
   expect(facts.policy).toMatchObject({
     connect_ms: 7000,
-    first_token_ms: 7000,
+    first_token_ms: 35_000,
     between_tokens_ms: 7000,
     retries: 2,
   });

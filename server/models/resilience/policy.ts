@@ -48,14 +48,16 @@ export type Policy = { readonly [Key in Exclude<keyof Given, Limit>]-?: NonNulla
 
 /**
  * The defaults, then what each of `given` says, the last one first.
- * @param silenceMs default of the three timeouts that bound a silence
+ * @param silenceMs default of the timeouts that bound a silence
  */
 export function policyOf(silenceMs: number, ...given: readonly Given[]): Policy {
+  const totalMs = Math.max(600_000, silenceMs);
   const policy: Policy = {
     connect_ms: silenceMs,
-    first_token_ms: silenceMs,
+    // A model that thinks says nothing for minutes, and another call would cost the same once more.
+    first_token_ms: Math.min(5 * silenceMs, totalMs),
     between_tokens_ms: silenceMs,
-    total_ms: Math.max(600_000, silenceMs),
+    total_ms: totalMs,
     retries: 2,
     retry_base_ms: 500,
     retry_max_ms: 8000,
