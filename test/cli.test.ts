@@ -172,21 +172,6 @@ async function projectOf(name: string, files: Record<string, string>): Promise<s
   return project;
 }
 
-test("a module that package.json calls a script is explained", async () => {
-  const project = join(folder, "script");
-  await mkdir(project);
-  await writeFile(join(project, "package.json"), '{"type":"commonjs"}');
-  await writeFile(
-    join(project, "graph.js"),
-    'import { StateGraph } from "@langchain/langgraph"; export { StateGraph };',
-  );
-  await writeFile(join(project, "langgraph.json"), JSON.stringify({ graphs: { mine: "./graph.js:graph" } }));
-  const { code, err } = await holdfast(["serve", "--config", join(project, "langgraph.json")], {
-    DATABASE_URL: scratch.url,
-  });
-  expect([code, err]).toEqual([1, expect.stringContaining("npm pkg set type=module")]);
-});
-
 test("a taken port is one sentence that names it", async () => {
   const holder = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => holder.once("listening", resolve));

@@ -115,6 +115,17 @@ test.each([
   expect(out).toContain(told);
 });
 
+test("plain JavaScript in a project of type commonjs may import as modules do", async () => {
+  const config = await makeProject("commonjs", {
+    "langgraph.json": JSON.stringify({ graphs: { mine: "./graph.js:graph" } }),
+    "graph.js": `
+      import { MessagesAnnotation, StateGraph } from "@langchain/langgraph";
+      export const graph = new StateGraph(MessagesAnnotation).addNode("a", () => ({})).addEdge("__start__", "a");`,
+  });
+  const { out } = await holdfast(["doctor", "--config", config], { DATABASE_URL: scratch.url });
+  expect(out).toContain("ok      graphs: mine");
+});
+
 const LOADER = `
   import { readFileSync } from "node:fs";
   import { registerHooks } from "node:module";

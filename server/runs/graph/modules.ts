@@ -15,20 +15,11 @@ export async function importExport(base: string, path: string, name: string): Pr
   await readyFor(base, file);
   const url = pathToFileURL(file).href;
   const module = await (import(url) as Promise<Record<string, unknown>>).catch(async (error: unknown) => {
-    throw await located(explained(error), url);
+    throw await located(error, url);
   });
   if (!(name in module))
     throw new Error(`it exports ${Object.keys(module).join(", ") || "nothing"}, not ${name}`);
   return module[name];
-}
-
-/** What npm init writes since version 11 makes Node.js take modules for scripts. */
-function explained(error: unknown): unknown {
-  if (!(error instanceof SyntaxError) || !error.message.includes("import statement outside a module"))
-    return error;
-  const cure =
-    'Set "type": "module" in the package.json of the project (npm pkg set type=module), or end the name of the file in .mts or .mjs';
-  return new SyntaxError(`${error.message}. ${cure}`, { cause: error });
 }
 
 /** The same error, saying where. What is missing names who asked for it already. */

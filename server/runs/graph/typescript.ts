@@ -9,7 +9,8 @@ import { ConfigInvalid, messageOf } from "../../errors.ts";
 
 // The clone, whose code Node.js runs without help, or dist/ in the package.
 const OWN = join(import.meta.dirname, "../../..");
-const TYPESCRIPT = new Set([".ts", ".tsx", ".mts", ".cts"]);
+// Of other files Node.js knows without a package.json what they are.
+const PLAIN = new Set([".mjs", ".cjs"]);
 
 // How esbuild, by which tsx has TypeScript read, says that it cannot.
 const UNREAD = /^Transform failed with .*\n(.+:\d+):\d+: ERROR: (.+)/;
@@ -23,7 +24,7 @@ let ready: Promise<unknown> | undefined;
  */
 export async function readyFor(base: string, file: string): Promise<void> {
   const isForeign = relative(OWN, file).startsWith("..");
-  if (TYPESCRIPT.has(extname(file)) && isForeign) await (ready ??= register(dirname(base)));
+  if (!PLAIN.has(extname(file)) && isForeign) await (ready ??= register(dirname(base)));
 }
 
 /**
