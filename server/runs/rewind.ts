@@ -187,6 +187,7 @@ async function tellFollowers(
   // that; older ones drop what stood in values once and then does not.
   const lost = goesOn ? [...told.begun].filter(([id, namespace]) => isLost(id, tasksIn(namespace))) : [];
   const half = lost.filter(([, namespace]) => isOfThread(namespace)).map(([id]) => id);
+  for (const entry of protocol?.tell(told.half.ends()) ?? []) await recording.append(entry);
   for (const entry of protocol?.withdraw(newest.seen.values, half) ?? []) await recording.append(entry);
   for (const entry of (await toFollowers?.begin()) ?? []) await recording.append(entry);
   const open = told.open.all();
@@ -210,7 +211,7 @@ async function tellFollowers(
 /**
  * What becomes of a graph in the graph that was told to have begun: it is over with its task, it goes on under the name
  * that it had, or nothing more is told under that name. One that remembers its earlier runs has the name of its node alone.
- * Calls of tools are made again, most of them under the id that they had.
+ * Calls of tools are made again, most of them under the id that they had: the begin that was told is theirs.
  */
 function fateOf(
   begun: Begun,

@@ -6,7 +6,7 @@ import { dataOf, nameOf } from "./log/lines.ts";
 import type { Entry } from "./log/lines.ts";
 import { addressOf } from "./protocol/entries.ts";
 import { LeftOpen } from "./protocol/left-open.ts";
-import { begunBy } from "./protocol/messages.ts";
+import { HalfTold, begunBy } from "./protocol/messages.ts";
 
 /** Ids of the tasks in which something was told, those of the graphs around it first. */
 export type Tasks = readonly string[];
@@ -35,6 +35,7 @@ export interface Attempted {
   readonly begun: Map<string, readonly string[]>;
   /** What clients of protocol v2 were told the begin of, and not the end. */
   readonly open: LeftOpen;
+  readonly half: HalfTold;
   /** Numbers of events have jumped since the run began: a crash of the database may have taken some. */
   readonly hasJumped: boolean;
 }
@@ -52,6 +53,7 @@ export async function toldBefore(
     partials: new Map(),
     begun: new Map(),
     open: new LeftOpen(),
+    half: new HalfTold(),
   };
   let hasJumped = false;
   let next = 0;
@@ -72,6 +74,7 @@ function note(seq: number, entry: Entry, noted: Noted): void {
     return;
   }
   noted.open.see(entry, seq);
+  noted.half.see(entry);
   const id = begunBy(entry);
   if (id !== undefined) noted.begun.set(id, addressOf(entry).namespace);
 }

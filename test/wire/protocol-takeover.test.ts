@@ -350,6 +350,63 @@ describe("a takeover", () => {
   }, 60_000);
 });
 
+describe.each(["sse", "websocket"] as const)("%s, who iterates when the owner is killed", (transport) => {
+  async function iterate(graph: string, input: Record<string, unknown>, gone: AbortSignal) {
+    const { owner, other } = await startTwo();
+    const client = new Client({ apiUrl: urlOf(other), apiKey: null });
+    const { thread_id: threadId } = await client.threads.create();
+    const events = await watch({ url: urlOf(other), fetch }, threadId, gone);
+    const thread = client.threads.stream(threadId, { assistantId: graph, transport });
+    const start = (): Promise<unknown> =>
+      new Client({ apiUrl: urlOf(owner), apiKey: null }).runs.create(threadId, graph, { input });
+    return { owner, events, thread, start };
+  }
+
+  test("over messages goes on behind the half one before the run is over", async ({ signal }) => {
+    const { input } = slowAnswer(TOKENS, 40);
+    const { owner, events, thread, start } = await iterate("talk", input, signal);
+    const texts: string[] = [];
+    const reading = (async () => {
+      for await (const { text } of thread.messages) texts.push(await text);
+    })();
+    await start();
+    await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
+    owner.process.kill("SIGKILL");
+    await until(() => texts.length === 1, "the end of the half message");
+    expect(roots(events)).not.toContain("completed");
+    await reading;
+    expect(texts).toEqual([expect.stringMatching(/^tok0 /), WHOLE]);
+    expect(WHOLE.startsWith(texts[0] ?? "")).toBe(true);
+    await thread.close();
+  }, 60_000);
+
+  test("over calls of tools gets one call with one output", async ({ signal }) => {
+    const gate = await startGate();
+    const { owner, events, thread, start } = await iterate(
+      "usesAgain",
+      { name: "again", gate: gate.url },
+      signal,
+    );
+    const outputs: Promise<unknown>[] = [];
+    const reading = (async () => {
+      for await (const { output } of thread.toolCalls) outputs.push(output);
+    })();
+    await start();
+    await until(() => outputs.length === 1 && gate.came.length === 1, "the call");
+    owner.process.kill("SIGKILL");
+    await until(() => gate.came.length === 2, "the call by the other server");
+    gate.open("again");
+    await reading;
+    // The client gives the same call out at its begin and at its end.
+    expect(outputs).toHaveLength(2);
+    expect(await Promise.all(outputs)).toEqual(["passed", "passed"]);
+    const told = events.filter(({ method }) => method === "tools").map(({ params }) => params.data["event"]);
+    expect(told).toEqual(["tool-started", "tool-finished"]);
+    await thread.close();
+    await gate.stop();
+  }, 60_000);
+});
+
 describe.each([
   { how: "killed", signal: "SIGKILL", transport: "sse" },
   { how: "killed", signal: "SIGKILL", transport: "websocket" },

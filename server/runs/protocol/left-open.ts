@@ -48,20 +48,30 @@ const CALL =
 
 export class LeftOpen {
   readonly #begun = new Map<string, Begun>();
+  /** Places of calls that an attempt before has begun and this one has not made again. */
+  readonly #expected = new Map<string, string>();
   #next = 0;
 
-  /** @param place the event's own in the log, if it has one by now */
-  see(entry: Entry, place = this.#next): void {
+  /**
+   * @param place the event's own in the log, if it has one by now
+   * @returns whether it says nothing new: a call that an attempt before has begun is made again, and has one begin and
+   *   one end to clients, which would wait for the end of each begin
+   */
+  see(entry: Entry, place = this.#next): boolean {
     this.#next = place + 1;
     const name = nameOf(entry);
-    if (entry.at === undefined) return;
+    if (entry.at === undefined) return false;
     if (name.startsWith("lifecycle|")) this.#seeGraph(entry, place);
-    else if (name === "tools" || name.startsWith("tools|")) this.#seeCall(entry, place);
+    else if (name === "tools" || name.startsWith("tools|")) return this.#seeCall(entry, place);
+    return false;
   }
 
   /** This was begun by an attempt before, and may go on: the first first. */
   expect(all: readonly Begun[]): void {
-    for (const begun of all) this.#begin({ ...begun, place: this.#next++ });
+    for (const begun of all) {
+      this.#begin({ ...begun, place: this.#next++ });
+      if (isCall(begun)) this.#expected.set(keyOf(begun), eventOf("tools", begun.namespace));
+    }
   }
 
   /** The first first. */
@@ -89,12 +99,15 @@ export class LeftOpen {
     else this.#begun.delete(keyOf(begun));
   }
 
-  #seeCall(entry: Entry, place: number): void {
+  #seeCall(entry: Entry, place: number): boolean {
     const [, event, id] = CALL.exec(dataOf(entry)) ?? [];
-    if (id === undefined) return;
+    if (id === undefined) return false;
     const begun = { namespace: addressOf(entry).namespace, call: JSON.parse(id) as string, place };
-    if (event === "tool-started") this.#begin(begun);
+    const isKnown = event === "tool-started" && this.#expected.get(begun.call) === nameOf(entry);
+    this.#expected.delete(begun.call);
+    if (event === "tool-started" && !isKnown) this.#begin(begun);
     if (event === "tool-finished" || event === "tool-error") this.#begun.delete(keyOf(begun));
+    return isKnown;
   }
 }
 

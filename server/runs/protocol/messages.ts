@@ -9,7 +9,8 @@ import { isPulled } from "../stream/modes.ts";
 import { partsOf, toWireJson } from "../stream/wire-json.ts";
 import { Blocks } from "./blocks.ts";
 import type { BlockEvent } from "./blocks.ts";
-import { entryOf, eventOf, headOf, isOfThread } from "./entries.ts";
+import { addressOf, entryOf, eventOf, headOf, isOfThread } from "./entries.ts";
+import type { ProtocolEvent } from "./entries.ts";
 
 interface Open {
   readonly id: string;
@@ -171,6 +172,38 @@ function added(before: unknown, now: unknown): unknown {
     sum[key] = typeof value === "number" && typeof old === "number" ? old + value : value;
   }
   return sum;
+}
+
+const BOUND = /"event":"(?:message-start|message-finish|error)"/;
+
+/** Messages of a run's log that have begun and not ended. Whoever reads one after the other waits for its end. */
+export class HalfTold {
+  readonly #open = new Map<string, ProtocolEvent>();
+
+  see(entry: Entry): void {
+    const { name, namespace } = addressOf(entry);
+    if (name !== "messages" || !("data" in entry) || !BOUND.test(entry.data)) return;
+    const { node, data } = JSON.parse(entry.data) as { node?: string; data: Fields }; // our own line
+    const key = keyOf({ id: String(data["run_id"]), namespace });
+    if (data["event"] === "message-start") this.#open.set(key, brokenOff(namespace, node, data["run_id"]));
+    else if (data["event"] === "message-finish" || data["event"] === "error") this.#open.delete(key);
+  }
+
+  /** Their ends, when nobody goes on with them: what is said again is another message, perhaps under the same id. */
+  ends(): ProtocolEvent[] {
+    return [...this.#open.values()];
+  }
+}
+
+function brokenOff(namespace: readonly string[], node: string | undefined, id: unknown): ProtocolEvent {
+  // The code that official clients give a message whose run ends before it.
+  const about = { message: "The server went away in the midst of this message.", code: "aborted" };
+  return {
+    name: "messages",
+    namespace,
+    node,
+    data: JSON.stringify({ event: "error", ...about, run_id: id }),
+  };
 }
 
 /** The id of the message that an entry of the log begins. */

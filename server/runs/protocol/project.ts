@@ -217,10 +217,11 @@ export class ProtocolProjection {
     return entryOf({ name, namespace: [], data: toProtocolJson(data) }, this.#now());
   }
 
-  /** None for what a transformer or a node tells and JSON cannot hold. */
+  /** None for what a transformer or a node tells and JSON cannot hold, and for what was told before. */
   #entriesFrom(event: Event): Entry[] {
     try {
-      return [this.#entryOf(event)];
+      const entry = this.#entryOf(event);
+      return this.#open.see(entry) ? [] : [entry];
     } catch (error) {
       this.#onFailure(error);
       return [];
@@ -233,9 +234,7 @@ export class ProtocolProjection {
     // The log divides names by these; such an event is found under `custom` alone.
     const isNamed = typeof name === "string" && !/[|\t\n]/.test(name);
     const shown = isNamed ? `custom:${name}` : method;
-    const entry = entryOf({ name: shown, namespace, node, data: toProtocolJson(data) }, this.#now());
-    this.#open.see(entry);
-    return entry;
+    return entryOf({ name: shown, namespace, node, data: toProtocolJson(data) }, this.#now());
   }
 }
 
