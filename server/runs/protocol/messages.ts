@@ -31,6 +31,7 @@ export class MessageEvents {
   readonly #now: () => number;
   /** Some servers of models give each message the same id: those of two tasks at a time are two all the same. */
   readonly #open = new Map<string, Open>();
+  readonly #broken: Open[] = [];
 
   /** @param now the time of the next event, in milliseconds */
   constructor(now: () => number) {
@@ -77,9 +78,9 @@ export class MessageEvents {
     return entries;
   }
 
-  /** Ids of messages of the thread itself that have begun and not finished. */
+  /** Ids of messages of the thread itself that have begun and not finished, and nobody finishes when the run fails. */
   openIds(): string[] {
-    const open = [...this.#open.values()].filter(({ namespace }) => isOfThread(namespace));
+    const open = [...this.#open.values(), ...this.#broken].filter(({ namespace }) => isOfThread(namespace));
     return [...new Set(open.map(({ id }) => id))];
   }
 
@@ -88,9 +89,16 @@ export class MessageEvents {
    * ends beside that one, and speaks within it.
    */
   finish(namespace: readonly string[] = [], task?: string): Entry[] {
-    return this.#finishAll(
-      (open) =>
-        isWithin(open, namespace) && (task === undefined || open.namespace.includes(task, namespace.length)),
+    return this.#finishAll((open) => task === undefined || isOfTask(open, namespace, task));
+  }
+
+  /** Ends the messages of a task that has failed: clients that keep what is finished would keep what no state holds. */
+  breakOff(namespace: readonly string[], task: string): Entry[] {
+    const all = [...this.#open.values()].filter((open) => isOfTask(open, namespace, task));
+    for (const open of all) this.#open.delete(keyOf(open));
+    this.#broken.push(...all);
+    return all.map((open) =>
+      entryOf(brokenOff(open, "The node failed that said this message."), this.#now()),
     );
   }
 
@@ -139,6 +147,9 @@ const keyOf = ({ id, namespace }: Pick<Open, "id" | "namespace">): string => [id
 const isWithin = (open: Open, graph: readonly string[]): boolean =>
   graph.every((segment, index) => open.namespace[index] === segment);
 
+const isOfTask = (open: Open, graph: readonly string[], task: string): boolean =>
+  isWithin(open, graph) && open.namespace.includes(task, graph.length);
+
 /** A delta of a block without its text. Messages of one node that come at the same time are told apart by `run_id`. */
 function templateOf({ id, namespace, node }: Open, { event, field = "" }: BlockEvent): Template {
   const { delta, ...rest } = event;
@@ -184,8 +195,10 @@ export class HalfTold {
     const { name, namespace } = addressOf(entry);
     if (name !== "messages" || !("data" in entry) || !BOUND.test(entry.data)) return;
     const { node, data } = JSON.parse(entry.data) as { node?: string; data: Fields }; // our own line
-    const key = keyOf({ id: String(data["run_id"]), namespace });
-    if (data["event"] === "message-start") this.#open.set(key, brokenOff(namespace, node, data["run_id"]));
+    const id = String(data["run_id"]);
+    const key = keyOf({ id, namespace });
+    const why = "The server went away in the midst of this message.";
+    if (data["event"] === "message-start") this.#open.set(key, brokenOff({ id, namespace, node }, why));
     else if (data["event"] === "message-finish" || data["event"] === "error") this.#open.delete(key);
   }
 
@@ -195,15 +208,13 @@ export class HalfTold {
   }
 }
 
-function brokenOff(namespace: readonly string[], node: string | undefined, id: unknown): ProtocolEvent {
+function brokenOff(
+  { id, namespace, node }: Pick<Open, "id" | "namespace" | "node">,
+  message: string,
+): ProtocolEvent {
   // The code that official clients give a message whose run ends before it.
-  const about = { message: "The server went away in the midst of this message.", code: "aborted" };
-  return {
-    name: "messages",
-    namespace,
-    node,
-    data: JSON.stringify({ event: "error", ...about, run_id: id }),
-  };
+  const data = JSON.stringify({ event: "error", message, code: "aborted", run_id: id });
+  return { name: "messages", namespace, node, data };
 }
 
 /** The id of the message that an entry of the log begins. */

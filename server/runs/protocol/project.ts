@@ -204,9 +204,10 @@ export class ProtocolProjection {
       return Object.keys(fields)
         .filter((node) => !this.#atWork.isShared(namespace, node))
         .flatMap((node) => this.#messages.finishNode(namespace, node));
-    if (mode === "tasks" && "result" in fields)
-      return this.#messages.finish(namespace, `${String(fields["name"])}:${String(fields["id"])}`);
-    return [];
+    if (mode !== "tasks" || !("result" in fields)) return [];
+    const task = `${String(fields["name"])}:${String(fields["id"])}`;
+    const hasFailed = (fields["error"] ?? null) !== null;
+    return hasFailed ? this.#messages.breakOff(namespace, task) : this.#messages.finish(namespace, task);
   }
 
   #root(data: Fields): Entry {
