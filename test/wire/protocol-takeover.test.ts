@@ -209,6 +209,15 @@ describe("a takeover", () => {
     return { threadId, events, other };
   }
 
+  test("that does nothing but end the run keeps what a finished task has said", async () => {
+    const { threadId, events, other } = await diesInItsLastAttempt();
+    await ended(events);
+    const { threads } = new Client({ apiUrl: urlOf(other), apiKey: null });
+    const { values } = await threads.getState<{ messages: { content: string }[] }>(threadId);
+    expect(values.messages.map(({ content }) => content)).toEqual(["hold fast", "hold fast"]);
+    expect(statesOf(events).at(-1)).toMatchObject(values.messages.map(({ content }) => ({ content })));
+  }, 60_000);
+
   test("that does nothing but end the run tells the end of its graphs too", async () => {
     const { events } = await diesInItsLastAttempt();
     await ended(events);

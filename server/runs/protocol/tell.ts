@@ -1,13 +1,16 @@
 // What a run tells followers of its thread by protocol v2, from its begin to its end.
 import { messageOf } from "../../errors.ts";
 import { asFields } from "../../fields.ts";
-import { persistently } from "../../persist.ts";
+import { persistently, unlessLost } from "../../persist.ts";
 import type { Engine } from "../engine.ts";
 import type { Entry } from "../log/lines.ts";
 import type { Outcome } from "../outcome.ts";
 import type { AcceptedRun } from "../request.ts";
+import { getState } from "../state.ts";
 import { clockFrom, openClock } from "./clock.ts";
+import type { ProtocolEvent } from "./entries.ts";
 import { leftOpen } from "./left-open.ts";
+import { toProtocolJson } from "./plain.ts";
 import { ProtocolProjection } from "./project.ts";
 import type { Terminal } from "./project.ts";
 import { ToolPlaces } from "./tool-places.ts";
@@ -22,7 +25,7 @@ export interface Told {
   end(outcome: Outcome): Promise<Entry[]>;
 }
 
-export function tell(engine: Pick<Engine, "database" | "log" | "reader">, run: AcceptedRun): Told {
+export function tell(engine: Engine, run: AcceptedRun): Told {
   const { database, log } = engine;
   const failures = new Set<string>();
   const onFailure = (failure: unknown): void => {
@@ -60,9 +63,20 @@ export function tell(engine: Pick<Engine, "database" | "log" | "reader">, run: A
       // Such a takeover has not looked at what the attempts before have told.
       const isBlind = first.length > 0 && run.attempt > 1;
       const left = isBlind ? await leftOpen(engine, run.run_id) : undefined;
-      return [...first, ...open.tell(left?.ends(terminal.event) ?? []), ...(await open.end(terminal))];
+      const told = isBlind ? await valuesOf(engine, run.thread_id) : [];
+      return [
+        ...first,
+        ...open.tell([...told, ...(left?.ends(terminal.event) ?? [])]),
+        ...(await open.end(terminal)),
+      ];
     },
   };
+}
+
+/** What finished tasks have said is in no values yet, and clients drop that when an attempt begins. */
+async function valuesOf(engine: Engine, threadId: string): Promise<ProtocolEvent[]> {
+  const state = await unlessLost(() => getState(engine, threadId, { subgraphs: false }));
+  return state ? [{ name: "values", namespace: [], data: toProtocolJson(state.values) }] : [];
 }
 
 // LangGraph names a question by a hash.
