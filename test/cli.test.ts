@@ -94,6 +94,19 @@ test.each([
   expect([code, err]).toEqual([1, expect.stringContaining(`${config}: ${sentence}`)]);
 });
 
+test("an env file that is not there is said, one that cannot be read is refused", async () => {
+  const config = join(folder, "langgraph.json");
+  const graphs = { echo: `${GRAPHS_FILE}:echo` };
+  const doctor = async (env: string): Promise<string> => {
+    await writeFile(config, JSON.stringify({ graphs, env }));
+    return (await holdfast(["doctor", "--config", config], { DATABASE_URL: scratch.url })).out;
+  };
+  const out = await doctor(".env");
+  expect(out).toContain(`Env file .env, which ${config} names, is not there; going on without it.`);
+  expect(out).toContain("ok      graphs: echo");
+  expect(await doctor(".")).toContain(`${config}: env names ., which cannot be read: `);
+});
+
 test("a graph that cannot be loaded is named with its file and the reason", async () => {
   const config = join(folder, "langgraph.json");
   await writeFile(config, JSON.stringify({ graphs: { mine: "./missing.ts:graph" } }));

@@ -5,6 +5,7 @@ import { dirname, resolve } from "node:path";
 import { z } from "zod";
 import { later, within } from "../../clock.ts";
 import { ConfigInvalid, GraphUnloadable, messageOf } from "../../errors.ts";
+import { asFields } from "../../fields.ts";
 import { requirePeersOf } from "../../peers.ts";
 import type { PrivacyPolicy } from "../../privacy/guard.ts";
 import type { Own } from "../../privacy/redact.ts";
@@ -22,6 +23,8 @@ export interface GraphsFile {
   readonly graphs: Readonly<Record<string, string>>;
   /** Variables for the graphs, from an env file or given in place. */
   readonly env: Readonly<Record<string, string>>;
+  /** The env file, if it is not there: an image is made without it, and is given its variables otherwise. */
+  readonly missingEnv: string | undefined;
   /** What of the project reads its TypeScript; undefined: the server's own reader. */
   readonly nodeLoader: string | undefined;
   readonly http: HttpSection;
@@ -164,7 +167,7 @@ export async function readGraphsFile(path: string): Promise<GraphsFile> {
   return {
     path: absolute,
     graphs,
-    env: typeof env === "string" ? await readEnv(absolute, env) : (env ?? {}),
+    ...(typeof env === "string" ? await readEnv(absolute, env) : { env: env ?? {}, missingEnv: undefined }),
     nodeLoader: result.data.node_loader,
     http,
     authPath: auth?.path,
@@ -189,6 +192,8 @@ export async function loadGraphs(
   file: GraphsFile,
   warn: (text: string) => void = () => undefined,
 ): Promise<ReadonlyMap<string, Graph>> {
+  if (file.missingEnv !== undefined)
+    warn(`Env file ${file.missingEnv}, which ${file.path} names, is not there; going on without it.`);
   await useLoader(file.path, file.nodeLoader);
   const entries = await Promise.all(
     Object.entries(file.graphs).map(
@@ -256,14 +261,16 @@ function sentenceOf(issue?: z.core.$ZodIssue): string {
   return `${place} ${message ?? "is wrong"}`;
 }
 
-async function readEnv(base: string, path: string): Promise<Record<string, string>> {
+async function readEnv(base: string, path: string): Promise<Pick<GraphsFile, "env" | "missingEnv">> {
   const { parseEnv } = await import("node:util");
-  const text = await readFile(resolve(dirname(base), path), "utf8").catch((error: unknown) => {
+  try {
+    const text = await readFile(resolve(dirname(base), path), "utf8");
+    const entries = Object.entries(parseEnv(text)).filter((entry): entry is [string, string] => !!entry[1]);
+    return { env: Object.fromEntries(entries), missingEnv: undefined };
+  } catch (error) {
+    if (asFields(error)["code"] === "ENOENT") return { env: {}, missingEnv: path };
     throw new ConfigInvalid(`${base}: env names ${path}, which cannot be read: ${messageOf(error)}.`);
-  });
-  return Object.fromEntries(
-    Object.entries(parseEnv(text)).filter((entry): entry is [string, string] => !!entry[1]),
-  );
+  }
 }
 
 function parse(text: string, path: string): unknown {
