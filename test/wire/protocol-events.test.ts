@@ -501,3 +501,12 @@ test("a thread may have any simple name here, and a name that could not be told 
   const refused = await fetch(`${place.url}/threads/a%20b/commands`, { method: "POST", body: "{}" });
   expect([refused.status, await refused.text()]).toEqual([400, expect.stringContaining("Invalid thread ID")]);
 });
+
+test("what an agent says before it hands over to another one is finished, not broken off", async () => {
+  const { events } = await eventsOf("handsOver");
+  const ends = events
+    .filter(({ method }) => method === "messages")
+    .map(({ params: { data } }) => data["event"])
+    .filter((event) => event === "message-finish" || event === "error");
+  expect(ends).toEqual(["message-finish", "message-finish"]);
+});

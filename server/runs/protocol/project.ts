@@ -206,8 +206,9 @@ export class ProtocolProjection {
         .flatMap((node) => this.#messages.finishNode(namespace, node));
     if (mode !== "tasks" || !("result" in fields)) return [];
     const task = `${String(fields["name"])}:${String(fields["id"])}`;
-    const hasFailed = (fields["error"] ?? null) !== null;
-    return hasFailed ? this.#messages.breakOff(namespace, task) : this.#messages.finish(namespace, task);
+    return hasFailed(fields["error"])
+      ? this.#messages.breakOff(namespace, task)
+      : this.#messages.finish(namespace, task);
   }
 
   #root(data: Fields): Entry {
@@ -238,6 +239,10 @@ export class ProtocolProjection {
     return entryOf({ name: shown, namespace, node, data: toProtocolJson(data) }, this.#now());
   }
 }
+
+/** LangGraph reports it as an error also when a task hands over to a node of the graph around its own. */
+const hasFailed = (error: unknown): boolean =>
+  (error ?? null) !== null && Object(error).name !== "ParentCommand";
 
 /** The protocol's events for a chunk: one for each node of an update, none for what is LangGraph's own. */
 function eventsOf({ mode, namespace, payload }: Chunk): Event[] {
