@@ -216,6 +216,7 @@ describe("a takeover", () => {
     const { values } = await threads.getState<{ messages: { content: string }[] }>(threadId);
     expect(values.messages.map(({ content }) => content)).toEqual(["hold fast", "hold fast"]);
     expect(statesOf(events).at(-1)).toMatchObject(values.messages.map(({ content }) => ({ content })));
+    expect(JSON.stringify(statesOf(events))).not.toContain("additional_kwargs");
   }, 60_000);
 
   test("that does nothing but end the run tells the end of its graphs too", async () => {

@@ -10,7 +10,7 @@ import { getState } from "../state.ts";
 import { clockFrom, openClock } from "./clock.ts";
 import type { ProtocolEvent } from "./entries.ts";
 import { leftOpen } from "./left-open.ts";
-import { toProtocolJson } from "./plain.ts";
+import { wireToProtocol } from "./plain.ts";
 import { ProtocolProjection } from "./project.ts";
 import type { Terminal } from "./project.ts";
 import { ToolPlaces } from "./tool-places.ts";
@@ -76,7 +76,7 @@ export function tell(engine: Engine, run: AcceptedRun): Told {
 /** What finished tasks have said is in no values yet, and clients drop that when an attempt begins. */
 async function valuesOf(engine: Engine, threadId: string): Promise<ProtocolEvent[]> {
   const state = await unlessLost(() => getState(engine, threadId, { subgraphs: false }));
-  return state ? [{ name: "values", namespace: [], data: toProtocolJson(state.values) }] : [];
+  return state ? [{ name: "values", namespace: [], data: wireToProtocol(state.values) }] : [];
 }
 
 // LangGraph names a question by a hash.
