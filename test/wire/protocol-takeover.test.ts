@@ -198,11 +198,13 @@ describe("a takeover", () => {
   }, 60_000);
 
   /** Who takes the run over then may only end it. */
-  async function diesInItsLastAttempt(): Promise<{ threadId: string; events: Event[]; other: Running }> {
+  async function diesInItsLastAttempt(
+    graph = "besides",
+  ): Promise<{ threadId: string; events: Event[]; other: Running }> {
     const { url, owner, other } = await startTwo({ HOLDFAST_MAX_ATTEMPTS: "1" });
     const threadId = randomUUID();
     const events = await watch({ url: urlOf(other), fetch }, threadId, gone.signal);
-    await startRun({ url, fetch }, threadId, "besides", slowAnswer(TOKENS, 40).input);
+    await startRun({ url, fetch }, threadId, graph, slowAnswer(TOKENS, 40).input);
     await until(() => saidIn(events, /^answer:/).length > 20, "the middle of the answer");
     owner.process.kill("SIGKILL");
     await owner.ended;
@@ -217,6 +219,12 @@ describe("a takeover", () => {
     expect(values.messages.map(({ content }) => content)).toEqual(["hold fast", "hold fast"]);
     expect(statesOf(events).at(-1)).toMatchObject(values.messages.map(({ content }) => ({ content })));
     expect(JSON.stringify(statesOf(events))).not.toContain("additional_kwargs");
+  }, 60_000);
+
+  test("that does nothing but end the run ends it also when the state cannot be read", async () => {
+    const { events } = await diesInItsLastAttempt("chokes");
+    await ended(events);
+    expect(roots(events)).toEqual(["running", "running", "failed"]);
   }, 60_000);
 
   test("that does nothing but end the run tells the end of its graphs too", async () => {

@@ -1,7 +1,7 @@
 // What a run tells followers of its thread by protocol v2, from its begin to its end.
-import { messageOf } from "../../errors.ts";
+import { AppError, messageOf } from "../../errors.ts";
 import { asFields } from "../../fields.ts";
-import { persistently, unlessLost } from "../../persist.ts";
+import { persistently } from "../../persist.ts";
 import type { Engine } from "../engine.ts";
 import type { Entry } from "../log/lines.ts";
 import type { Outcome } from "../outcome.ts";
@@ -75,8 +75,13 @@ export function tell(engine: Engine, run: AcceptedRun): Told {
 
 /** What finished tasks have said is in no values yet, and clients drop that when an attempt begins. */
 async function valuesOf(engine: Engine, threadId: string): Promise<ProtocolEvent[]> {
-  const state = await unlessLost(() => getState(engine, threadId, { subgraphs: false }));
-  return state ? [{ name: "values", namespace: [], data: wireToProtocol(state.values) }] : [];
+  try {
+    const { values } = await getState(engine, threadId, { subgraphs: false });
+    return [{ name: "values", namespace: [], data: wireToProtocol(values) }];
+  } catch (error) {
+    if (error instanceof AppError && error.retryable) throw error;
+    return []; // whatever the graph throws: a state that nobody can read keeps no run from its end
+  }
 }
 
 // LangGraph names a question by a hash.
