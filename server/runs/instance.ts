@@ -6,6 +6,7 @@ import type { Queryable, Session } from "../storage/database.ts";
 import { beat, deleteInstances, insertInstance, lockInstance } from "../storage/instances.ts";
 import type { Pulse } from "../storage/instances.ts";
 import { listen, notify } from "../storage/notifications.ts";
+import { hasLeftRuns } from "../storage/queue.ts";
 import type { Engine } from "./engine.ts";
 import { RunCancelled } from "./outcome.ts";
 import { reap } from "./reap.ts";
@@ -128,6 +129,7 @@ async function pulse(held: Held, count: number): Promise<boolean> {
   const sentAt = uptime();
   const told = await beat(on, engine.workerId, takesNoRuns(engine));
   engine.clock.heard(told.at, told.has_takers);
+  if (engine.clock.yields && (await hasLeftRuns(on, [...engine.graphs.keys()]))) engine.clock.needed();
   if (uptime() - held.beatenAt > ABSENT_MS) grantGrace(held, GRACE_MS);
   else if (uptime() >= held.reapsAt) held.graces = 0;
   held.beatenAt = uptime();

@@ -12,6 +12,7 @@ export class OwnClock {
   readonly #log: Log;
   #behindMs = 0;
   #hasTakers = false;
+  #isNeeded = false;
   #told: "right" | "yields" | "alone" = "right";
 
   constructor(log: Log) {
@@ -25,7 +26,7 @@ export class OwnClock {
 
   /** Runs are left to others, who are there. */
   get yields(): boolean {
-    return this.isBehind && this.#hasTakers;
+    return this.isBehind && this.#hasTakers && !this.#isNeeded;
   }
 
   /** In words, for whoever watches the server. */
@@ -38,11 +39,14 @@ export class OwnClock {
   heard(at: number, hasTakers = this.#hasTakers): void {
     this.#behindMs = at - now();
     this.#hasTakers = hasTakers;
-    const state = this.yields ? "yields" : this.isBehind ? "alone" : "right";
-    if (state === this.#told) return;
-    this.#told = state;
-    if (state === "right") this.#log.info("clock.right");
-    else this.#log.warn("clock.behind", { by_ms: Math.round(this.#behindMs), takes_runs: state === "alone" });
+    this.#isNeeded &&= this.isBehind;
+    this.#tell();
+  }
+
+  /** The others do not take what they are left, until our clock is right again: they may serve other graphs. */
+  needed(): void {
+    this.#isNeeded = true;
+    this.#tell();
   }
 
   /** It may have been set since the last heartbeat. */
@@ -52,5 +56,13 @@ export class OwnClock {
     } catch (error) {
       this.#log.warn("heartbeat.failed", { reason: messageOf(error) }); // what was heard last counts
     }
+  }
+
+  #tell(): void {
+    const state = this.yields ? "yields" : this.isBehind ? "alone" : "right";
+    if (state === this.#told) return;
+    this.#told = state;
+    if (state === "right") this.#log.info("clock.right");
+    else this.#log.warn("clock.behind", { by_ms: Math.round(this.#behindMs), takes_runs: state === "alone" });
   }
 }

@@ -24,6 +24,11 @@ select ${RUN_COLUMNS}, r.auth, r.boot_attempt, t.config as thread_config, t.data
        exists (select from public.checkpoints c where c.thread_id = r.thread_id) as has_checkpoints
   from r join holdfast.threads t using (thread_id)`;
 
+const findLeftRow = `/* findLeft */
+select from holdfast.runs
+ where state = 'ready' and run_at <= now() and updated_at < now() - interval '30 s'
+   and metadata ->> 'graph_id' = any ($1::text[]) limit 1`;
+
 const lockWaitingRows = `/* lockWaitingThreads */
 select t.thread_id from holdfast.threads t
  where t.has_waiting
@@ -118,6 +123,11 @@ async function openClaimed(on: Queryable, row: OwnedRunRow): Promise<ClaimedRunR
     if (!(error instanceof AppError) || error.retryable) throw error;
     return { ...row, key, unreadable: error };
   }
+}
+
+/** Whether runs of these graphs are ready for so long that whoever else takes runs does not take them. */
+export async function hasLeftRuns(on: Queryable, graphIds: readonly string[]): Promise<boolean> {
+  return (await on.query(findLeftRow, [graphIds])).length > 0;
 }
 
 /** Threads whose next run could begin but was not promoted, or where nothing waits any more, locked. */

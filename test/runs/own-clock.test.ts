@@ -70,8 +70,8 @@ async function rowOf({ runId }: Climb): Promise<{ state: string; attempt: number
   return row;
 }
 
-const becomes = (run: Climb, state: string): Promise<void> =>
-  until(async () => (await rowOf(run))?.state === state, `the run to be ${state}`, 20_000);
+const becomes = (run: Climb, state: string, withinMs = 20_000): Promise<void> =>
+  until(async () => (await rowOf(run))?.state === state, `the run to be ${state}`, withinMs);
 
 test("it takes no runs while others do, says so, and takes them when its clock is right again", async () => {
   await joinOther();
@@ -97,6 +97,28 @@ test("nor does one that starts so", async () => {
   vi.restoreAllMocks();
   openAll(run);
   await becomes(run, "success");
+});
+
+test("runs that the others leave lying, as they serve other graphs, are taken all the same", async () => {
+  await joinOther();
+  fallBehind(60_000);
+  await ready(503);
+  const [run, fresh] = [await start(), await start()];
+  openAll(run);
+  openAll(fresh);
+  await held.scratch.database.query(
+    "update holdfast.runs set updated_at = now() - interval '31 s' where run_id = $1",
+    [run.runId],
+  );
+  // Sooner than the other one counts as dead.
+  await becomes(run, "success", 5000);
+  await becomes(fresh, "success", 5000);
+  expect(await ready(200)).toMatchObject({ warning: expect.stringContaining("60 s behind") });
+  vi.restoreAllMocks();
+  await until(async () => !("warning" in (await ready(200))), "its clock to be right");
+  // It leaves them to the others again.
+  fallBehind(60_000);
+  await ready(503);
 });
 
 test("where the clocks of all servers are behind, perhaps as the database is ahead, all take runs", async () => {
