@@ -5,7 +5,7 @@ import { Client } from "@langchain/langgraph-sdk";
 import { StreamController } from "@langchain/langgraph-sdk/stream";
 import { Client as Client11 } from "langgraph-sdk-1.11";
 import { StreamController as StreamController11 } from "langgraph-sdk-1.11/stream";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testDatabase } from "../support/database.ts";
 import type { TestDatabase } from "../support/database.ts";
 import { startFakeModel } from "../support/model.ts";
@@ -32,7 +32,7 @@ afterAll(async () => {
   await scratch.close();
 });
 
-test.each([
+const PAGES = [
   { sdk: "1.15", Make: Client, Control: StreamController, transport: "sse" },
   { sdk: "1.15", Make: Client, Control: StreamController, transport: "websocket" },
   {
@@ -41,34 +41,44 @@ test.each([
     Control: StreamController11 as unknown as typeof StreamController,
     transport: "sse",
   },
-] as const)(
-  "half an answer leaves a page of $sdk over $transport with its run",
-  async ({ Make, Control, transport }) => {
-    const gone = new AbortController();
-    const threadId = randomUUID();
-    const events = await watch({ url: server.url, fetch }, threadId, gone.signal);
-    const page: StreamController = new Control({
-      assistantId: "talk",
-      client: new Make({ apiUrl: server.url, apiKey: null }) as never,
-      threadId,
-      transport,
-    });
-    const input = { messages: [{ role: "user", content: "hold fast" }], model: "fake-cut" };
-    await page.submit(input).catch(() => undefined); // says that the run has failed
-    await ended(events);
-    expect(roots(events)).toEqual(["running", "failed"]);
-    const said = events.filter(({ method }) => method === "messages").map(({ params: { data } }) => data);
-    expect(JSON.stringify(said)).toContain("tok1");
-    const texts = (): string[] => page.rootStore.getSnapshot().messages.map(({ text }) => text);
-    const { values } = await server.client.threads.getState<{ messages: { content: string }[] }>(threadId);
-    expect(values.messages.map(({ content }) => content)).toEqual(["hold fast"]);
-    await until(
-      () => texts().length === 1 && !page.rootStore.getSnapshot().isLoading,
-      "the page to be right",
-    );
-    expect(texts()).toEqual(["hold fast"]);
-    expect(said.at(-1)).toMatchObject({ event: "error", code: "aborted" });
-    await page.dispose();
-    gone.abort();
-  },
-);
+] as const;
+
+// A node's own error handler goes on without its answer.
+const ENDS = [
+  { graph: "talk", end: "failed", held: ["hold fast"] },
+  { graph: "mends", end: "completed", held: ["hold fast", "sorry"] },
+] as const;
+
+describe.each(ENDS)("of a run that has $end", ({ graph, end, held }) => {
+  test.each(PAGES)(
+    "half an answer leaves a page of $sdk over $transport with it",
+    async ({ Make, Control, transport }) => {
+      const gone = new AbortController();
+      const threadId = randomUUID();
+      const events = await watch({ url: server.url, fetch }, threadId, gone.signal);
+      const page: StreamController = new Control({
+        assistantId: graph,
+        client: new Make({ apiUrl: server.url, apiKey: null }) as never,
+        threadId,
+        transport,
+      });
+      const input = { messages: [{ role: "user", content: "hold fast" }], model: "fake-cut" };
+      await page.submit(input).catch(() => undefined); // says that the run has failed
+      await ended(events);
+      expect(roots(events)).toEqual(["running", end]);
+      const said = events.filter(({ method }) => method === "messages").map(({ params: { data } }) => data);
+      expect(JSON.stringify(said)).toContain("tok1");
+      const texts = (): string[] => page.rootStore.getSnapshot().messages.map(({ text }) => text);
+      const { values } = await server.client.threads.getState<{ messages: { content: string }[] }>(threadId);
+      expect(values.messages.map(({ content }) => content)).toEqual(held);
+      await until(
+        () => texts().length === held.length && !page.rootStore.getSnapshot().isLoading,
+        "the page to be right",
+      );
+      expect(texts()).toEqual(held);
+      expect(said.map(({ event, code }) => code ?? event)).toContain("aborted");
+      await page.dispose();
+      gone.abort();
+    },
+  );
+});

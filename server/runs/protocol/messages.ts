@@ -78,7 +78,7 @@ export class MessageEvents {
     return entries;
   }
 
-  /** Ids of messages of the thread itself that have begun and not finished, and nobody finishes when the run fails. */
+  /** Ids of messages of the thread itself that have begun and not finished, and nobody finishes any more. */
   openIds(): string[] {
     const open = [...this.#open.values(), ...this.#broken].filter(({ namespace }) => isOfThread(namespace));
     return [...new Set(open.map(({ id }) => id))];

@@ -130,7 +130,8 @@ export class ProtocolProjection {
   /** The run has ended. */
   async end({ event, asks = false, about = {}, error }: Terminal): Promise<Entry[]> {
     const open = event === "completed" ? this.#messages.finish() : [];
-    const entries = event === "completed" ? [] : this.#withdrawal(this.#last, this.#messages.openIds());
+    // Also of a run that went on without a task that has failed.
+    const entries = this.#withdrawal(this.#last, this.#messages.openIds());
     try {
       entries.push(...this.#seen(open), ...this.tell(asks ? [] : this.#open.ends(event, isCall)));
       const last = event === "failed" ? this.#mux.fail(error) : await this.#mux.finish(event);
