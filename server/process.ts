@@ -1,6 +1,6 @@
 // The process that serves: it stops in order when it is told to, outlives what nobody caught, and gives memory back.
 // Next to cli.ts the only file that ends the process.
-import { later } from "./clock.ts";
+import { later, uptime } from "./clock.ts";
 import { messageOf } from "./errors.ts";
 import { privacyOf, startServer } from "./main.ts";
 import type { RunningServer, ServerOptions } from "./main.ts";
@@ -8,6 +8,8 @@ import { tendMemory } from "./memory.ts";
 import { callContext } from "./models/gateway/context.ts";
 import { openLog } from "./telemetry/log.ts";
 
+// A Ctrl-C comes twice where the parent passes on what the terminal tells both, as the watcher of `dev --watch` does.
+const TWICE_MS = 500;
 // Who is to stop while it starts waits no longer for code of the project, or for a migration of somebody else.
 const CUT_MS = 3000;
 
@@ -24,10 +26,13 @@ export async function serveUntilStopped(
     log.warn("process.warned", { name, reason: message });
   });
   const server = startServer({ ...options, signal: cut.signal });
-  let signals = 0;
+  let since: number | undefined;
   const onSignal = (signal: NodeJS.Signals): void => {
-    signals += 1;
-    if (signals > 1) process.exit(130);
+    if (since !== undefined) {
+      if (uptime() - since > TWICE_MS) process.exit(130);
+      return;
+    }
+    since = uptime();
     options.say(
       `${signal}: letting runs end or handing them over, then stopping. Press Ctrl-C again to end at once.`,
     );

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "@langchain/langgraph-sdk";
 import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
-import { turn } from "../server/clock.ts";
+import { sleep, turn } from "../server/clock.ts";
 import { loadGraphs, readGraphsFile } from "../server/runs/graph/graphs.ts";
 import { testDatabase } from "./support/database.ts";
 import type { TestDatabase } from "./support/database.ts";
@@ -54,6 +54,19 @@ test("SIGTERM stops a server whose graph never comes to be loaded", async () => 
   await server.says("Model:");
   server.process.kill("SIGTERM");
   expect(await server.ended).toMatchObject({ code: 0, err: "" });
+});
+
+test.each([
+  { again: "at once, as a Ctrl-C that the watcher passes on", afterMs: 0, code: 0 },
+  { again: "later, by somebody who does not want to wait", afterMs: 1000, code: 130 },
+])("a second signal $again, ends the process with $code", async ({ afterMs, code }) => {
+  const path = await project("await new Promise((resolve) => setTimeout(resolve, 1e9));");
+  const server = startHoldfast(["serve", "--port", "0", "--config", path], { DATABASE_URL: scratch.url });
+  await server.says("Model:");
+  server.process.kill("SIGINT");
+  await sleep(afterMs);
+  server.process.kill("SIGTERM");
+  expect((await server.ended).code).toBe(code);
 });
 
 /** Two seconds that no fake timer knows of. */
