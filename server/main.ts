@@ -133,7 +133,7 @@ async function build(options: ServerOptions, parts: AsyncDisposableStack): Promi
   awaitCallbacks();
   wakeStoreQueues();
   parts.defer(carryPlainly());
-  parts.defer(lendLog(log));
+  parts.defer(lendLog(log, privacy.strict));
   const graphs = await loadGraphs(options.graphs, say);
   const graphIds = [...graphs.keys()];
   const caches = await openCaches(config, database, log);

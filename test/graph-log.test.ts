@@ -9,6 +9,7 @@ import type { TestDatabase } from "./support/database.ts";
 import { holdfast, startHoldfast } from "./support/holdfast.ts";
 
 const GRAPH = `
+import { inspect } from "node:util";
 import { MessagesAnnotation, StateGraph } from "@langchain/langgraph";
 import { getLogger } from "@langchain/langgraph-sdk/logging";
 const log = getLogger();
@@ -17,6 +18,8 @@ export const graph = new StateGraph(MessagesAnnotation)
   .addNode("think", () => {
     log.info("thinks of", { mail: "ada@example.com", turns: 2 }, undefined, [3n]).verbose("in small steps");
     log.error(new Error("for ada@example.com"));
+    log.info({ turns: 1n, [inspect.custom]: () => { throw new Error("not now"); } });
+    log.info("-".repeat(9990) + " 4111 1111 1111 1111");
     return {};
   })
   .addEdge("__start__", "think")
@@ -61,9 +64,12 @@ test("lines of a graph say their run and node, redacted as all lines are", async
     }),
     expect.objectContaining({
       level: "error",
-      text: expect.stringMatching(/^Error: for \[REDACTED_EMAIL\]\n +at .*graph\.mjs:9/),
+      text: expect.stringMatching(/^Error: for \[REDACTED_EMAIL\]\n +at .*graph\.mjs:10/),
       ...where,
     }),
+    expect.objectContaining({ level: "info", text: "[not to be shown: not now]", ...where }),
+    // What is cut in two is not seen to be a number of a card.
+    expect.objectContaining({ level: "info", text: expect.stringMatching(/^-+ ?$/), ...where }),
   ]);
 });
 

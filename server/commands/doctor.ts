@@ -8,7 +8,7 @@ import { loadCustomApp } from "../http/edge/custom-app.ts";
 import { certificateOf } from "../http/edge/tls.ts";
 import { openCatalogue } from "../models/catalogue.ts";
 import { openEgress } from "../models/egress.ts";
-import { TOKENISES_UNSEALED, openPrivacy } from "../privacy/guard.ts";
+import { TOKENISES_UNSEALED, openPrivacy, plainGuard } from "../privacy/guard.ts";
 import { loadAuthority } from "../runs/auth.ts";
 import { lendLog } from "../runs/graph/graph-log.ts";
 import { loadGraphs, readGraphsFile } from "../runs/graph/graphs.ts";
@@ -41,7 +41,7 @@ export async function doctor(
     await find("settings", () => checkSettings(config)),
     await find("graphs", async () => {
       const file = await readGraphsFile(config.graphs);
-      lendLog(openLog(config.logLevel));
+      lendLog(openLog(config.logLevel), plainGuard());
       const graphs = await loadGraphs(file, options.json ? undefined : options.say);
       if (file.authPath !== undefined) await loadAuthority(file.path, file.authPath);
       await openEmbedder(file, { timeoutMs: MODEL_MS, hasEndpoint: true });

@@ -2,7 +2,9 @@
 // servers. Each line goes through the guard of the server's own log and says which run and node wrote it.
 import { inspect } from "node:util";
 import { AsyncLocalStorageProviderSingleton } from "@langchain/core/singletons";
+import { messageOf } from "../../errors.ts";
 import { asFields } from "../../fields.ts";
+import type { Guard } from "../../privacy/guard.ts";
 import type { Log } from "../../telemetry/log.ts";
 
 const PLACE = Symbol.for("langgraph.api.sdk-logger");
@@ -26,12 +28,15 @@ const LEVELS = {
 type Write = (message: unknown, ...meta: readonly unknown[]) => GraphLog;
 type GraphLog = Record<keyof typeof LEVELS, Write>;
 
-/** Lets the code of projects find it. Returns what takes it back. */
-export function lendLog(log: Log): () => void {
+/**
+ * Lets the code of projects find it. Returns what takes it back.
+ * @param guard looks at texts that are cut, before they are
+ */
+export function lendLog(log: Log, guard: Guard): () => void {
   const methods = Object.entries(LEVELS).map(([name, level]) => {
     const write: Write = (message, ...meta) => {
-      const text = [message, ...meta].map(textOf).join(" ").slice(0, MOST_CHARS);
-      log[level]("graph.logged", { text, ...whereabouts() });
+      const text = [message, ...meta].map(textOf).join(" ");
+      log[level]("graph.logged", { text: shortened(text, guard), ...whereabouts() });
       return lent;
     };
     return [name, write];
@@ -43,6 +48,13 @@ export function lendLog(log: Log): () => void {
   };
 }
 
+/** Half a card number looks like none: of what goes on behind the cut nothing is told. */
+function shortened(text: string, guard: Guard): string {
+  if (text.length <= MOST_CHARS) return text;
+  const head = text.slice(0, MOST_CHARS);
+  return guard.stream()?.push(head) ?? head;
+}
+
 function textOf(value: unknown): string {
   if (typeof value === "string") return value;
   try {
@@ -51,7 +63,12 @@ function textOf(value: unknown): string {
   } catch {
     // A circle, or a number without end.
   }
-  return inspect(value, { depth: 5, breakLength: Infinity });
+  try {
+    return inspect(value, { depth: 5, breakLength: Infinity });
+  } catch (error) {
+    // Its own inspection threw, which is no reason to end the run that logs.
+    return `[not to be shown: ${messageOf(error)}]`;
+  }
 }
 
 function whereabouts(): object {
