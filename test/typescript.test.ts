@@ -126,6 +126,19 @@ test("plain JavaScript in a project of type commonjs may import as modules do", 
   expect(out).toContain("ok      graphs: mine");
 });
 
+test("a script that was compiled from a module has its exports, whether Node.js sees their names or not", async () => {
+  const config = await makeProject("commonjs", {
+    "langgraph.json": JSON.stringify({ graphs: { mine: "./graph.cjs:graph", other: "./graph.cjs:default" } }),
+    "graph.cjs": `
+      const { MessagesAnnotation, StateGraph } = require("@langchain/langgraph");
+      const graph = new StateGraph(MessagesAnnotation).addNode("a", () => ({})).addEdge("__start__", "a");
+      Object.defineProperty(exports, "__esModule", { value: true });
+      Object.assign(exports, { graph, default: graph });`,
+  });
+  const { out } = await holdfast(["doctor", "--config", config], { DATABASE_URL: scratch.url });
+  expect(out).toContain("ok      graphs: mine, other");
+});
+
 const LOADER = `
   import { readFileSync } from "node:fs";
   import { registerHooks } from "node:module";

@@ -17,9 +17,17 @@ export async function importExport(base: string, path: string, name: string): Pr
   const module = await (import(url) as Promise<Record<string, unknown>>).catch(async (error: unknown) => {
     throw await located(error, url);
   });
-  if (!(name in module))
-    throw new Error(`it exports ${Object.keys(module).join(", ") || "nothing"}, not ${name}`);
-  return module[name];
+  const exported = exportsOf(module);
+  if (!(name in exported))
+    throw new Error(`it exports ${Object.keys(exported).join(", ") || "nothing"}, not ${name}`);
+  return exported[name];
+}
+
+/** Of a module that was compiled to a script Node.js may not see the names, as before 24.11.1 with what tsx reads. */
+function exportsOf(module: Record<string, unknown>): Record<string, unknown> {
+  const script = module["module.exports"];
+  const wasModule = typeof script === "object" && script !== null && "__esModule" in script;
+  return wasModule ? script : module;
 }
 
 /** The same error, saying where. What is missing names who asked for it already. */
