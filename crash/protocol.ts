@@ -201,7 +201,8 @@ class Window {
     const { position } = placeOf(seq);
     const isRoot = method === "lifecycle" && namespace.length === 0;
     if (isRoot && data["event"] === "running") this.#begin(position);
-    if (method === "values") this.#attempt(position);
+    const isBrokenOff = method === "messages" && data["event"] === "error";
+    if (method === "values" || isBrokenOff) this.#attempt(position);
     this.#sight.take({
       id: position,
       event: method === "values" && namespace.length === 0 ? "values" : "v2",
@@ -218,7 +219,10 @@ class Window {
     for (const id of this.#streamed) if (!this.#kept.has(id)) this.#remove(id);
   }
 
-  /** Attempts begin with an event for legacy clients, some with nothing else, others with values that take messages back. */
+  /**
+   * Attempts begin with an event for legacy clients, some with nothing else, others with the ends of half messages or
+   * with values that take messages back.
+   */
   #attempt(position: number): void {
     for (let id = this.#sight.lastId + 1; id < position; id += 1) {
       this.#attempts += 1;
