@@ -92,7 +92,7 @@ export async function startRun(
     ...rest,
   };
   try {
-    return await begin(engine, origin, request, isAnswer ? open.since : undefined);
+    return await begin(engine, origin, request, { since: isAnswer ? open.since : undefined });
   } catch (error) {
     if (!(error instanceof QuestionsChanged) || looks <= 1) throw error;
     return startRun(engine, origin, asked, looks - 1); // somebody else has answered: it is input, or answers what is asked next
@@ -107,7 +107,7 @@ export async function startRun(
 export async function answer(engine: Engine, origin: Origin, asked: Answers): Promise<Begun> {
   const { responses, update, goto, config, metadata = {}, strict_resume } = asked;
   // What it answers is not open any more once it was accepted.
-  const { begun } = await begunBefore(engine, origin);
+  const { begun, key } = await begunBefore(engine, origin);
   if (begun) return begun;
   const open = await openQuestions(engine, origin.threadId);
   if (open.ids.length === 0 && !strict_resume)
@@ -130,7 +130,7 @@ export async function answer(engine: Engine, origin: Origin, asked: Answers): Pr
     multitask_strategy: "enqueue" as const,
     strict_resume,
   };
-  return begin(engine, origin, request, stale ? undefined : open.since);
+  return begin(engine, origin, request, { since: stale ? undefined : open.since, key });
 }
 
 /** The assistant that ran on a thread last. @throws ThreadNotFound, ThreadWithoutGraph */
@@ -153,12 +153,15 @@ type Request = Pick<
   | "strict_resume"
 >;
 
-/** @param since when the state was made whose questions it answers; undefined when it need not answer them */
+/**
+ * @param since when the state was made whose questions it answers; undefined when it need not answer them
+ * @param key by which the command is known, if it has been looked for
+ */
 async function begin(
   engine: Engine,
   origin: Origin,
   asked: Request,
-  since: Date | undefined,
+  { since, key }: { since: Date | undefined; key?: string },
 ): Promise<Begun> {
   const { threadId, permit } = origin;
   const guard = await guardOfAssistant(engine, asked.assistant_id);
@@ -168,10 +171,11 @@ async function begin(
     stream_subgraphs: true,
     if_not_exists: "create",
   });
-  const { begun, key: idemKey } = await begunBefore(engine, origin);
-  if (begun) return begun;
+  // One that has begun meanwhile under the same key is found when the run is made.
+  const before = key === undefined ? await begunBefore(engine, origin) : { begun: undefined, key };
+  if (before.begun) return before.begun;
   const appliedThroughSeq = await newestSeq(engine, threadId);
-  const more = { idemKey, isWatched: true, answersStateOf: since };
+  const more = { idemKey: before.key, isWatched: true, answersStateOf: since };
   const made = await createRun(engine, threadId, request, { ...options, ...more });
   return { runId: made.run_id, appliedThroughSeq };
 }
